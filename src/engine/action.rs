@@ -1,0 +1,68 @@
+//! What the engine can ask for: the closed list of everything that the runtime performs.
+//!
+//! An action answers only by events. Every kill carries its reason.
+
+use super::event::{ClientId, Role, ShutdownKind};
+use super::policy::{RunId, UnitId};
+use super::record::Record;
+use super::snapshot::{Cause, KillReason};
+use serde::{Deserialize, Serialize};
+
+/// What the runtime tells a parked procedure when it lets it go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcedureOrder {
+    /// Why it runs: `LIFEBOAT_REASON`.
+    pub cause: Cause,
+    /// The service's first process, 0 where there is none any more: `LIFEBOAT_MAINPID`.
+    pub main_pid: u32,
+    /// `LIFEBOAT_DEADLINE_MS`.
+    pub deadline_ms: u32,
+}
+
+/// The engine's answer to a request about one unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It is up (or, for a task, ended well).
+    Started,
+    /// It is down.
+    Stopped,
+    /// It was up before.
+    AlreadyStarted,
+    /// It was down before.
+    NotRunning,
+    /// It could not be started, or ended at once; the unit's status says why.
+    Failed,
+    /// Another request, or the shutdown, took it elsewhere.
+    Overruled,
+    /// The machine is going down.
+    ShuttingDown,
+    /// Too many requests wait for an answer.
+    TooManyWaiting,
+}
+
+/// Everything that the engine can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// Make the procedure's cgroup and its process, held before `execve`: `Parked` or `SpawnFailed`.
+    Park { unit: UnitId, run: RunId },
+    /// Make the service's cgroup with its limits and its process: `Spawned` or `SpawnFailed`.
+    Spawn { unit: UnitId, run: RunId },
+    /// Write 1 to `cgroup.freeze` of the service: `Frozen` or `Failed`.
+    Freeze { unit: UnitId, run: RunId },
+    /// Write 0 to `cgroup.freeze` of the service.
+    Thaw { unit: UnitId, run: RunId },
+    /// Let the parked procedure go: `ProcedureRunning` or `SpawnFailed`, later `Exited`.
+    StartProcedure { unit: UnitId, run: RunId, order: ProcedureOrder },
+    /// Send a signal to the service's first process.
+    Signal { unit: UnitId, run: RunId, signal: i32, reason: KillReason },
+    /// Write 1 to `cgroup.kill` of a role: `Emptied`, at once where it is empty already.
+    KillCgroup { unit: UnitId, run: RunId, role: Role, reason: KillReason },
+    /// Read the service's memory files: `MemorySampled`.
+    Sample { unit: UnitId, run: RunId },
+    /// Tell the log.
+    Log(Record),
+    /// Answer a request.
+    Reply { client: ClientId, reply: Reply },
+    /// All units are down: end the machine (or, below another init, this process).
+    Finish { how: ShutdownKind },
+}

@@ -1,0 +1,175 @@
+//! What can happen: the closed list of everything that reaches the engine.
+//!
+//! Events are small and `Copy`, so that the recorder keeps them in a ring without allocating and an incident can
+//! be replayed from them. Every event about a process or a cgroup carries its run.
+
+use super::policy::{RunId, UnitId};
+use serde::{Deserialize, Serialize};
+
+/// Microseconds of `CLOCK_BOOTTIME` (clock_gettime(2)): it also runs while the machine sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// This time and so many milliseconds.
+    #[must_use]
+    pub const fn plus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms.saturating_mul(1_000)))
+    }
+
+    /// Microseconds since an earlier time; 0 where it is not earlier.
+    #[must_use]
+    pub const fn since_us(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Whose process or cgroup an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// The service or task itself, in `guaranteed/NAME` or `pool/NAME`.
+    Service,
+    /// Its shutdown procedure, in `shutdown/NAME`.
+    Procedure,
+}
+
+/// How a process ended, as waitid(2) tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal killed it. Real-time signals are plain numbers here.
+    Signal(i32),
+}
+
+impl Exit {
+    /// Exit code 0.
+    #[must_use]
+    pub fn is_success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+/// Where a start failed: in lifeboat before the process was made, or in the child before `execve`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum SpawnStage {
+    /// The cgroup could not be made.
+    Cgroup = 1,
+    /// A limit was not taken by the kernel.
+    Limit = 2,
+    /// clone3(2) failed.
+    Clone = 3,
+    /// The child could not move itself into the cgroup (kernels without `CLONE_INTO_CGROUP`).
+    JoinCgroup = 4,
+    /// `/proc/self/oom_score_adj` could not be written.
+    OomScoreAdj = 5,
+    /// Standard input and output could not be set.
+    Stdio = 6,
+    /// The working directory could not be entered.
+    WorkingDirectory = 7,
+    /// execve(2) failed.
+    Exec = 8,
+}
+
+/// Counters of `memory.events.local` (Documentation/admin-guide/cgroup-v2.rst). Absolute values; they only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryEvents {
+    /// Times that usage went over `memory.high`.
+    pub high: u64,
+    /// Times that a charge met `memory.max`, also when cache was then reclaimed.
+    pub max: u64,
+    /// Times that nothing could be reclaimed and the OOM killer was called in this cgroup.
+    pub oom: u64,
+    /// Processes of this cgroup killed by any OOM killer.
+    pub oom_kill: u64,
+}
+
+/// One reading of a cgroup's memory files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemorySample {
+    /// `memory.current`.
+    pub current_bytes: u64,
+    /// U: bytes that reclaim cannot free: anonymous, shared memory, unevictable and kernel memory.
+    pub unreclaimable_bytes: u64,
+    /// `some avg10` of `memory.pressure`, in hundredths of a percent.
+    pub psi_some_avg10: u16,
+    /// `full avg10` of `memory.pressure`, in hundredths of a percent.
+    pub psi_full_avg10: u16,
+    /// `full total` of `memory.pressure`.
+    pub psi_full_total_us: u64,
+}
+
+/// How the machine is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShutdownKind {
+    /// reboot(2) with `RB_POWER_OFF`.
+    PowerOff,
+    /// reboot(2) with `RB_AUTOBOOT`.
+    Reboot,
+    /// reboot(2) with `RB_HALT_SYSTEM`.
+    Halt,
+}
+
+/// What a person asked of one unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verb {
+    /// Bring it up, with what it requires.
+    Start,
+    /// Bring it down, with what requires it.
+    Stop,
+    /// Down, then up.
+    Restart,
+}
+
+/// A connection of the control socket. Never reused while lifeboat runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientId(pub u64);
+
+/// What the runtime could not do for the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Writing `cgroup.freeze`.
+    Freeze,
+    /// Writing `cgroup.kill`.
+    Kill,
+    /// Releasing the parked procedure.
+    StartProcedure,
+}
+
+/// Everything that can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The machine is ready for its first unit. Comes once.
+    Boot,
+    /// No news but the time: something in the timer table is due.
+    Deadline,
+    /// The procedure's process stands ready before `execve`.
+    Parked { unit: UnitId, run: RunId, pid: u32 },
+    /// The service's `execve` succeeded.
+    Spawned { unit: UnitId, run: RunId, pid: u32 },
+    /// The service could not be started or the procedure not be parked.
+    SpawnFailed { unit: UnitId, run: RunId, role: Role, stage: SpawnStage, errno: i32 },
+    /// The procedure's `execve` succeeded after its release.
+    ProcedureRunning { unit: UnitId, run: RunId },
+    /// The first process of a role ended.
+    Exited { unit: UnitId, run: RunId, role: Role, exit: Exit },
+    /// The cgroup of a role has no process any more (`populated 0`).
+    Emptied { unit: UnitId, run: RunId, role: Role },
+    /// `cgroup.events` says `frozen 1` for the service's cgroup.
+    Frozen { unit: UnitId, run: RunId },
+    /// An action failed; the engine decides what that means.
+    Failed { unit: UnitId, run: RunId, effect: Effect, errno: i32 },
+    /// `memory.events.local` changed.
+    MemoryEvents { unit: UnitId, run: RunId, role: Role, counters: MemoryEvents },
+    /// The answer to `Action::Sample`, or a reading made because a reader asked.
+    MemorySampled { unit: UnitId, run: RunId, sample: MemorySample },
+    /// A PSI trigger of the service's cgroup fired.
+    PressureRang { unit: UnitId, run: RunId },
+    /// A person asked something of a unit.
+    Asked { client: ClientId, unit: UnitId, verb: Verb },
+    /// The connection is gone: nobody waits for its answers.
+    ClientGone { client: ClientId },
+    /// A signal or a person asked for the end.
+    ShutdownAsked { how: ShutdownKind },
+}

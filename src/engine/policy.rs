@@ -1,0 +1,140 @@
+//! What the engine knows of a unit's description: numbers and choices, no commands and no paths.
+//!
+//! `unit::check` makes these from RON. The engine never sees a file.
+
+use super::snapshot::Trouble;
+use serde::{Deserialize, Serialize};
+
+/// A unit's place in the table, given at load. It does not change while lifeboat runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UnitId(pub u16);
+
+/// One life of a unit. Only grows; an event with another number than the current one is about a dead run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RunId(pub u32);
+
+/// Long-running, or runs once to an end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// Expected to stay up; its exit is judged by the restart policy.
+    #[default]
+    Service,
+    /// Runs once: DONE with exit code 0, else EXITED. May run again on request.
+    Task,
+}
+
+/// Which branch of the tree a unit's cgroup stands in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Class {
+    /// Its `memory.max` is counted in full against the machine's memory.
+    Guaranteed,
+    /// Shares the pool with the other units of this class.
+    #[default]
+    Pool,
+}
+
+/// How a unit's `memory.max` is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Guard {
+    /// `oom_score_adj = -1000` inside the bounded cgroup: the kernel finds no victim and the service is pinned at
+    /// its limit until lifeboat has frozen it.
+    #[default]
+    Shield,
+    /// The kernel kills the whole cgroup (`memory.oom.group = 1`); the procedure runs after that.
+    None,
+}
+
+/// A unit's memory bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryPolicy {
+    /// `memory.max` of the unit's cgroup.
+    pub max_bytes: u64,
+    /// The branch of the tree.
+    pub class: Class,
+    /// How the bound is held.
+    pub guard: Guard,
+}
+
+/// What happens with a unit after its exhaustion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Then {
+    /// Start it again, under the restart policy's delays and limit.
+    #[default]
+    Restart,
+    /// Leave it down.
+    Stop,
+}
+
+/// A unit's shutdown procedure, as far as the engine decides about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcedurePolicy {
+    /// It runs when memory is exhausted.
+    pub on_exhaustion: bool,
+    /// It also runs on an ordinary stop.
+    pub on_stop: bool,
+    /// From its start to the kill.
+    pub deadline_ms: u32,
+    /// `memory.max` of its own cgroup in the shutdown slice.
+    pub memory_bytes: u64,
+    /// What comes after an exhaustion.
+    pub then: Then,
+}
+
+/// When a service that ended is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartWhen {
+    /// After every end that was not asked for.
+    #[default]
+    Always,
+    /// After an exit code other than 0, a signal, or an exhaustion.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+/// The restart policy of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    /// After which ends.
+    pub when: RestartWhen,
+    /// Before the first restart; doubles with each start that did not last.
+    pub delay_ms: u32,
+    /// The cap of the doubling.
+    pub max_delay_ms: u32,
+    /// So many starts within `limit_within_ms` and the unit is FATAL.
+    pub limit_starts: u32,
+    /// The window of the start limit.
+    pub limit_within_ms: u32,
+}
+
+/// Everything about a unit that decisions rest on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitPolicy {
+    /// The unit's name: its file name without `.ron`.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// Service or task.
+    pub kind: Kind,
+    /// Started at boot.
+    pub autostart: bool,
+    /// Order only: where these are on their way up too, this unit waits until they are RUNNING (or DONE, or have
+    /// failed), and it is stopped before them.
+    pub after: Vec<UnitId>,
+    /// Started with this unit and before it; where one of these is down, this unit is stopped or not started.
+    pub requires: Vec<UnitId>,
+    /// The memory bound, if any.
+    pub memory: Option<MemoryPolicy>,
+    /// What its running is worth, 0 to 100: under shortage the highest is served first.
+    pub utility: u8,
+    /// The shutdown procedure, if any.
+    pub procedure: Option<ProcedurePolicy>,
+    /// The first signal of an ordinary stop.
+    pub stop_signal: i32,
+    /// From that signal to `cgroup.kill`.
+    pub stop_timeout_ms: u32,
+    /// What happens when it ends by itself.
+    pub restart: RestartPolicy,
+    /// Found unfit before anything started: it stays FATAL with this reason, and everything else goes on.
+    pub refused: Option<Trouble>,
+}

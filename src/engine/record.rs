@@ -1,0 +1,55 @@
+//! What the engine has to say: typed log records. `view::record` gives them words.
+
+use super::event::{Exit, Role, ShutdownKind, SpawnStage};
+use super::policy::{RunId, UnitId};
+use super::snapshot::{Cause, KillReason, ProcedureResult, Trouble, Verdict};
+use serde::{Deserialize, Serialize};
+
+/// One line of the story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// A unit is being started.
+    Starting { unit: UnitId, run: RunId },
+    /// A unit is up.
+    Running { unit: UnitId, pid: u32, after_us: u64 },
+    /// A process could not be made.
+    SpawnFailed { unit: UnitId, role: Role, stage: SpawnStage, errno: i32 },
+    /// A service ended by itself.
+    Ended { unit: UnitId, exit: Exit },
+    /// A task ended well.
+    Done { unit: UnitId },
+    /// The next start comes after a delay.
+    Backoff { unit: UnitId, delay_ms: u32 },
+    /// A unit is given up.
+    Fatal { unit: UnitId, trouble: Trouble },
+    /// A unit is being stopped.
+    Stopping { unit: UnitId, reason: KillReason },
+    /// A unit is down.
+    Stopped { unit: UnitId },
+    /// Memory is exhausted.
+    Exhausted { unit: UnitId, cause: Cause, verdict: Verdict, limit_bytes: u64 },
+    /// The service stands still.
+    Frozen { unit: UnitId, after_us: u64 },
+    /// The service did not freeze in time; we go on.
+    FreezeTimedOut { unit: UnitId, after_ms: u32 },
+    /// The procedure waits for room in the reserve.
+    WaitsForReserve { unit: UnitId, needs_bytes: u64, free_bytes: u64 },
+    /// The procedure is let go.
+    Rescuing { unit: UnitId, cause: Cause, deadline_ms: u32 },
+    /// The procedure is over.
+    ProcedureOver { unit: UnitId, result: ProcedureResult, after_us: u64 },
+    /// A cgroup is killed.
+    Killing { unit: UnitId, role: Role, reason: KillReason },
+    /// The kernel failed to do what was asked.
+    EffectFailed { unit: UnitId, effect: super::event::Effect, errno: i32 },
+    /// Nothing lives in the unit's cgroups any more.
+    Emptied { unit: UnitId, after_us: u64 },
+    /// An exhaustion is over and on record.
+    IncidentClosed { unit: UnitId, number: u32, total_us: u64 },
+    /// Processes are left after `cgroup.kill` and its deadline.
+    StillPopulated { unit: UnitId },
+    /// The machine is going down.
+    ShuttingDown { how: ShutdownKind },
+    /// All units are down.
+    AllDown { how: ShutdownKind },
+}

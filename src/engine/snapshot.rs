@@ -1,0 +1,324 @@
+//! What readers see: a picture of the engine with a generation number, never the engine's insides.
+//!
+//! These types are also what goes over the control socket, so their field names are an interface.
+
+use super::event::{Exit, MemoryEvents, MemorySample, ShutdownKind, SpawnStage, Time};
+use super::policy::{Class, Guard, Kind, RunId, UnitId};
+use serde::{Deserialize, Serialize};
+
+/// A unit's actual state, in supervisorctl's words and a few more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum StateName {
+    /// Down, and asked to be.
+    Stopped,
+    /// On its way up.
+    Starting,
+    /// Up.
+    Running,
+    /// Waits for its next start.
+    Backoff,
+    /// On its way down.
+    Stopping,
+    /// Ended by itself and is not started again.
+    Exited,
+    /// Could not be started, or failed too often.
+    Fatal,
+    /// A task that ended well.
+    Done,
+    /// Its memory is exhausted and its shutdown procedure is at work.
+    Rescuing,
+}
+
+/// What was asked of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Desired {
+    /// It should be up.
+    Up,
+    /// It should be down.
+    Down,
+}
+
+/// Why a shutdown procedure runs. `LIFEBOAT_REASON` holds the name in kebab case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The service's memory is exhausted.
+    Exhaustion,
+    /// The kernel's OOM killer struck in the service's cgroup.
+    KernelOomKill,
+    /// An ordinary stop, asked for or by a shutdown.
+    Stop,
+}
+
+impl Cause {
+    /// The word that `LIFEBOAT_REASON` holds.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Exhaustion => "exhaustion",
+            Self::KernelOomKill => "kernel-oom-kill",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// Which evidence decided that memory is exhausted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// The kernel's own verdict: `oom` in `memory.events.local` rose.
+    OomEvent {
+        /// By how much.
+        oom: u64,
+    },
+    /// The unreclaimable bytes reach the limit before the next reading would come.
+    Predicted {
+        /// U at the last reading.
+        unreclaimable_bytes: u64,
+        /// Its slope between the last two readings.
+        bytes_per_s: u64,
+        /// Time to exhaustion at that slope.
+        left_ms: u64,
+    },
+    /// The kernel killed: `oom_kill` in `memory.events.local` rose.
+    KernelKilled {
+        /// How many processes.
+        oom_kill: u64,
+    },
+}
+
+/// Why something was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KillReason {
+    /// A person asked for a stop.
+    StopAsked,
+    /// The stop signal was not obeyed in time.
+    StopTimedOut,
+    /// The machine is going down.
+    Shutdown,
+    /// A unit that this one requires is down.
+    RequirementDown,
+    /// The shutdown procedure has saved what it could.
+    ProcedureEnded,
+    /// The shutdown procedure did not end by its deadline.
+    ProcedureTimedOut,
+    /// Memory is exhausted and there is no procedure to run.
+    NoProcedure,
+    /// The shutdown procedure could not be started.
+    ProcedureFailed,
+    /// The first process ended and left others behind.
+    LeftBehind,
+    /// The start failed half way.
+    StartFailed,
+    /// The parked procedure is of no use any more.
+    NotNeeded,
+}
+
+/// Why a unit is FATAL or not up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trouble {
+    /// The unit's file has faults; they are in the log and in `lifeboatctl status --json`.
+    BadUnit,
+    /// Its memory does not fit the budget.
+    OverBudget,
+    /// A process could not be made.
+    SpawnFailed {
+        /// Where.
+        stage: SpawnStage,
+        /// errno(3).
+        errno: i32,
+        /// It was the procedure's.
+        procedure: bool,
+    },
+    /// It ended by itself.
+    Ended {
+        /// How.
+        exit: Exit,
+    },
+    /// Its memory was exhausted.
+    Exhausted {
+        /// The incident's number.
+        incident: u32,
+    },
+    /// It was started too often within its window.
+    StartLimit {
+        /// So many times.
+        starts: u32,
+    },
+    /// A unit that it requires is down.
+    RequirementDown {
+        /// Which.
+        unit: UnitId,
+    },
+    /// It stands in a circle of `requires` and `after`.
+    OrderCycle,
+    /// Its processes did not die within the deadline after `cgroup.kill`.
+    Unkillable,
+}
+
+/// How a shutdown procedure went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProcedureResult {
+    /// The unit has none.
+    None,
+    /// It ended by itself.
+    Ended(Exit),
+    /// It ended by a signal after its own memory was exhausted.
+    OutOfMemory,
+    /// It was killed at its deadline.
+    TimedOut,
+    /// It could not be started.
+    SpawnFailed {
+        /// Where.
+        stage: SpawnStage,
+        /// errno(3).
+        errno: i32,
+    },
+}
+
+/// Who ended the service's processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Killer {
+    /// lifeboat, by `cgroup.kill`, after the procedure.
+    Lifeboat,
+    /// The kernel, because this cgroup's own limit was reached.
+    KernelCgroup,
+    /// The kernel, because memory ran out above this cgroup.
+    KernelOutside,
+}
+
+/// The record of one exhaustion. Times are `CLOCK_BOOTTIME` in microseconds; `None` means that it did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Counts from 1 since boot.
+    pub number: u32,
+    /// Whose.
+    pub unit: UnitId,
+    /// Which of its lives.
+    pub run: RunId,
+    /// Why.
+    pub cause: Cause,
+    /// By which evidence.
+    pub verdict: Verdict,
+    /// Who ended the service.
+    pub killer: Killer,
+    /// The event was read.
+    pub began: Time,
+    /// `frozen 1` was read.
+    pub frozen: Option<Time>,
+    /// The parked procedure was let go.
+    pub released: Option<Time>,
+    /// Its `execve` was seen to succeed.
+    pub procedure_running: Option<Time>,
+    /// It ended or met its deadline.
+    pub procedure_ended: Option<Time>,
+    /// `cgroup.kill` was written.
+    pub killed: Option<Time>,
+    /// `populated 0` was read.
+    pub emptied: Option<Time>,
+    /// How the procedure went.
+    pub procedure: ProcedureResult,
+    /// Counters when the run began.
+    pub counters_at_start: MemoryEvents,
+    /// The last counters.
+    pub counters: MemoryEvents,
+    /// The last reading before the freeze.
+    pub sample: Option<MemorySample>,
+}
+
+/// The machine and the budget.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemView {
+    /// lifeboat's version.
+    pub version: String,
+    /// lifeboat's own pid.
+    pub pid: u32,
+    /// When lifeboat started, `CLOCK_BOOTTIME`.
+    pub started: Time,
+    /// Set while the machine goes down.
+    pub shutting_down: Option<ShutdownKind>,
+    /// What is missing, each with its cure. Not empty means DEGRADED.
+    pub degraded: Vec<String>,
+    /// The division of the machine's memory.
+    pub budget: BudgetView,
+    /// What was wrong with unit files, one rendered message for each fault.
+    pub faults: Vec<String>,
+}
+
+/// The budget in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetView {
+    /// `MemTotal` of `/proc/meminfo`.
+    pub total_bytes: u64,
+    /// Kept for the kernel and for lifeboat.
+    pub margin_bytes: u64,
+    /// `memory.max` of the shutdown slice.
+    pub reserve_bytes: u64,
+    /// The sum of the guaranteed units' `memory.max`.
+    pub guaranteed_bytes: u64,
+    /// `memory.max` of the pool.
+    pub pool_bytes: u64,
+}
+
+/// A unit's memory as readers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryView {
+    /// `memory.max`.
+    pub max_bytes: u64,
+    /// The branch of the tree.
+    pub class: Class,
+    /// How the bound is held.
+    pub guard: Guard,
+    /// The last reading, and when it was made.
+    pub sample: Option<(Time, MemorySample)>,
+    /// The counters since this run began.
+    pub counters: MemoryEvents,
+}
+
+/// One unit as readers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitView {
+    /// Its name.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// Service or task.
+    pub kind: Kind,
+    /// What was asked.
+    pub desired: Desired,
+    /// What is.
+    pub state: StateName,
+    /// When this state began.
+    pub since: Time,
+    /// The number of its present or last life; 0 when it was never started.
+    pub run: RunId,
+    /// Its first process.
+    pub pid: Option<u32>,
+    /// Its memory, where it is bounded.
+    pub memory: Option<MemoryView>,
+    /// How its last life ended.
+    pub last_exit: Option<Exit>,
+    /// Why it is not up, or why it was last restarted.
+    pub trouble: Option<Trouble>,
+    /// Exhaustions since boot.
+    pub incidents: u32,
+}
+
+/// Everything that readers see.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Grows with every change.
+    pub generation: u64,
+    /// When it was taken.
+    pub time: Time,
+    /// The machine.
+    pub system: SystemView,
+    /// All units, in the order of their names. `UnitId` is not an index into this: see `names`.
+    pub units: Vec<UnitView>,
+    /// The names of the units by `UnitId`.
+    pub names: Vec<String>,
+    /// The last incidents, oldest first.
+    pub incidents: Vec<Incident>,
+}
