@@ -7,6 +7,7 @@ pub mod children;
 pub mod clock;
 pub mod error;
 pub mod memory;
+pub mod mount;
 pub mod poll;
 pub mod signals;
 pub mod spawn;
