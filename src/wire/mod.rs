@@ -8,3 +8,8 @@ pub mod codec;
 pub mod interface;
 pub mod reply;
 pub mod request;
+
+#[cfg(test)]
+mod idl_check;
+#[cfg(test)]
+mod tests;
