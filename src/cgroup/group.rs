@@ -73,8 +73,20 @@ impl Group {
         // A kernel that was booted with psi=0 may have the file and refuse to open or read it.
         let pressure = read("memory.pressure").ok().flatten();
         let (freeze, kill) = (write("cgroup.freeze")?, write("cgroup.kill")?);
-        let bounded = false;
-        Ok(Self { path, controllers, bounded, folder, events, freeze, kill, memory, pressure, trigger: None })
+        let (bounded, killed) = (false, Cell::new(!is_new));
+        Ok(Self {
+            path,
+            controllers,
+            bounded,
+            killed,
+            folder,
+            events,
+            freeze,
+            kill,
+            memory,
+            pressure,
+            trigger: None,
+        })
     }
 
     /// Prepares the group for a run: thaws it and sets its limits, which are read back.

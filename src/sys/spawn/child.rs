@@ -28,8 +28,11 @@ const EXIT_NOT_EXECUTED: c_int = 127;
 /// Kernel signal numbers go from 1 to this one.
 const SIGNAL_MAX: c_int = 64;
 
+/// Bytes in the kernel's set of signals.
+const SIGNAL_SET_BYTES: usize = 8;
+
 /// Where close_range(2) is missing (before Linux 5.9), descriptors up to here are closed one by one.
-const DESCRIPTOR_MAX: u64 = 65_536;
+const DESCRIPTOR_MAX: c_int = 65_536;
 
 /// Where a child waits, and how much of its program it may lock in memory.
 pub(super) struct Hold<'a> {
@@ -218,12 +221,16 @@ unsafe fn fail(plan: &Plan<'_>, stage: SpawnStage) -> ! {
 }
 
 /// Default handling for every signal (also the ignored ones: Rust ignores SIGPIPE), and none held back.
+///
+/// The raw call, because the C libraries keep two or three signals to themselves and would leave those ignored.
 unsafe fn reset_signals() {
-    // SAFETY: both structures are plain data for which all zeros is a valid value: SIG_DFL and an empty set.
+    // SAFETY: zeros are SIG_DFL with no flags and an empty mask, in more room than any kernel's sigaction takes; the set
+    // is plain data.
     unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
+        let default = [0_u64; 8];
         for signal in 1..=SIGNAL_MAX {
-            libc::sigaction(signal, &raw const default, ptr::null_mut());
+            let action = default.as_ptr();
+            libc::syscall(libc::SYS_rt_sigaction, signal, action, ptr::null_mut::<u64>(), SIGNAL_SET_BYTES);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
@@ -286,7 +293,7 @@ unsafe fn close_range(first: c_int, last: c_int) {
         }
         let mut limit: libc::rlimit = std::mem::zeroed();
         libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        let highest = c_int::try_from(u64::from(limit.rlim_cur).min(DESCRIPTOR_MAX)).unwrap_or(c_int::MAX);
+        let highest = c_int::try_from(limit.rlim_cur).unwrap_or(c_int::MAX).min(DESCRIPTOR_MAX);
         for fd in first..=last.min(highest) {
             libc::close(fd);
         }
