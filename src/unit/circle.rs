@@ -90,7 +90,7 @@ impl Search<'_> {
 
     /// All edges of a unit are walked: where it reaches nothing earlier, it closes its group.
     fn leave(&mut self, unit: usize) {
-        if !self.mark(unit).is_some_and(|mark| mark.low == mark.met) {
+        if self.mark(unit).is_none_or(|mark| mark.low != mark.met) {
             return;
         }
         let mut group = Vec::new();

@@ -242,21 +242,17 @@ impl<T: Value> Value for Map<T> {
             return None;
         }
         let mut map = Self::new();
-        let mut whole = true;
         for (key, value) in raw {
             let (key, value) = (reader.item::<String>(key), reader.item::<T>(value));
-            let (Some(key), Some(value)) = (key, value) else {
-                whole = false;
-                continue;
-            };
+            // An entry with a fault is left out; the others are still looked at.
+            let (Some(key), Some(value)) = (key, value) else { continue };
             if map.iter().any(|(other, _)| other.value == key.value) {
                 let wrong = Wrong::new(format!("`{}` stands here twice", plain(&key.value)));
                 reader.fault(&key.at, wrong.hint("keep one of the two"));
-                whole = false;
             }
             map.push((key, value));
         }
-        whole.then_some(map)
+        Some(map)
     }
 }
 
@@ -481,14 +477,17 @@ impl<'a> Reader<'a> {
     fn split_fault(&mut self, at: &Range<usize>, error: &ron::error::SpannedError, known: &[&str]) {
         if !self.path.is_empty() {
             let want = format!("({}: ...)", known.first().unwrap_or(&""));
-            let found = describe(self.source(at));
-            self.fault(at, Wrong::new(format!("expected {want}, found {found}")));
+            let source = self.source(at);
+            let hint = known.first().filter(|_| describe(source).starts_with('`') && known.contains(&"max"));
+            let hint = hint.map(|first| format!("write ({first}: {})", plain(source)));
+            let wrong = Wrong::new(format!("expected {want}, found {}", describe(source)));
+            self.fault(at, wrong.maybe_hint(hint));
             return;
         }
         if self.source(at).trim().is_empty() {
-            let at = self.text.len()..self.text.len();
-            let hint = format!("the shortest file is ({}: ...)", known.get(3).unwrap_or(&"hostname"));
-            self.fault(&at, Wrong::new("the file is empty").hint(hint));
+            let hint =
+                "a unit is at least (command: [\"/usr/bin/program\"]), and a system.ron is at least ()";
+            self.faults.push(Diagnostic::of_file(self.file, "the file is empty", hint));
             return;
         }
         let message = lower_first(&error.code.to_string());
@@ -506,7 +505,10 @@ impl<'a> Reader<'a> {
             let column = rest.char_indices().nth(place.col.saturating_sub(1)).map_or(rest.len(), |(i, _)| i);
             at.start + line + column
         };
-        offset(error.span.end)..offset(error.span.end)
+        // A text that ends too early is shown by its last letter, not by the empty line behind it.
+        let last = source.trim_end().char_indices().next_back().map_or(0, |(index, _)| index);
+        let end = offset(error.span.end).min(at.start + last);
+        end..end
     }
 }
 
@@ -567,10 +569,10 @@ fn cure(source: &str, want: &str) -> Option<String> {
         return Some("write the value itself, without Some( )".to_owned());
     }
     match want {
-        "a list in [ ]" if is_string => {
+        "a list in [ ]" if is_string && (inner.contains(' ') || inner.starts_with('/')) => {
             Some("put it in brackets, every word for itself: [\"/usr/bin/program\", \"--flag\"]".to_owned())
         }
-        "a list in [ ]" => Some("put it in brackets".to_owned()),
+        "a list in [ ]" if !source.starts_with(['(', '{']) => Some("put it in brackets".to_owned()),
         "a string in quotes" => Some("put it in quotes".to_owned()),
         "a map in { }" => Some("write {\"NAME\": \"value\"}".to_owned()),
         _ if is_string && want.split([',', ' ']).any(|word| word == inner) => {
