@@ -168,7 +168,7 @@ fn defaults() {
 }
 
 #[test]
-fn sizes_times_and_signals() {
+fn sizes() {
     let size = |text: &str| {
         let loaded = one(&format!("(command: [\"/bin/a\"], memory: (max: {text}))"));
         loaded.units[0].policy.memory.map(|memory| memory.max_bytes)
@@ -203,6 +203,10 @@ fn sizes_times_and_signals() {
     ] {
         assert_eq!(size(text), expected, "{text}");
     }
+}
+
+#[test]
+fn times_and_signals() {
     let time = |text: &str| {
         let loaded = one(&format!("(command: [\"/bin/a\"], stop: (timeout: {text}))"));
         loaded.faults.is_empty().then(|| loaded.units[0].policy.stop_timeout_ms)
@@ -286,7 +290,7 @@ fn what_is_no_file_costs_itself_alone() {
         make(&dir.path().join("bad.ron"));
         let (send, receive) = mpsc::channel();
         let path = dir.path().to_owned();
-        std::thread::spawn(move || send.send(load(&path)));
+        std::thread::spawn(move || drop(send.send(load(&path))));
         let loaded = receive.recv_timeout(Duration::from_secs(60)).expect("the loader waits for something");
         let states: Vec<_> = loaded.units.iter().map(|unit| unit.policy.refused).collect();
         assert_eq!(states, [Some(Trouble::BadUnit), None], "{words}");

@@ -5,7 +5,8 @@
 
 use super::circle;
 use super::diagnostic::{Diagnostic, Place, Wrong, did_you_mean, plain};
-use super::raw::{Item, Map, Occasion, RawRestart, RawShutdown, RawStop, RawSystem, RawUnit, Reader, Slot};
+use super::raw::{Occasion, RawMemory, RawRestart, RawShutdown, RawStop, RawSystem, RawUnit};
+use super::reader::{Item, Map, Reader, Slot};
 use super::value::{Millis, Size, Word};
 use super::{System, Unit};
 use crate::engine::budget::Bytes;
@@ -194,7 +195,7 @@ fn bytes(reader: &mut Reader<'_>, field: &str, slot: Slot<Size>) -> Option<u64> 
     None
 }
 
-fn memory(reader: &mut Reader<'_>, slot: Slot<super::raw::RawMemory>) -> Option<MemoryPolicy> {
+fn memory(reader: &mut Reader<'_>, slot: Slot<RawMemory>) -> Option<MemoryPolicy> {
     let Item { value: raw, at } = slot.given()?;
     if raw.max.is_absent() {
         reader.missing("memory.max", &at, "write (max: \"32MiB\")");

@@ -1,7 +1,7 @@
 //! The small values of a unit file: sizes, times, shares, signals. Text in, numbers out, or what is wrong with it.
 
 use super::diagnostic::{Wrong, did_you_mean, plain};
-use super::raw::{Reader, Value};
+use super::reader::{Reader, Value};
 use nix::sys::signal::Signal;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use std::fmt;
