@@ -434,6 +434,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         /// What is admitted always keeps the promise, whatever was asked.
         #[test]
         fn the_division_holds(

@@ -176,6 +176,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         /// Against reachability by brute force.
         #[test]
         fn same_as_brute_force(edges in prop::collection::vec(prop::collection::vec(0..8_usize, 0..3), 8)) {
