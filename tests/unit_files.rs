@@ -108,6 +108,14 @@ fn good_files_have_no_faults() {
 }
 
 #[test]
+fn the_shipped_units_have_no_faults() {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("units");
+    let loaded = unit::load(&[units], None);
+    let faults: Vec<String> = loaded.faults.iter().map(ToString::to_string).collect();
+    assert!(faults.is_empty() && !loaded.units.is_empty(), "{}", faults.join("\n\n"));
+}
+
+#[test]
 fn a_full_unit_is_read_in_full() {
     let dir = staged(&Path::new(FIXTURES).join("good/full"));
     let loaded = load(&dir.path().join("units"));
