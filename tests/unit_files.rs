@@ -302,6 +302,7 @@ fn what_is_no_file_costs_itself_alone() {
         let loaded = receive.recv_timeout(Duration::from_secs(60)).expect("the loader waits for something");
         let states: Vec<_> = loaded.units.iter().map(|unit| unit.policy.refused).collect();
         assert_eq!(states, [Some(Trouble::BadUnit), None], "{words}");
+        assert!(loaded.faults.iter().all(|fault| fault.to_string().len() < 2_048), "{words}: too long");
         let told = told(&loaded, dir.path());
         assert!(told.contains(words) && told.starts_with("bad.ron:"), "{words}: {told}");
     };
@@ -325,6 +326,20 @@ fn what_is_no_file_costs_itself_alone() {
         fs::write(path, format!("({})", "a:1,".repeat(50_000))).unwrap();
     });
     check("there is no such field", &|path| fs::write(path, format!("({}:1)", "a".repeat(100_000))).unwrap());
+    check("is no size", &|path| {
+        fs::write(path, format!("(command: [\"/b\"], memory: (max: \"{}\"))", "x".repeat(100_000))).unwrap();
+    });
+    check("is no time", &|path| {
+        fs::write(path, format!("(command: [\"/b\"], stop: (timeout: \"1{}\"))", "x".repeat(100_000)))
+            .unwrap();
+    });
+    check("there is no unit", &|path| {
+        fs::write(path, format!("(command: [\"/b\"], after: [\"{}\"])", "x".repeat(100_000))).unwrap();
+    });
+    check("expected Service or Task", &|path| {
+        fs::write(path, format!("(command: [\"/b\"], kind: {})", "x".repeat(100_000))).unwrap();
+    });
+    check("struct", &|path| fs::write(path, format!("{}()", "x".repeat(100_000))).unwrap());
     check("items are too many", &|path| {
         fs::write(path, format!("(command: [{}])", "\"/b\",".repeat(40_000))).unwrap();
     });

@@ -4,7 +4,7 @@
 //! and untouched values (`RawValue`, which keeps its place in the text), then each value is read for itself. A
 //! fault costs one field, and the others are still looked at.
 
-use super::diagnostic::{Diagnostic, Faults, Place, Wrong, did_you_mean, nearest, plain};
+use super::diagnostic::{Diagnostic, Faults, Place, Wrong, did_you_mean, nearest, short};
 use ron::error::Error as RonError;
 use ron::value::RawValue;
 use serde::Deserialize;
@@ -89,7 +89,7 @@ impl<T: Value> Value for Map<T> {
             // An entry with a fault is left out; the others are still looked at.
             let (Some(key), Some(value)) = (key, value) else { continue };
             if map.iter().any(|(other, _)| other.value == key.value) {
-                let wrong = Wrong::new(format!("`{}` stands here twice", plain(&key.value)));
+                let wrong = Wrong::new(format!("`{}` stands here twice", short(&key.value)));
                 reader.fault(&key.at, wrong.hint("keep one of the two"));
             }
             map.push((key, value));
@@ -272,7 +272,7 @@ impl<'a> Reader<'a> {
             return;
         };
         let start = self.offset(field.name);
-        self.fault_in(&path_of(&self.path, field.name), &(start..start + field.name.len()), wrong);
+        self.fault_in(&path_of(&self.path, &short(field.name)), &(start..start + field.name.len()), wrong);
     }
 
     pub(super) fn slot<T: Value>(&mut self, fields: &[Field<'a>], name: &'static str) -> Slot<T> {
@@ -321,7 +321,7 @@ impl<'a> Reader<'a> {
             let want = format!("({}: ...)", known.first().unwrap_or(&""));
             let source = self.source(at);
             let hint = known.first().filter(|_| describe(source).starts_with('`') && known.contains(&"max"));
-            let hint = hint.map(|first| format!("write ({first}: {})", plain(source)));
+            let hint = hint.map(|first| format!("write ({first}: {})", short(source)));
             let wrong = Wrong::new(format!("expected {want}, found {}", describe(source)));
             self.fault(at, wrong.maybe_hint(hint));
             return;
@@ -334,7 +334,7 @@ impl<'a> Reader<'a> {
         }
         let message = lower_first(&error.code.to_string());
         let place = self.within(at, error);
-        self.fault(&place, Wrong::new(plain(&message)).maybe_hint(syntax_cure(&error.code)));
+        self.fault(&place, Wrong::new(short(&message)).maybe_hint(syntax_cure(&error.code)));
     }
 
     /// Where in the text RON stopped.
@@ -390,7 +390,7 @@ fn after_block(comment: &str) -> &str {
 /// A value in words, or itself where it is short.
 fn describe(source: &str) -> String {
     if source.chars().count() <= 40 && !source.contains('\n') {
-        return format!("`{}`", plain(source));
+        return format!("`{}`", short(source));
     }
     match source.chars().next() {
         Some('"' | 'r') => "a string",
