@@ -64,7 +64,7 @@ impl Inbox {
         self.bytes.drain(..self.start);
         self.scanned -= self.start;
         self.start = 0;
-        self.bytes.extend(bytes.iter().take(taken));
+        self.bytes.extend_from_slice(bytes.get(..taken).unwrap_or(bytes));
         taken
     }
 
