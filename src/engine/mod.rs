@@ -19,6 +19,7 @@
 )]
 
 pub mod action;
+pub mod budget;
 mod ending;
 pub mod event;
 mod exhaustion;
