@@ -1,4 +1,4 @@
-//! The real `lifeboatctl` against a small server that answers as each case says: texts, exit codes, and what it asked.
+//! The real `lifeboatctl` against a small server that answers as each case says: texts, exit codes, requests.
 
 use lifeboat::engine::action::Reply;
 use lifeboat::engine::event::{ShutdownKind, Verb};
@@ -457,4 +457,29 @@ fn the_names_of_others() {
     );
     let outcome = Outcome::of(program(missing).arg0("telinit").arg("3").output().expect("it runs"));
     assert_eq!((outcome.code, outcome.err.contains("no runlevel 3")), (2, true));
+}
+
+#[test]
+fn the_page_names_everything() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/lifeboatctl.md")).expect("the page is there");
+    let help = server("empty", Reply::Started).ctl(&["--help"]).out;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let verbs: Vec<_> = commands
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(verbs.len() >= 8, "{verbs:?}");
+    let headings: String = page.lines().filter(|line| line.starts_with("### ")).collect();
+    for verb in verbs {
+        assert!(headings.contains(verb), "no section for {verb}");
+        let help = server("empty", Reply::Started).ctl(&[verb, "--help"]).out;
+        let options = help.split_whitespace().filter(|word| word.starts_with("--"));
+        for option in options.map(|word| word.trim_end_matches([',', ']'])) {
+            assert!(page.contains(&format!("`{option}")), "{verb} {option} is not on the page");
+        }
+    }
+    for code in [0, 1, 2, 3, 4, 7] {
+        assert!(page.contains(&format!("\n| {code} | ")), "exit code {code}");
+    }
 }
