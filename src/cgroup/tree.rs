@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! ROOT/supervisor/         lifeboat itself, where the root is not the machine's real root group
-//! ROOT/shutdown/NAME/      shutdown procedures; memory.max = reserve
-//! ROOT/guaranteed/NAME/    units whose memory is counted in full; memory.max = their sum
-//! ROOT/pool/NAME/          the rest; memory.max = what is left
+//! ROOT/shutdown/NAME/      shutdown procedures; memory.max = reserve + overhead
+//! ROOT/guaranteed/NAME/    units whose memory is counted in full; each has its own bound
+//! ROOT/pool/NAME/          the rest; memory.max = what is left + overhead
 //! ```
 
 use super::capabilities::Capabilities;
@@ -83,17 +83,18 @@ impl Tree {
             write_value(&supervisor.join("cgroup.procs"), "0")?;
         }
         hand_down(root, controllers)?;
+        // No bound on guaranteed/: each of its units has its own. With their sum as a bound the branch would be the
+        // first to be exhausted, because the kernel charges the structures of its groups to it.
         let branches = [
-            (SHUTDOWN, budget.reserve_bytes),
-            (GUARANTEED, budget.guaranteed_bytes),
-            (POOL, budget.pool_bytes),
+            (SHUTDOWN, Some(budget.reserve_bytes.saturating_add(budget.overhead_bytes))),
+            (GUARANTEED, None),
+            (POOL, Some(budget.pool_bytes.saturating_add(budget.overhead_bytes))),
         ];
         for (name, memory_max_bytes) in branches {
             let branch = root.join(name);
             make_folder(&branch)?;
             hand_down(&branch, controllers)?;
-            let limits = GroupLimits { memory_max_bytes: Some(memory_max_bytes), ..GroupLimits::default() };
-            limits::apply(&branch, &limits, controllers)?;
+            limits::apply(&branch, &GroupLimits { memory_max_bytes, ..GroupLimits::default() }, controllers)?;
         }
         Ok(Self { root: root.to_path_buf(), controllers })
     }

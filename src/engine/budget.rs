@@ -1,7 +1,7 @@
 //! The division of the machine's memory, checked before anything starts.
 //!
 //! ```text
-//! total = margin + reserve + Σ memory.max of the guaranteed units + pool
+//! total = margin + reserve + overhead + Σ memory.max of the guaranteed units + pool
 //! ```
 //!
 //! The reserve is real only because everything else is capped, so a unit whose bound would break the sum is
@@ -9,6 +9,10 @@
 //! guaranteed units fit in full, and so do the *shielded* units of the pool, so that a pool that is exhausted
 //! always holds something that the kernel or lifeboat can take. Unbounded units and those with `guard: None` may
 //! overcommit the pool.
+//!
+//! The overhead is what units cost beside their bounds: the kernel charges a cgroup's own structures to its parent
+//! (mm/memcontrol.c `mem_cgroup_css_alloc`), and parked procedures have pages. Without it the pool, or the shutdown
+//! slice, would meet its limit before its last unit does.
 
 use super::policy::{Class, Guard, UnitId, UnitPolicy};
 use super::snapshot::{BudgetView, Trouble};
@@ -92,10 +96,17 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let BudgetView { total_bytes, margin_bytes, reserve_bytes, guaranteed_bytes, pool_bytes } =
-            self.budget;
+        let BudgetView {
+            total_bytes,
+            margin_bytes,
+            reserve_bytes,
+            overhead_bytes,
+            guaranteed_bytes,
+            pool_bytes,
+        } = self.budget;
         let (needs, free, taken) = (Bytes(self.needs_bytes), Bytes(self.free_bytes), Bytes(self.taken_bytes));
-        let (total, margin, reserve) = (Bytes(total_bytes), Bytes(margin_bytes), Bytes(reserve_bytes));
+        let margin = Bytes(margin_bytes.saturating_add(overhead_bytes));
+        let (total, reserve) = (Bytes(total_bytes), Bytes(reserve_bytes));
         write!(f, "{}: ", self.name)?;
         match self.rule {
             Rule::Guaranteed => write!(
@@ -138,6 +149,7 @@ pub fn divide(
     total_bytes: u64,
     reserve_bytes: u64,
     margin_bytes: u64,
+    overhead_bytes: u64,
     units: &mut [UnitPolicy],
 ) -> (BudgetView, Vec<Refusal>) {
     let mut order: Vec<usize> = (0..units.len()).collect();
@@ -151,7 +163,8 @@ pub fn divide(
         refusals.push(refuse(unit, index, Rule::Reserve, (needs_bytes, reserve_bytes, 0)));
     }
 
-    let room_bytes = total_bytes.saturating_sub(margin_bytes).saturating_sub(reserve_bytes);
+    let room_bytes =
+        [margin_bytes, reserve_bytes, overhead_bytes].into_iter().fold(total_bytes, u64::saturating_sub);
     let guaranteed_bytes = admit(units, &order, (Rule::Guaranteed, room_bytes), &mut refusals, |unit| {
         unit.memory.filter(|memory| memory.class == Class::Guaranteed).map(|memory| memory.max_bytes)
     });
@@ -167,7 +180,8 @@ pub fn divide(
         pooled(unit).filter(|memory| memory.guard == Guard::Shield).map(|memory| memory.max_bytes)
     });
 
-    let budget = BudgetView { total_bytes, margin_bytes, reserve_bytes, guaranteed_bytes, pool_bytes };
+    let budget =
+        BudgetView { total_bytes, margin_bytes, reserve_bytes, overhead_bytes, guaranteed_bytes, pool_bytes };
     for refusal in &mut refusals {
         refusal.budget = budget;
     }
@@ -178,7 +192,8 @@ pub fn divide(
 /// Refused units do not run and so do not count.
 #[must_use]
 pub fn is_oom_proof(budget: &BudgetView, units: &[UnitPolicy]) -> bool {
-    let Some(fixed_bytes) = budget.margin_bytes.checked_add(budget.reserve_bytes) else { return false };
+    let fixed = [budget.margin_bytes, budget.reserve_bytes, budget.overhead_bytes];
+    let Some(fixed_bytes) = fixed.into_iter().try_fold(0_u64, u64::checked_add) else { return false };
     let sum_bytes = units
         .iter()
         .filter(|unit| unit.refused.is_none())
@@ -282,10 +297,10 @@ mod tests {
         unit(name, 50, None, 0)
     }
 
-    /// Divides 64 MiB with a reserve of 8 and a margin of 16 (40 are left) and compares the pool in MiB, the refused
+    /// Divides 64 MiB with a reserve of 8 and a margin of 15 (with an overhead of 1, 40 are left) and compares the pool in MiB, the refused
     /// with their rule, and whether the result is OOM-proof.
     fn check(mut units: Vec<UnitPolicy>, pool_mib: u64, expected: &[(&str, Rule)], oom_proof: bool) {
-        let (budget, refusals) = divide(64 << 20, 8 << 20, 16 << 20, &mut units);
+        let (budget, refusals) = divide(64 << 20, 8 << 20, 15 << 20, 1 << 20, &mut units);
         let found: Vec<(&str, Rule)> = refusals.iter().map(|it| (it.name.as_str(), it.rule)).collect();
         assert_eq!(found, expected);
         assert_eq!(budget.pool_bytes, pool_mib << 20);
@@ -349,7 +364,7 @@ mod tests {
         let mut broken = guaranteed("a", 99, 40);
         broken.refused = Some(Trouble::BadUnit);
         let mut units = vec![broken, guaranteed("b", 1, 40)];
-        let (budget, refusals) = divide(64 << 20, 8 << 20, 16 << 20, &mut units);
+        let (budget, refusals) = divide(64 << 20, 8 << 20, 15 << 20, 1 << 20, &mut units);
         assert_eq!((budget.guaranteed_bytes, refusals), (40 << 20, vec![]));
         assert_eq!(units.iter().map(|unit| unit.refused).collect::<Vec<_>>(), [Some(Trouble::BadUnit), None]);
     }
@@ -373,7 +388,7 @@ mod tests {
             open("e", 50, 21),
             unit("f", 50, Some((1, Class::Pool, Guard::None)), 9),
         ];
-        let (_, refusals) = divide(64 << 20, 8 << 20, 16 << 20, &mut units);
+        let (_, refusals) = divide(64 << 20, 8 << 20, 15 << 20, 1 << 20, &mut units);
         let mut shown: Vec<String> = refusals.iter().map(ToString::to_string).collect();
         shown.sort();
         assert_eq!(

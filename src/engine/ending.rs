@@ -77,7 +77,10 @@ impl Engine {
         let has_procedure = service.open.procedure_cgroup;
         self.enter(unit, State::Killing);
         self.step_deadline(unit, KILL_RETRY_MS);
-        Self::log(plan, Record::Killing { unit, role: Role::Service, reason });
+        // An ordinary end needs no such line: most often nothing is left to kill.
+        if reason != KillReason::LeftBehind {
+            Self::log(plan, Record::Killing { unit, role: Role::Service, reason });
+        }
         plan.push(Action::KillCgroup { unit, run, role: Role::Service, reason });
         if has_procedure {
             plan.push(Action::KillCgroup { unit, run, role: Role::Procedure, reason });
@@ -202,7 +205,9 @@ impl Engine {
         service.pid = None;
         service.stuck = false;
         service.procedure = Procedure::Absent;
-        Self::log(plan, Record::Emptied { unit, after_us: now.since_us(began) });
+        if end == End::Exhausted {
+            Self::log(plan, Record::Emptied { unit, after_us: now.since_us(began) });
+        }
         self.give_back_reserve(unit, plan);
         self.close_incident(unit, plan);
         self.after_run(unit, end, run_began, plan);

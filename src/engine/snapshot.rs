@@ -265,6 +265,8 @@ pub struct BudgetView {
     pub margin_bytes: u64,
     /// `memory.max` of the shutdown slice.
     pub reserve_bytes: u64,
+    /// What units cost beside their limits: the kernel's structures for their cgroups, and parked procedures.
+    pub overhead_bytes: u64,
     /// The sum of the guaranteed units' `memory.max`.
     pub guaranteed_bytes: u64,
     /// `memory.max` of the pool.

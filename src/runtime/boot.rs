@@ -32,6 +32,12 @@ use std::os::unix::ffi::OsStringExt;
 /// Each of sync and unmount at the end: a slow flash may need seconds for its dirty pages, a dead one never ends.
 const FINAL_STEP_MS: u64 = 20_000;
 
+/// The kernel's structures for one unit's cgroups, per-CPU counters included; generous for eight CPUs.
+const GROUP_BYTES: u64 = 128 << 10;
+
+/// The page tables, stack and changed pages of one parked process.
+const PARKED_BYTES: u64 = 192 << 10;
+
 /// The sync after a panic, and the reboot after that.
 const EPITAPH_MS: u64 = 5_000;
 
@@ -115,7 +121,9 @@ pub fn as_supervisor(config: &Config) -> Result<(), StartError> {
     let story = Story::of_supervisor()?;
     story.take_log();
     log::info!("lifeboat {} as a supervisor", env!("CARGO_PKG_VERSION"));
-    for error in [memory::raise_descriptor_limit(), memory::become_subreaper()].into_iter().filter_map(Result::err) {
+    for error in
+        [memory::raise_descriptor_limit(), memory::become_subreaper()].into_iter().filter_map(Result::err)
+    {
         story::complain(&error);
     }
     // Without the privilege the kernel may choose lifeboat itself: worth a word, not a refusal.
@@ -228,13 +236,13 @@ fn divide(units: &mut [Unit], system: &System, view: &mut SystemView) -> Vec<Ref
         }
     };
     let mut policies: Vec<UnitPolicy> = units.iter().map(|unit| unit.policy.clone()).collect();
-    let (budget, refusals) =
-        budget::divide(
-            total_bytes,
-            system.reserve_bytes(total_bytes),
-            system.margin_bytes(total_bytes),
-            &mut policies,
-        );
+    let (budget, refusals) = budget::divide(
+        total_bytes,
+        system.reserve_bytes(total_bytes),
+        system.margin_bytes(total_bytes),
+        overhead_bytes(units),
+        &mut policies,
+    );
     for (unit, policy) in units.iter_mut().zip(policies) {
         unit.policy = policy;
     }
@@ -243,18 +251,48 @@ fn divide(units: &mut [Unit], system: &System, view: &mut SystemView) -> Vec<Ref
     refusals
 }
 
+/// What the units cost beside their limits. Of a parked procedure: its executable, where that is locked, and the
+/// pages of lifeboat that its process has changed.
+fn overhead_bytes(units: &[Unit]) -> u64 {
+    let of_procedure = |unit: &Unit| {
+        let size_bytes = parked_file_bytes(unit).unwrap_or(0);
+        if unit.policy.procedure.is_some() { size_bytes.saturating_add(PARKED_BYTES) } else { 0 }
+    };
+    units.iter().map(|unit| GROUP_BYTES.saturating_add(of_procedure(unit))).sum()
+}
+
+fn parked_file_bytes(unit: &Unit) -> Option<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::OsStr::from_bytes(unit.procedure.first()?.as_bytes());
+    let size_bytes = std::fs::metadata(path).ok()?.len();
+    Some(size_bytes).filter(|size_bytes| *size_bytes <= lockable_bytes(unit))
+}
+
+/// A procedure's executable is locked where it takes no more than half of the procedure's memory.
+pub(super) fn lockable_bytes(unit: &Unit) -> u64 {
+    unit.policy.procedure.map_or(0, |procedure| procedure.memory_bytes / 2)
+}
+
 struct BudgetLine(BudgetView);
 
 impl fmt::Display for BudgetLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: u64| bytes >> 20;
-        let BudgetView { total_bytes, margin_bytes, reserve_bytes, guaranteed_bytes, pool_bytes } = self.0;
+        let BudgetView {
+            total_bytes,
+            margin_bytes,
+            reserve_bytes,
+            overhead_bytes,
+            guaranteed_bytes,
+            pool_bytes,
+        } = self.0;
         write!(
             f,
-            "{} MiB in all = {} margin + {} reserve + {} guaranteed + {} pool",
+            "{} MiB in all = {} margin + {} reserve + {} overhead + {} guaranteed + {} pool",
             mib(total_bytes),
             mib(margin_bytes),
             mib(reserve_bytes),
+            mib(overhead_bytes),
             mib(guaranteed_bytes),
             mib(pool_bytes)
         )
@@ -273,7 +311,8 @@ fn prepare_tree(config: &Config, view: &mut SystemView) -> Option<Tree> {
     }
     if capabilities.controllers.memory && view.budget.pool_bytes == 0 {
         view.degraded.push(
-            "margin and reserve take all of the memory: nothing is left for units; lower them in system.ron".into(),
+            "margin and reserve take all of the memory: nothing is left for units; lower them in system.ron"
+                .into(),
         );
         return None;
     }
@@ -297,10 +336,8 @@ fn seat_of(unit: Unit) -> Seat {
     // A refused unit has no command; it is never started.
     let program = Program::new(&unit.command, &environment.strings()).ok();
     environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
-    let procedure_program = unit
-        .policy
-        .procedure
-        .and_then(|_| Program::procedure(&unit.procedure, &environment.strings()).ok());
+    let procedure_program =
+        unit.policy.procedure.and_then(|_| Program::procedure(&unit.procedure, &environment.strings()).ok());
     Seat {
         unit,
         program,

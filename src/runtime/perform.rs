@@ -1,5 +1,6 @@
 //! Actions to the kernel. What comes of them goes back as events, also when it fails at once.
 
+use super::boot::lockable_bytes;
 use super::event_loop::Lifeboat;
 use super::seat::{Process, Source};
 use super::story;
@@ -68,14 +69,19 @@ impl Lifeboat {
     }
 
     fn spawn_failed(&mut self, unit: UnitId, run: RunId, role: Role, error: SpawnError) {
-        self.events.push_back(Event::SpawnFailed { unit, run, role, stage: error.stage, errno: error.errno() });
+        self.events.push_back(Event::SpawnFailed {
+            unit,
+            run,
+            role,
+            stage: error.stage,
+            errno: error.errno(),
+        });
     }
 
     fn park(&mut self, unit: UnitId) -> Result<(), SpawnError> {
         self.make_procedure_group(unit)?;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
         let Some(program) = &seat.procedure_program else { return Err(no_seat()) };
-        let memory_bytes = seat.unit.policy.procedure.map_or(0, |procedure| procedure.memory_bytes);
         let out = stdout_of(seat.unit.output, &self.null, &self.output);
         let parked = park(
             &Start {
@@ -85,11 +91,10 @@ impl Lifeboat {
                 stdio: [self.null.as_fd(), out, out],
                 working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
             },
-            memory_bytes / 2,
+            lockable_bytes(&seat.unit),
         )?;
         self.pids.insert(parked.pid, (unit, Role::Procedure));
-        seat.saver =
-            Some(Process { pid: parked.pid, status: Some(parked.status), go: Some(parked.go) });
+        seat.saver = Some(Process { pid: parked.pid, status: Some(parked.status), go: Some(parked.go) });
         self.watch_start(unit, Role::Procedure);
         Ok(())
     }
@@ -140,7 +145,8 @@ impl Lifeboat {
             return group.renew(&limits).map_err(|error| told(SpawnStage::Limit, &error));
         }
         let class = memory.map_or(Class::Pool, |memory| memory.class);
-        let mut group = tree.service(&seat.unit.policy.name, class, &limits).map_err(|error| refused(&error))?;
+        let mut group =
+            tree.service(&seat.unit.policy.name, class, &limits).map_err(|error| refused(&error))?;
         // A trigger costs a kernel thread: only where its ringing can lead to anything.
         let shielded = memory.is_some_and(|memory| memory.guard == Guard::Shield);
         if shielded && seat.unit.policy.procedure.is_some_and(|procedure| procedure.on_exhaustion) {

@@ -154,9 +154,7 @@ impl Lifeboat {
     }
 
     pub(super) fn watch_status(&self, unit: UnitId, role: Role, fd: BorrowedFd<'_>) {
-        if let Err(error) =
-            self.poller.add(fd, Source::Status(unit, role).token(), Interest::Read)
-        {
+        if let Err(error) = self.poller.add(fd, Source::Status(unit, role).token(), Interest::Read) {
             log::error!("{error}: a start will only be seen to fail by its deadline");
         }
     }
