@@ -98,7 +98,7 @@ impl Tree {
         Ok(Self { root: root.to_path_buf(), controllers })
     }
 
-    /// The group of a service or task, ready for its first run, with a PSI trigger where the kernel takes one.
+    /// The group of a service or task, ready for its first run.
     ///
     /// Where a controller is missing its limits are left out; [`Group::is_bounded`] tells.
     pub fn service(&self, name: &str, class: Class, limits: &GroupLimits) -> Result<Group, GroupError> {
@@ -106,11 +106,7 @@ impl Tree {
             Class::Guaranteed => GUARANTEED,
             Class::Pool => POOL,
         };
-        let mut group = self.group(branch, name, limits)?;
-        if self.controllers.memory {
-            group.arm_trigger();
-        }
-        Ok(group)
+        self.group(branch, name, limits)
     }
 
     /// The group of a unit's shutdown procedure.

@@ -2,6 +2,11 @@
 //!
 //! An action answers only by events. Every kill carries its reason.
 
+#![expect(
+    missing_docs,
+    reason = "the fields of the actions are named by their types and by the line above each action"
+)]
+
 use super::event::{ClientId, Role, ShutdownKind};
 use super::policy::{RunId, UnitId};
 use super::record::Record;
@@ -49,8 +54,6 @@ pub enum Action {
     Spawn { unit: UnitId, run: RunId },
     /// Write 1 to `cgroup.freeze` of the service: `Frozen` or `Failed`.
     Freeze { unit: UnitId, run: RunId },
-    /// Write 0 to `cgroup.freeze` of the service.
-    Thaw { unit: UnitId, run: RunId },
     /// Let the parked procedure go: `ProcedureRunning` or `SpawnFailed`, later `Exited`.
     StartProcedure { unit: UnitId, run: RunId, order: ProcedureOrder },
     /// Send a signal to the service's first process.

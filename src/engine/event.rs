@@ -3,6 +3,11 @@
 //! Events are small and `Copy`, so that the recorder keeps them in a ring without allocating and an incident can
 //! be replayed from them. Every event about a process or a cgroup carries its run.
 
+#![expect(
+    missing_docs,
+    reason = "the fields of the events are named by their types and by the line above each event"
+)]
+
 use super::policy::{RunId, UnitId};
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,261 @@
 //! Decides, and does nothing else: no IO, no clock, no logging, no randomness, no unsafe.
+//!
+//! [`Engine::handle`] gets the time and an event, and fills a [`Plan`]. What an action led to comes back as another
+//! event only, so the log of events is the whole truth and can be replayed to the same decisions.
+//!
+//! Work inside one turn goes in two phases: the event changes the unit it is about, and marks the units that this may
+//! concern; then the marked units are looked at one by one (`graph`) until none is left. Nothing recurses.
+
+#![deny(
+    clippy::wildcard_enum_match_arm,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+#![cfg_attr(
+    test,
+    expect(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected should stop")
+)]
 
 pub mod action;
+pub mod budget;
+mod ending;
 pub mod event;
+mod exhaustion;
+mod graph;
+pub mod limits;
 pub mod policy;
 pub mod record;
+pub mod recorder;
+mod requests;
+mod restart;
+mod service;
+mod shutdown;
 pub mod snapshot;
+mod starting;
+mod timer;
+
+use action::Action;
+use event::{Event, Time};
+use policy::{RunId, UnitId, UnitPolicy};
+use record::Record;
+use recorder::Recorder;
+use requests::Waits;
+use service::{Service, State};
+use snapshot::{Incident, ShutdownState, Snapshot, SystemView};
+use std::collections::VecDeque;
+use timer::{TimerKind, Timers};
+
+/// The actions of one turn, in the order in which they are to be performed. Made once and reused.
+#[derive(Debug, Default)]
+pub struct Plan {
+    actions: VecDeque<Action>,
+}
+
+impl Plan {
+    /// A plan with room for what one event can lead to with so many units: it never grows.
+    #[must_use]
+    pub fn for_units(units: usize) -> Self {
+        Self { actions: VecDeque::with_capacity(8 * units + 64) }
+    }
+
+    pub(in crate::engine) fn push(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    /// The next action to perform.
+    pub fn take(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Nothing is left to perform.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+}
+
+/// All decisions, and everything that they rest on.
+///
+/// # Invariants
+/// - Every table is sized in `new`; a turn allocates nothing.
+/// - `reserve_used_bytes` is the sum of the procedures' memory of the units that hold some of the reserve.
+#[derive(Debug)]
+pub struct Engine {
+    units: Vec<Service>,
+    timers: Timers,
+    recorder: Recorder,
+    marked: VecDeque<UnitId>,
+    waits: Waits,
+    incidents: VecDeque<Incident>,
+    incident_count: u32,
+    reserve_bytes: u64,
+    reserve_used_bytes: u64,
+    shutdown: Option<ShutdownState>,
+    generation: u64,
+    now: Time,
+}
+
+impl Engine {
+    /// An engine for these units; nothing runs yet. A unit's place in the list is its `UnitId`. Units above
+    /// `limits::UNITS_MAX` are left out. `reserve_bytes` is what procedures may use together.
+    #[must_use]
+    pub fn new(mut policies: Vec<UnitPolicy>, reserve_bytes: u64) -> Self {
+        policies.truncate(limits::UNITS_MAX);
+        let mut units: Vec<Service> = policies.into_iter().map(Service::new).collect();
+        graph::connect(&mut units);
+        let count = units.len();
+        Self {
+            units,
+            timers: Timers::new(count),
+            recorder: Recorder::new(),
+            marked: VecDeque::with_capacity(count),
+            waits: Waits::new(),
+            incidents: VecDeque::with_capacity(limits::INCIDENTS_MAX),
+            incident_count: 0,
+            reserve_bytes,
+            reserve_used_bytes: 0,
+            shutdown: None,
+            generation: 0,
+            now: Time::default(),
+        }
+    }
+
+    /// One event, and what is to be done about it. Total: there is no event, in no state, that it cannot take.
+    pub fn handle(&mut self, now: Time, event: Event, plan: &mut Plan) {
+        self.now = now;
+        self.recorder.record(now, event);
+        match event {
+            Event::Boot => self.boot(),
+            Event::Deadline => self.deadlines(plan),
+            Event::Parked { unit, run, pid: _ } => self.parked(unit, run, plan),
+            Event::Spawned { unit, run, pid } => self.spawned(unit, run, pid, plan),
+            Event::SpawnFailed { unit, run, role, stage, errno } => {
+                self.spawn_failed((unit, run), role, (stage, errno), plan);
+            }
+            Event::ProcedureRunning { unit, run } => self.procedure_running(unit, run),
+            Event::Exited { unit, run, role, exit } => self.exited((unit, run), role, exit, plan),
+            Event::Emptied { unit, run, role } => self.emptied(unit, run, role, plan),
+            Event::Frozen { unit, run } => self.frozen(unit, run, plan),
+            Event::Failed { unit, run, effect, errno } => {
+                self.effect_failed((unit, run), effect, errno, plan)
+            }
+            Event::MemoryEvents { unit, run, role, counters } => {
+                self.memory_events((unit, run), role, counters, plan);
+            }
+            Event::MemorySampled { unit, run, sample } => self.memory_sampled(unit, run, sample, plan),
+            Event::PressureRang { unit, run } => self.pressure_rang(unit, run, plan),
+            Event::Asked { client, unit, verb } => self.asked(client, unit, verb, plan),
+            Event::ClientGone { client } => self.waits.forget(client),
+            Event::ShutdownAsked { how } => self.shutdown_asked(how, plan),
+        }
+        self.settle(plan);
+    }
+
+    /// When `Event::Deadline` is wanted next; `None` while nothing waits for the time.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// The last events, for an incident or for somebody who looks for the cause of a fault.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Grows with every change that a reader could see.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The unit's present run, for the runtime to tag what it reads from the kernel.
+    #[must_use]
+    pub fn run_of(&self, unit: UnitId) -> Option<RunId> {
+        self.units.get(usize::from(unit.0)).map(|service| service.run)
+    }
+
+    /// A picture for readers. It allocates, so it is made only when somebody asks.
+    #[must_use]
+    pub fn snapshot(&self, now: Time, mut system: SystemView) -> Snapshot {
+        system.shutting_down = self.shutdown.map(|shutdown| shutdown.how);
+        let mut units: Vec<_> = self.units.iter().map(Service::view).collect();
+        units.sort_by(|a, b| a.name.cmp(&b.name));
+        Snapshot {
+            generation: self.generation,
+            time: now,
+            system,
+            units,
+            names: self.units.iter().map(|service| service.policy.name.clone()).collect(),
+            incidents: self.incidents.iter().copied().collect(),
+        }
+    }
+
+    fn unit(&self, unit: UnitId) -> Option<&Service> {
+        self.units.get(usize::from(unit.0))
+    }
+
+    fn unit_mut(&mut self, unit: UnitId) -> Option<&mut Service> {
+        self.units.get_mut(usize::from(unit.0))
+    }
+
+    /// The unit, if the event is about its present run.
+    fn live(&mut self, unit: UnitId, run: RunId) -> Option<&mut Service> {
+        self.unit_mut(unit).filter(|service| service.run == run)
+    }
+
+    fn all(&self) -> impl Iterator<Item = UnitId> + use<> {
+        (0..u16::try_from(self.units.len()).unwrap_or(u16::MAX)).map(UnitId)
+    }
+
+    /// The only way to another state: notes the time, clears the step's deadline, and marks who may be concerned.
+    fn enter(&mut self, unit: UnitId, state: State) {
+        let now = self.now;
+        if let Some(service) = self.unit_mut(unit) {
+            service.state = state;
+            service.since = now;
+        }
+        self.timers.clear(unit, TimerKind::Step);
+        self.generation += 1;
+        self.mark_around(unit);
+    }
+
+    fn step_deadline(&mut self, unit: UnitId, ms: u64) {
+        self.timers.set(unit, TimerKind::Step, self.now.plus_ms(ms));
+    }
+
+    fn log(plan: &mut Plan, record: Record) {
+        plan.push(Action::Log(record));
+    }
+
+    fn deadlines(&mut self, plan: &mut Plan) {
+        while let Some((unit, kind)) = self.timers.take_due(self.now) {
+            match kind {
+                TimerKind::Step => self.step_due(unit, plan),
+                TimerKind::Sample => self.sample_due(unit, plan),
+            }
+        }
+    }
+
+    /// The step's deadline is over. Every state is named, so that a new one must say what its deadline means.
+    fn step_due(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit(unit) else { return };
+        match service.state {
+            State::Parking | State::Spawning => self.start_timed_out(unit, plan),
+            State::Backoff => self.enter(unit, State::Waiting),
+            State::Freezing => self.freeze_timed_out(unit, plan),
+            State::Saving => self.procedure_timed_out(unit, plan),
+            State::Signalled => self.kill(unit, snapshot::KillReason::StopTimedOut, plan),
+            State::Killing => self.kill_again(unit, plan),
+            State::Stopped
+            | State::Exited
+            | State::Fatal
+            | State::Done
+            | State::Waiting
+            | State::Running
+            | State::Queued => {}
+        }
+    }
+}

@@ -1,5 +1,10 @@
 //! What the engine has to say: typed log records. `view::record` gives them words.
 
+#![expect(
+    missing_docs,
+    reason = "the fields of the records are named by their types and by the line above each record"
+)]
+
 use super::event::{Exit, Role, ShutdownKind, SpawnStage};
 use super::policy::{RunId, UnitId};
 use super::snapshot::{Cause, KillReason, ProcedureResult, Trouble, Verdict};

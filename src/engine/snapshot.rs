@@ -228,6 +228,15 @@ pub struct Incident {
     pub sample: Option<MemorySample>,
 }
 
+/// How far the end of the machine has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutdownState {
+    /// What comes at the end.
+    pub how: ShutdownKind,
+    /// The last action was given out: nothing more happens in the engine.
+    pub finished: bool,
+}
+
 /// The machine and the budget.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SystemView {

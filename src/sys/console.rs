@@ -4,7 +4,7 @@ use super::error::SysError;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 
 /// Opens `/dev/console` for writing. It never blocks and never becomes lifeboat's controlling terminal.
 pub fn open_console() -> Result<OwnedFd, SysError> {
@@ -34,4 +34,26 @@ pub fn ensure_standard_descriptors() -> Result<(), SysError> {
         // It has taken the lowest free number, one of the three, and keeps it for good.
         let _ = fd.into_raw_fd();
     }
+}
+
+/// Opens the console for services: an open file of its own, that blocks those who flood it and nobody else.
+pub fn open_console_for_children() -> Result<OwnedFd, SysError> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    open("/dev/console", flags, Mode::empty()).map_err(|errno| SysError::new("open", "/dev/console", errno))
+}
+
+/// A duplicate of lifeboat's own standard output.
+pub fn standard_output() -> Result<OwnedFd, SysError> {
+    std::io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|cause| SysError::new("duplicate", "standard output", cause))
+}
+
+/// A duplicate of lifeboat's own standard error.
+pub fn standard_error() -> Result<OwnedFd, SysError> {
+    std::io::stderr()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|cause| SysError::new("duplicate", "standard error", cause))
 }

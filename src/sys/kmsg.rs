@@ -138,8 +138,9 @@ pub fn write_sysctl(name: &str, value: &str) -> Result<(), SysError> {
     let failed = |errno| SysError::new("write", format!("{value:?} to {path}"), errno);
     let file = open(path.as_str(), OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(failed)?;
-    // With a line's end in the same write: `kernel.printk_devkmsg` takes nothing else.
-    nix::unistd::write(&file, format!("{value}\n").as_bytes()).map(|_| ()).map_err(failed)
+    // kernel.printk_devkmsg refuses a word without its line's end.
+    let line = format!("{value}\n");
+    nix::unistd::write(&file, line.as_bytes()).map(|_| ()).map_err(failed)
 }
 
 /// Keeps the kernel's OOM dumps, about 30 KB for each try, from filling the log and holding up a slow console: no task

@@ -1,0 +1,336 @@
+//! From the first reason to go to the last process gone, and what comes after that.
+
+use super::action::Action;
+use super::event::{Effect, Exit, Role, Time};
+use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
+use super::policy::{Kind, RestartWhen, RunId, Then, UnitId};
+use super::record::Record;
+use super::restart::Next;
+use super::service::{End, Procedure, State};
+use super::snapshot::{Cause, Desired, KillReason, Trouble};
+use super::{Engine, Plan};
+
+/// errno(3) values that a second try would not change: `ENOENT`, `ENOEXEC`, `EACCES`, `ENOTDIR`, `EISDIR`, `ELOOP`.
+const HOPELESS_ERRNOS: [i32; 6] = [2, 8, 13, 20, 21, 40];
+
+impl Engine {
+    /// Notes why the run ends, unless a graver reason is already there.
+    pub(super) fn begin_end(&mut self, unit: UnitId, end: End) {
+        let now = self.now;
+        if let Some(service) = self.unit_mut(unit) {
+            if service.end.is_none() {
+                service.end_began = now;
+            }
+            if service.end.is_none() || end == End::Exhausted {
+                service.end = Some(end);
+            }
+        }
+    }
+
+    /// An ordinary stop: the procedure where the unit wants it so, else the stop signal.
+    pub(super) fn begin_stop(&mut self, unit: UnitId, reason: KillReason, plan: &mut Plan) {
+        let Some(service) = self.unit(unit) else { return };
+        let (state, run) = (service.state, service.run);
+        let (signal, timeout_ms) = (service.policy.stop_signal, u64::from(service.policy.stop_timeout_ms));
+        let saves = service.policy.procedure.is_some_and(|procedure| procedure.on_stop);
+        match state {
+            State::Running => {
+                Self::log(plan, Record::Stopping { unit, reason });
+                self.begin_end(unit, End::Asked(reason));
+                if saves {
+                    self.freeze(unit, plan);
+                } else {
+                    self.enter(unit, State::Signalled);
+                    self.step_deadline(unit, timeout_ms);
+                    plan.push(Action::Signal { unit, run, signal, reason });
+                }
+            }
+            State::Parking | State::Spawning => {
+                Self::log(plan, Record::Stopping { unit, reason });
+                self.begin_end(unit, End::Asked(reason));
+                self.kill(unit, reason, plan);
+            }
+            State::Waiting | State::Backoff => self.enter(unit, State::Stopped),
+            State::Stopped
+            | State::Exited
+            | State::Fatal
+            | State::Done
+            | State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Signalled
+            | State::Killing => {}
+        }
+    }
+
+    /// Kills both cgroups of the unit and waits until nothing of the run is left.
+    pub(super) fn kill(&mut self, unit: UnitId, reason: KillReason, plan: &mut Plan) {
+        let now = self.now;
+        let Some(service) = self.unit_mut(unit) else { return };
+        service.open.service_cgroup = true;
+        service.open.procedure_cgroup = service.policy.procedure.is_some();
+        service.kill_tries = 1;
+        if let Some(incident) = &mut service.incident {
+            incident.killed = Some(now);
+        }
+        let run = service.run;
+        let has_procedure = service.open.procedure_cgroup;
+        self.enter(unit, State::Killing);
+        self.step_deadline(unit, KILL_RETRY_MS);
+        Self::log(plan, Record::Killing { unit, role: Role::Service, reason });
+        plan.push(Action::KillCgroup { unit, run, role: Role::Service, reason });
+        if has_procedure {
+            plan.push(Action::KillCgroup { unit, run, role: Role::Procedure, reason });
+        }
+    }
+
+    pub(super) fn kill_again(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        let (run, open) = (service.run, service.open);
+        if service.kill_tries >= KILL_TRIES_MAX {
+            service.stuck = true;
+            service.trouble = Some(Trouble::Unkillable);
+            self.generation += 1;
+            self.mark_around(unit);
+            self.answer_down(unit, plan);
+            Self::log(plan, Record::StillPopulated { unit });
+            return;
+        }
+        service.kill_tries += 1;
+        self.step_deadline(unit, KILL_RETRY_MS);
+        let reason = KillReason::LeftBehind;
+        if open.service_cgroup || open.main {
+            plan.push(Action::KillCgroup { unit, run, role: Role::Service, reason });
+        }
+        if open.procedure_cgroup || open.procedure {
+            plan.push(Action::KillCgroup { unit, run, role: Role::Procedure, reason });
+        }
+    }
+
+    pub(super) fn exited(&mut self, (unit, run): (UnitId, RunId), role: Role, exit: Exit, plan: &mut Plan) {
+        match role {
+            Role::Service => self.service_exited(unit, run, exit, plan),
+            Role::Procedure => self.procedure_exited(unit, run, exit, plan),
+        }
+    }
+
+    fn service_exited(&mut self, unit: UnitId, run: RunId, exit: Exit, plan: &mut Plan) {
+        let Some(service) = self.live(unit, run) else { return };
+        if !service.open.main {
+            return;
+        }
+        service.open.main = false;
+        service.pid = None;
+        service.last_exit = Some(exit);
+        match service.state {
+            State::Spawning | State::Running => {
+                Self::log(plan, Record::Ended { unit, exit });
+                self.begin_end(unit, End::Own(exit));
+                self.kill(unit, KillReason::LeftBehind, plan);
+            }
+            // It obeyed the stop signal; what it left behind does not outlive it.
+            State::Signalled => self.kill(unit, KillReason::LeftBehind, plan),
+            State::Killing => self.finish_run_if_over(unit, plan),
+            // Its procedure goes on: what it reads is outside the process.
+            State::Freezing | State::Queued | State::Saving => {}
+            State::Stopped
+            | State::Exited
+            | State::Fatal
+            | State::Done
+            | State::Waiting
+            | State::Backoff
+            | State::Parking => {}
+        }
+    }
+
+    pub(super) fn emptied(&mut self, unit: UnitId, run: RunId, role: Role, plan: &mut Plan) {
+        let Some(service) = self.live(unit, run) else { return };
+        match service.state {
+            State::Killing => {
+                match role {
+                    Role::Service => service.open.service_cgroup = false,
+                    Role::Procedure => service.open.procedure_cgroup = false,
+                }
+                self.finish_run_if_over(unit, plan);
+            }
+            // An empty cgroup says nothing that the process's own end does not say.
+            State::Stopped
+            | State::Exited
+            | State::Fatal
+            | State::Done
+            | State::Waiting
+            | State::Backoff
+            | State::Parking
+            | State::Spawning
+            | State::Running
+            | State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Signalled => {}
+        }
+    }
+
+    pub(super) fn effect_failed(
+        &mut self,
+        (unit, run): (UnitId, RunId),
+        effect: Effect,
+        errno: i32,
+        plan: &mut Plan,
+    ) {
+        let Some(service) = self.live(unit, run) else { return };
+        let state = service.state;
+        Self::log(plan, Record::EffectFailed { unit, effect, errno });
+        match (effect, state) {
+            // No freezer: the procedure runs beside a living service rather than not at all.
+            (Effect::Freeze, State::Freezing) => self.procedure_may_start(unit, plan),
+            (Effect::StartProcedure, State::Saving) => {
+                self.procedure_spawn_failed(unit, super::event::SpawnStage::Exec, errno, plan);
+            }
+            // The retry's deadline runs.
+            (Effect::Kill | Effect::Freeze | Effect::StartProcedure, _) => {}
+        }
+    }
+
+    pub(super) fn finish_run_if_over(&mut self, unit: UnitId, plan: &mut Plan) {
+        let now = self.now;
+        let Some(service) = self.unit_mut(unit) else { return };
+        if !service.open.nothing() {
+            return;
+        }
+        let Some(end) = service.end.take() else { return };
+        let (began, run_began) = (service.end_began, service.run_began);
+        service.pid = None;
+        service.stuck = false;
+        service.procedure = Procedure::Absent;
+        Self::log(plan, Record::Emptied { unit, after_us: now.since_us(began) });
+        self.give_back_reserve(unit, plan);
+        self.close_incident(unit, plan);
+        self.after_run(unit, end, run_began, plan);
+    }
+
+    /// The run is over; what comes next rests on why it ended and on what is wished.
+    fn after_run(&mut self, unit: UnitId, end: End, run_began: Time, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        if service.desired == Desired::Down {
+            self.come_down(unit, State::Stopped, None, plan);
+            return;
+        }
+        if std::mem::take(&mut service.again) {
+            service.restarts.forget();
+            self.enter(unit, State::Waiting);
+            return;
+        }
+        let when = service.policy.restart.when;
+        let wants_restart = match end {
+            End::Asked(_) => {
+                // A requirement went down under it: it comes back with the requirement.
+                self.enter(unit, State::Waiting);
+                return;
+            }
+            End::Own(exit) => match (service.policy.kind, when) {
+                (_, RestartWhen::Never) => false,
+                (Kind::Service, RestartWhen::Always) => true,
+                (Kind::Task, RestartWhen::Always) | (_, RestartWhen::OnFailure) => !exit.is_success(),
+            },
+            End::Exhausted => match service.policy.procedure.map(|procedure| procedure.then) {
+                Some(Then::Restart) => true,
+                Some(Then::Stop) => false,
+                None => when != RestartWhen::Never,
+            },
+            End::StartFailed { errno, .. } => when != RestartWhen::Never && !HOPELESS_ERRNOS.contains(&errno),
+        };
+        if wants_restart {
+            self.restart(unit, end, run_began, plan);
+        } else {
+            self.stay_down(unit, end, plan);
+        }
+    }
+
+    fn stay_down(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
+        let Some(service) = self.unit(unit) else { return };
+        let trouble = trouble_of(end, self.incident_count);
+        match end {
+            End::Own(exit) if exit.is_success() => {
+                let task = service.policy.kind == Kind::Task;
+                self.come_down(unit, if task { State::Done } else { State::Exited }, None, plan);
+                if task {
+                    Self::log(plan, Record::Done { unit });
+                }
+            }
+            End::Own(_) => self.come_down(unit, State::Exited, trouble, plan),
+            End::Exhausted | End::Asked(_) => self.come_down(unit, State::Stopped, trouble, plan),
+            End::StartFailed { .. } => self.come_down(unit, State::Fatal, trouble, plan),
+        }
+    }
+
+    fn restart(&mut self, unit: UnitId, end: End, run_began: Time, plan: &mut Plan) {
+        let now = self.now;
+        let count = self.incident_count;
+        let Some(service) = self.unit_mut(unit) else { return };
+        let trouble = trouble_of(end, count);
+        let policy = service.policy.restart;
+        match service.restarts.decide(now, run_began, &policy) {
+            Next::GiveUp { starts } => {
+                self.come_down(unit, State::Fatal, Some(Trouble::StartLimit { starts }), plan);
+            }
+            Next::After(0) => {
+                self.enter(unit, State::Waiting);
+            }
+            Next::After(delay_ms) => {
+                service.trouble = trouble;
+                self.enter(unit, State::Backoff);
+                self.step_deadline(unit, u64::from(delay_ms));
+                self.answer_down(unit, plan);
+                Self::log(plan, Record::Backoff { unit, delay_ms });
+            }
+        }
+    }
+
+    fn come_down(&mut self, unit: UnitId, state: State, trouble: Option<Trouble>, plan: &mut Plan) {
+        if let Some(service) = self.unit_mut(unit) {
+            service.trouble = trouble;
+        }
+        self.enter(unit, state);
+        match (state, trouble) {
+            (State::Fatal, Some(trouble)) => Self::log(plan, Record::Fatal { unit, trouble }),
+            (State::Done, _) => {}
+            (
+                State::Stopped
+                | State::Exited
+                | State::Fatal
+                | State::Waiting
+                | State::Backoff
+                | State::Parking
+                | State::Spawning
+                | State::Running
+                | State::Freezing
+                | State::Queued
+                | State::Saving
+                | State::Signalled
+                | State::Killing,
+                _,
+            ) => Self::log(plan, Record::Stopped { unit }),
+        }
+        self.answer_down(unit, plan);
+    }
+}
+
+fn trouble_of(end: End, incident: u32) -> Option<Trouble> {
+    match end {
+        End::Asked(_) => None,
+        End::Exhausted => Some(Trouble::Exhausted { incident }),
+        End::Own(exit) => Some(Trouble::Ended { exit }),
+        End::StartFailed { stage, errno, procedure } => {
+            Some(Trouble::SpawnFailed { stage, errno, procedure })
+        }
+    }
+}
+
+/// The words of a cause for the procedure's order.
+pub(super) fn cause_of(end: Option<End>, kernel_killed: bool) -> Cause {
+    match end {
+        Some(End::Exhausted) if kernel_killed => Cause::KernelOomKill,
+        Some(End::Exhausted) => Cause::Exhaustion,
+        Some(End::Asked(_) | End::Own(_) | End::StartFailed { .. }) | None => Cause::Stop,
+    }
+}

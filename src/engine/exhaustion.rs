@@ -1,0 +1,457 @@
+//! The memory path: doorbells, the verdict, and the way of an exhausted service to its shutdown procedure.
+//!
+//! The guarantee is the shield: with `oom_score_adj = -1000` on every process in a bounded cgroup the kernel finds no
+//! victim at `memory.max`, raises `oom`, and the faulting task retries until the freeze takes it
+//! (mm/memcontrol.c `mem_cgroup_oom`, mm/oom_kill.c `out_of_memory`). The prediction only comes earlier where it can.
+
+use super::action::{Action, ProcedureOrder};
+use super::ending::cause_of;
+use super::event::{Exit, MemoryEvents, MemorySample, Role, SpawnStage, Time};
+use super::limits::{
+    CALM_SAMPLES_MAX, FREEZE_DEADLINE_MS, INCIDENTS_MAX, PREDICTION_MS, SAMPLE_MS_MAX, SAMPLE_MS_MIN,
+};
+use super::policy::{Guard, RunId, UnitId};
+use super::record::Record;
+use super::service::{End, Procedure, Service, State};
+use super::snapshot::{Cause, Incident, KillReason, Killer, ProcedureResult, Verdict};
+use super::timer::TimerKind;
+use super::{Engine, Plan};
+
+/// `SIGKILL` of signal(7).
+const SIGKILL: i32 = 9;
+
+/// `ESRCH` of errno(3): the parked procedure is gone.
+const ESRCH: i32 = 3;
+
+/// What the last reading said, while somebody looks at a filling cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Trend {
+    last: Option<(Time, u64)>,
+    calm: u8,
+    /// Readings go on without a doorbell.
+    watching: bool,
+}
+
+/// What a reading means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judgement {
+    /// Nothing grows, or there is much room: sleep until the next doorbell.
+    Calm,
+    /// Read again after so many milliseconds.
+    ReadAgain(u64),
+    /// The limit is reached before a further reading would be of use.
+    Exhausted(Verdict),
+}
+
+/// Judges one reading. Page cache does not count: it can be reclaimed, and a service that fills its cgroup with cache
+/// is healthy.
+fn judge(now: Time, sample: MemorySample, limit_bytes: u64, trend: &mut Trend) -> Judgement {
+    let unreclaimable_bytes = sample.unreclaimable_bytes;
+    let last = trend.last.replace((now, unreclaimable_bytes));
+    let Some((before, before_bytes)) = last else {
+        return if unreclaimable_bytes < limit_bytes / 2 {
+            Judgement::Calm
+        } else {
+            Judgement::ReadAgain(SAMPLE_MS_MIN)
+        };
+    };
+    let elapsed_us = now.since_us(before).max(1);
+    let growth_bytes = unreclaimable_bytes.saturating_sub(before_bytes);
+    if growth_bytes == 0 {
+        trend.calm = trend.calm.saturating_add(1);
+        return if trend.calm >= CALM_SAMPLES_MAX {
+            Judgement::Calm
+        } else {
+            Judgement::ReadAgain(SAMPLE_MS_MAX / 8)
+        };
+    }
+    trend.calm = 0;
+    let bytes_per_s = growth_bytes.saturating_mul(1_000_000) / elapsed_us;
+    let left_bytes = limit_bytes.saturating_sub(unreclaimable_bytes);
+    let left_ms = left_bytes.saturating_mul(1_000) / bytes_per_s.max(1);
+    if left_ms < PREDICTION_MS && unreclaimable_bytes >= limit_bytes / 16 * 15 {
+        Judgement::Exhausted(Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms })
+    } else {
+        Judgement::ReadAgain((left_ms / 4).clamp(SAMPLE_MS_MIN, SAMPLE_MS_MAX))
+    }
+}
+
+impl Engine {
+    pub(super) fn memory_events(
+        &mut self,
+        (unit, run): (UnitId, RunId),
+        role: Role,
+        counters: MemoryEvents,
+        plan: &mut Plan,
+    ) {
+        let Some(service) = self.live(unit, run) else { return };
+        if role == Role::Procedure {
+            service.procedure_oom_kill.1 = counters.oom_kill;
+            return;
+        }
+        let before = std::mem::replace(&mut service.counters, counters);
+        if let Some(incident) = &mut service.incident {
+            incident.counters = counters;
+        }
+        let oom = counters.oom.saturating_sub(before.oom);
+        let oom_kill = counters.oom_kill.saturating_sub(before.oom_kill);
+        let max = counters.max.saturating_sub(before.max);
+        let guard = service.policy.memory.map(|memory| memory.guard);
+        if !may_be_rescued(service.state) {
+            return;
+        }
+        if oom_kill > 0 {
+            self.rescue(unit, Verdict::KernelKilled { oom_kill }, plan);
+        } else if oom > 0 && guard == Some(Guard::Shield) {
+            self.rescue(unit, Verdict::OomEvent { oom }, plan);
+        } else if max > 0 {
+            self.doorbell(unit, plan);
+        }
+    }
+
+    pub(super) fn pressure_rang(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
+        if self.live(unit, run).is_some_and(|service| may_be_rescued(service.state)) {
+            self.doorbell(unit, plan);
+        }
+    }
+
+    /// Begins to read the unit's memory, unless that goes on already or nothing could be done with it.
+    fn doorbell(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        let saves = service.policy.procedure.is_some_and(|procedure| procedure.on_exhaustion);
+        let shielded = service.policy.memory.is_some_and(|memory| memory.guard == Guard::Shield);
+        if service.trend.watching || !saves || !shielded {
+            return;
+        }
+        service.trend = Trend { watching: true, ..Trend::default() };
+        let run = service.run;
+        plan.push(Action::Sample { unit, run });
+    }
+
+    pub(super) fn memory_sampled(&mut self, unit: UnitId, run: RunId, sample: MemorySample, plan: &mut Plan) {
+        let now = self.now;
+        let Some(service) = self.live(unit, run) else { return };
+        service.sample = Some((now, sample));
+        if let Some(incident) = &mut service.incident {
+            incident.sample.get_or_insert(sample);
+        }
+        let Some(memory) = service.policy.memory else { return };
+        if !service.trend.watching || !may_be_rescued(service.state) {
+            return;
+        }
+        match judge(now, sample, memory.max_bytes, &mut service.trend) {
+            Judgement::Calm => service.trend = Trend::default(),
+            Judgement::ReadAgain(ms) => self.timers.set(unit, TimerKind::Sample, now.plus_ms(ms)),
+            Judgement::Exhausted(verdict) => self.rescue(unit, verdict, plan),
+        }
+    }
+
+    pub(super) fn sample_due(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit(unit) else { return };
+        if service.trend.watching && may_be_rescued(service.state) {
+            plan.push(Action::Sample { unit, run: service.run });
+        }
+    }
+
+    /// The service's memory is exhausted: from here on it is saved and killed.
+    fn rescue(&mut self, unit: UnitId, verdict: Verdict, plan: &mut Plan) {
+        let now = self.now;
+        let number = self.incident_count + 1;
+        self.timers.clear(unit, TimerKind::Sample);
+        self.begin_end(unit, End::Exhausted);
+        let Some(service) = self.unit_mut(unit) else { return };
+        service.end_began = now;
+        service.trend = Trend::default();
+        let kernel_killed = matches!(verdict, Verdict::KernelKilled { .. });
+        let cause = if kernel_killed { Cause::KernelOomKill } else { Cause::Exhaustion };
+        let run = service.run;
+        service.incident = Some(Incident {
+            number,
+            unit,
+            run,
+            cause,
+            verdict,
+            killer: Killer::Lifeboat,
+            began: now,
+            frozen: None,
+            released: None,
+            procedure_running: None,
+            procedure_ended: None,
+            killed: None,
+            emptied: None,
+            procedure: ProcedureResult::None,
+            counters_at_start: service.counters_at_start,
+            counters: service.counters,
+            sample: None,
+        });
+        self.incident_count = number;
+        let limit_bytes =
+            self.unit(unit).and_then(|service| service.policy.memory).map_or(0, |memory| memory.max_bytes);
+        Self::log(plan, Record::Exhausted { unit, cause, verdict, limit_bytes });
+        let saves = self.unit(unit).and_then(|service| service.policy.procedure);
+        if saves.is_some_and(|procedure| procedure.on_exhaustion) {
+            self.freeze(unit, plan);
+        } else {
+            self.kill(unit, KillReason::NoProcedure, plan);
+        }
+        // Read once for the record, after the freeze is on its way: nothing is lost by the time that this takes.
+        plan.push(Action::Sample { unit, run });
+    }
+
+    pub(super) fn freeze(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit(unit) else { return };
+        let run = service.run;
+        self.enter(unit, State::Freezing);
+        self.step_deadline(unit, FREEZE_DEADLINE_MS);
+        plan.push(Action::Freeze { unit, run });
+    }
+
+    pub(super) fn frozen(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
+        let now = self.now;
+        let Some(service) = self.live(unit, run) else { return };
+        if let Some(incident) = &mut service.incident {
+            incident.frozen.get_or_insert(now);
+        }
+        match service.state {
+            State::Freezing => {
+                let after_us = now.since_us(service.end_began);
+                Self::log(plan, Record::Frozen { unit, after_us });
+                self.procedure_may_start(unit, plan);
+            }
+            // Late, after its deadline: noted in the incident.
+            State::Stopped
+            | State::Exited
+            | State::Fatal
+            | State::Done
+            | State::Waiting
+            | State::Backoff
+            | State::Parking
+            | State::Spawning
+            | State::Running
+            | State::Queued
+            | State::Saving
+            | State::Signalled
+            | State::Killing => {}
+        }
+    }
+
+    pub(super) fn freeze_timed_out(&mut self, unit: UnitId, plan: &mut Plan) {
+        let after_ms = u32::try_from(FREEZE_DEADLINE_MS).unwrap_or(u32::MAX);
+        Self::log(plan, Record::FreezeTimedOut { unit, after_ms });
+        self.procedure_may_start(unit, plan);
+    }
+
+    /// The service stands still, or will not: the procedure starts as soon as the reserve has room for it.
+    pub(super) fn procedure_may_start(&mut self, unit: UnitId, plan: &mut Plan) {
+        let free_bytes = self.reserve_bytes.saturating_sub(self.reserve_used_bytes);
+        let reserve_bytes = self.reserve_bytes;
+        let Some(service) = self.unit_mut(unit) else { return };
+        let Some(policy) = service.policy.procedure else { return };
+        if service.procedure != Procedure::Parked || policy.memory_bytes > reserve_bytes {
+            self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan);
+            return;
+        }
+        if policy.memory_bytes > free_bytes {
+            let needs_bytes = policy.memory_bytes;
+            Self::log(plan, Record::WaitsForReserve { unit, needs_bytes, free_bytes });
+            self.enter(unit, State::Queued);
+            return;
+        }
+        self.start_procedure(unit, plan);
+    }
+
+    fn start_procedure(&mut self, unit: UnitId, plan: &mut Plan) {
+        let now = self.now;
+        let Some(service) = self.unit_mut(unit) else { return };
+        let Some(policy) = service.policy.procedure else { return };
+        let run = service.run;
+        let kernel_killed = service.counters_of_run().oom_kill > 0;
+        let cause = cause_of(service.end, kernel_killed);
+        let order =
+            ProcedureOrder { cause, main_pid: service.pid.unwrap_or(0), deadline_ms: policy.deadline_ms };
+        service.procedure = Procedure::Released;
+        service.holds_reserve = true;
+        if let Some(incident) = &mut service.incident {
+            incident.released = Some(now);
+            incident.cause = cause;
+        }
+        self.reserve_used_bytes = self.reserve_used_bytes.saturating_add(policy.memory_bytes);
+        self.enter(unit, State::Saving);
+        self.step_deadline(unit, u64::from(policy.deadline_ms));
+        plan.push(Action::StartProcedure { unit, run, order });
+        Self::log(plan, Record::Rescuing { unit, cause, deadline_ms: policy.deadline_ms });
+    }
+
+    /// A procedure is over and gone: the most useful one that waits, and fits, comes next.
+    pub(super) fn give_back_reserve(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        if !std::mem::take(&mut service.holds_reserve) {
+            return;
+        }
+        let bytes = service.policy.procedure.map_or(0, |procedure| procedure.memory_bytes);
+        self.reserve_used_bytes = self.reserve_used_bytes.saturating_sub(bytes);
+        loop {
+            let free_bytes = self.reserve_bytes.saturating_sub(self.reserve_used_bytes);
+            let fits = |service: &Service| {
+                service.policy.procedure.is_some_and(|procedure| procedure.memory_bytes <= free_bytes)
+            };
+            let next = self
+                .all()
+                .filter_map(|id| self.unit(id).map(|service| (id, service)))
+                .filter(|(_, service)| service.state == State::Queued && fits(service))
+                .max_by_key(|(id, service)| (service.policy.utility, std::cmp::Reverse(*id)))
+                .map(|(id, _)| id);
+            match next {
+                Some(next) => self.start_procedure(next, plan),
+                None => return,
+            }
+        }
+    }
+
+    pub(super) fn procedure_running(&mut self, unit: UnitId, run: RunId) {
+        let now = self.now;
+        if let Some(incident) = self.live(unit, run).and_then(|service| service.incident.as_mut()) {
+            incident.procedure_running.get_or_insert(now);
+        }
+    }
+
+    pub(super) fn procedure_spawn_failed(
+        &mut self,
+        unit: UnitId,
+        stage: SpawnStage,
+        errno: i32,
+        plan: &mut Plan,
+    ) {
+        self.procedure_over(unit, ProcedureResult::SpawnFailed { stage, errno }, plan);
+        self.kill(unit, KillReason::ProcedureFailed, plan);
+    }
+
+    pub(super) fn procedure_timed_out(&mut self, unit: UnitId, plan: &mut Plan) {
+        self.procedure_over(unit, ProcedureResult::TimedOut, plan);
+        self.kill(unit, KillReason::ProcedureTimedOut, plan);
+    }
+
+    pub(super) fn procedure_exited(&mut self, unit: UnitId, run: RunId, exit: Exit, plan: &mut Plan) {
+        let Some(service) = self.live(unit, run) else { return };
+        if !service.open.procedure {
+            return;
+        }
+        service.open.procedure = false;
+        service.procedure = Procedure::Over;
+        let (first, now) = service.procedure_oom_kill;
+        let outgrew = now > first && exit == Exit::Signal(SIGKILL);
+        match service.state {
+            State::Saving => {
+                let result =
+                    if outgrew { ProcedureResult::OutOfMemory } else { ProcedureResult::Ended(exit) };
+                self.procedure_over(unit, result, plan);
+                self.kill(unit, KillReason::ProcedureEnded, plan);
+            }
+            State::Killing => self.finish_run_if_over(unit, plan),
+            // Killed in its parking place by somebody: found out when it is needed, and said then.
+            State::Parking
+            | State::Spawning
+            | State::Running
+            | State::Freezing
+            | State::Queued
+            | State::Signalled
+            | State::Stopped
+            | State::Exited
+            | State::Fatal
+            | State::Done
+            | State::Waiting
+            | State::Backoff => {}
+        }
+    }
+
+    fn procedure_over(&mut self, unit: UnitId, result: ProcedureResult, plan: &mut Plan) {
+        let now = self.now;
+        let Some(service) = self.unit_mut(unit) else { return };
+        let released = service.incident.and_then(|incident| incident.released).unwrap_or(service.since);
+        if let Some(incident) = &mut service.incident {
+            incident.procedure_ended = Some(now);
+            incident.procedure = result;
+        }
+        Self::log(plan, Record::ProcedureOver { unit, result, after_us: now.since_us(released) });
+    }
+
+    pub(super) fn close_incident(&mut self, unit: UnitId, plan: &mut Plan) {
+        let now = self.now;
+        let Some(service) = self.unit_mut(unit) else { return };
+        let Some(mut incident) = service.incident.take() else { return };
+        let counters = service.counters_of_run();
+        service.incidents += 1;
+        incident.emptied = Some(now);
+        incident.counters = service.counters;
+        incident.killer = match (counters.oom_kill, counters.oom) {
+            (0, _) => Killer::Lifeboat,
+            (_, 0) => Killer::KernelOutside,
+            (_, _) => Killer::KernelCgroup,
+        };
+        if self.incidents.len() >= INCIDENTS_MAX {
+            self.incidents.pop_front();
+        }
+        self.incidents.push_back(incident);
+        self.generation += 1;
+        let total_us = now.since_us(incident.began);
+        Self::log(plan, Record::IncidentClosed { unit, number: incident.number, total_us });
+    }
+}
+
+/// In these states an exhaustion is news. While a stop signal is being obeyed too: a service that runs out of memory
+/// on its way down would hang there, and lose what it holds.
+fn may_be_rescued(state: State) -> bool {
+    match state {
+        State::Spawning | State::Running | State::Signalled => true,
+        State::Stopped
+        | State::Exited
+        | State::Fatal
+        | State::Done
+        | State::Waiting
+        | State::Backoff
+        | State::Parking
+        | State::Freezing
+        | State::Queued
+        | State::Saving
+        | State::Killing => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Readings as (milliseconds, MiB that cannot be reclaimed) of a cgroup of 32 MiB, and which of them, if any, is
+    /// judged to be an exhaustion; `None` in the end means that the reading went on or calmed down.
+    fn check(name: &str, readings: &[(u64, u64)], exhausted_at: Option<usize>) {
+        let mut trend = Trend { watching: true, ..Trend::default() };
+        let found = readings.iter().position(|&(ms, mib)| {
+            let sample = MemorySample { unreclaimable_bytes: mib * MIB, ..MemorySample::default() };
+            let judgement = judge(Time(ms * 1_000), sample, 32 * MIB, &mut trend);
+            matches!(judgement, Judgement::Exhausted(_))
+        });
+        assert_eq!(found, exhausted_at, "{name}");
+    }
+
+    #[test]
+    fn only_growth_that_meets_the_limit_is_an_exhaustion() {
+        check("cache at the limit, little else", &[(0, 2), (10, 2), (20, 2)], None);
+        check("full and still", &[(0, 31), (10, 31), (200, 31), (400, 31)], None);
+        check("slow growth near the limit", &[(0, 30), (1_000, 31)], None);
+        check("fast growth far from the limit", &[(0, 16), (10, 24)], None);
+        check("fast growth at the limit", &[(0, 16), (10, 24), (20, 31)], Some(2));
+        check("a saw-tooth", &[(0, 16), (10, 24), (20, 16), (30, 24), (40, 16)], None);
+        check("shrinking from the limit", &[(0, 32), (10, 30), (20, 28)], None);
+    }
+
+    #[test]
+    fn readings_stop_when_nothing_grows() {
+        let mut trend = Trend { watching: true, ..Trend::default() };
+        let sample = MemorySample { unreclaimable_bytes: 31 * MIB, ..MemorySample::default() };
+        let calm = (0..20u64)
+            .position(|i| judge(Time(i * 100_000), sample, 32 * MIB, &mut trend) == Judgement::Calm);
+        assert_eq!(calm, Some(usize::from(CALM_SAMPLES_MAX)));
+    }
+}

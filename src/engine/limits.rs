@@ -1,0 +1,45 @@
+//! Every bound of the engine in one place, each with the reason for its number.
+
+/// Units that the table can hold: a `u16` would allow more, but a small device with over a thousand services is a
+/// mistake in a generator, and every table below is sized by this.
+pub const UNITS_MAX: usize = 1_024;
+
+/// Events that the recorder keeps. An exhaustion with its start and restart takes under 40, so some ten of them
+/// are still there when somebody looks.
+pub const RECORDED_EVENTS_MAX: usize = 512;
+
+/// Incidents that are kept in memory; the oldest goes first.
+pub const INCIDENTS_MAX: usize = 64;
+
+/// Requests that wait for a unit to settle. A person has one or two; a script that starts everything has few.
+pub const WAITS_MAX: usize = 64;
+
+/// From the start of a unit to its first `execve`. Generous: a slow flash and a cold cache take seconds.
+pub const START_DEADLINE_MS: u64 = 30_000;
+
+/// From writing `cgroup.freeze` to going on without `frozen 1`.
+///
+/// Freezing took 13 to 44 ms (median) and 150 ms at worst under software emulation with the shield; a task in an
+/// uninterruptible sleep does not freeze at all, and its procedure must not wait for it.
+pub const FREEZE_DEADLINE_MS: u64 = 500;
+
+/// From writing `cgroup.kill` to writing it again.
+pub const KILL_RETRY_MS: u64 = 2_000;
+
+/// So many tries, and the unit counts as unkillable (a process in an uninterruptible sleep, for instance on a dead
+/// disk): it stays as it is, and nothing waits for it any more.
+pub const KILL_TRIES_MAX: u8 = 5;
+
+/// A run that lasted as long is healthy: its death is answered at once, and the doubling of delays starts anew.
+pub const HEALTHY_MS: u64 = 10_000;
+
+/// Bounds of the pace at which a filling cgroup is read, after a doorbell only.
+pub const SAMPLE_MS_MIN: u64 = 10;
+/// See `SAMPLE_MS_MIN`.
+pub const SAMPLE_MS_MAX: u64 = 1_000;
+
+/// So many readings without growth, and the reading stops until the next doorbell.
+pub const CALM_SAMPLES_MAX: u8 = 8;
+
+/// Time to exhaustion below which the service is frozen at once: the freeze itself takes a part of it.
+pub const PREDICTION_MS: u64 = 20;

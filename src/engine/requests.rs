@@ -1,0 +1,182 @@
+//! What people ask of units, and who waits for the answer.
+
+use super::action::{Action, Reply};
+use super::event::{ClientId, Verb};
+use super::limits::WAITS_MAX;
+use super::policy::UnitId;
+use super::service::State;
+use super::snapshot::{Desired, KillReason};
+use super::{Engine, Plan};
+
+/// What a client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    Up,
+    Down,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    client: ClientId,
+    unit: UnitId,
+    until: Until,
+}
+
+/// The requests that wait for a unit to settle; at most `WAITS_MAX`.
+#[derive(Debug)]
+pub(super) struct Waits {
+    waits: Vec<Wait>,
+}
+
+impl Waits {
+    pub(super) fn new() -> Self {
+        Self { waits: Vec::with_capacity(WAITS_MAX) }
+    }
+
+    pub(super) fn forget(&mut self, client: ClientId) {
+        self.waits.retain(|wait| wait.client != client);
+    }
+
+    fn add(&mut self, wait: Wait) -> bool {
+        let room = self.waits.len() < WAITS_MAX;
+        if room {
+            self.waits.push(wait);
+        }
+        room
+    }
+
+    /// Takes one request about the unit.
+    fn take(&mut self, unit: UnitId) -> Option<Wait> {
+        let at = self.waits.iter().position(|wait| wait.unit == unit)?;
+        Some(self.waits.swap_remove(at))
+    }
+}
+
+impl Engine {
+    pub(super) fn asked(&mut self, client: ClientId, unit: UnitId, verb: Verb, plan: &mut Plan) {
+        let reply = if self.shutdown.is_some() {
+            Some(Reply::ShuttingDown)
+        } else {
+            match verb {
+                Verb::Start => self.asked_start(client, unit),
+                Verb::Stop => self.asked_stop(client, unit, plan),
+                Verb::Restart => self.asked_restart(client, unit, plan),
+            }
+        };
+        if let Some(reply) = reply {
+            plan.push(Action::Reply { client, reply });
+        }
+    }
+
+    fn wait(&mut self, client: ClientId, unit: UnitId, until: Until) -> Option<Reply> {
+        if self.waits.add(Wait { client, unit, until }) { None } else { Some(Reply::TooManyWaiting) }
+    }
+
+    fn asked_start(&mut self, client: ClientId, unit: UnitId) -> Option<Reply> {
+        let Some(service) = self.unit_mut(unit) else { return Some(Reply::Failed) };
+        if service.policy.refused.is_some() {
+            return Some(Reply::Failed);
+        }
+        match service.state {
+            State::Parking | State::Spawning => {}
+            State::Running => {
+                service.desired = Desired::Up;
+                self.generation += 1;
+                return Some(Reply::AlreadyStarted);
+            }
+            State::Stopped
+            | State::Exited
+            | State::Fatal
+            | State::Done
+            | State::Waiting
+            | State::Backoff
+            | State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Signalled
+            | State::Killing => service.restarts.forget(),
+        }
+        if service.state == State::Backoff || service.state == State::Waiting {
+            service.trouble = None;
+            self.enter(unit, State::Waiting);
+        }
+        self.want_up(unit);
+        self.wait(client, unit, Until::Up)
+    }
+
+    fn asked_stop(&mut self, client: ClientId, unit: UnitId, plan: &mut Plan) -> Option<Reply> {
+        let Some(service) = self.unit(unit) else { return Some(Reply::Failed) };
+        let state = service.state;
+        self.want_down(unit);
+        match state {
+            State::Stopped | State::Exited | State::Fatal | State::Done => Some(Reply::NotRunning),
+            State::Waiting
+            | State::Backoff
+            | State::Parking
+            | State::Spawning
+            | State::Running
+            | State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Signalled
+            | State::Killing => {
+                self.overrule(unit, Until::Up, plan);
+                self.wait(client, unit, Until::Down)
+            }
+        }
+    }
+
+    fn asked_restart(&mut self, client: ClientId, unit: UnitId, plan: &mut Plan) -> Option<Reply> {
+        let Some(service) = self.unit_mut(unit) else { return Some(Reply::Failed) };
+        match service.state {
+            State::Parking | State::Spawning | State::Running => {
+                service.desired = Desired::Up;
+                service.again = true;
+                self.begin_stop(unit, KillReason::StopAsked, plan);
+                self.wait(client, unit, Until::Up)
+            }
+            State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
+                service.desired = Desired::Up;
+                service.again = true;
+                self.wait(client, unit, Until::Up)
+            }
+            State::Stopped | State::Exited | State::Fatal | State::Done | State::Waiting | State::Backoff => {
+                self.asked_start(client, unit)
+            }
+        }
+    }
+
+    /// The unit is up.
+    pub(super) fn answer_started(&mut self, unit: UnitId, plan: &mut Plan) {
+        while let Some(wait) = self.waits.take(unit) {
+            let reply = match wait.until {
+                Until::Up => Reply::Started,
+                Until::Down => Reply::Overruled,
+            };
+            plan.push(Action::Reply { client: wait.client, reply });
+        }
+    }
+
+    /// The unit is down, or will not come up soon.
+    pub(super) fn answer_down(&mut self, unit: UnitId, plan: &mut Plan) {
+        let stuck = self.unit(unit).is_some_and(|service| service.stuck);
+        let wished_down = self.unit(unit).is_some_and(|service| service.desired == Desired::Down);
+        while let Some(wait) = self.waits.take(unit) {
+            let reply = match wait.until {
+                Until::Down if stuck => Reply::Failed,
+                Until::Down => Reply::Stopped,
+                Until::Up if wished_down => Reply::Overruled,
+                Until::Up => Reply::Failed,
+            };
+            plan.push(Action::Reply { client: wait.client, reply });
+        }
+    }
+
+    /// Those who wait for the opposite are told so at once.
+    fn overrule(&mut self, unit: UnitId, until: Until, plan: &mut Plan) {
+        for wait in self.waits.waits.iter().filter(|wait| wait.unit == unit && wait.until == until) {
+            plan.push(Action::Reply { client: wait.client, reply: Reply::Overruled });
+        }
+        self.waits.waits.retain(|wait| wait.unit != unit || wait.until != until);
+    }
+}

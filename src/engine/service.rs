@@ -1,0 +1,315 @@
+//! One unit between two turns: what was asked, what is, and what is still open of its present run.
+//!
+//! ```text
+//!            ┌──────────────── asked, or the restart policy ───────────────────────────┐
+//!            ▼                                                                         │
+//!  Waiting ─▶ Parking ─▶ Spawning ─▶ Running ─▶ Freezing ─▶ Queued ─▶ Saving ─▶ Killing ─▶ Stopped, Exited,
+//!  (order)    (procedure) (execve)      │    (exhaustion, or a stop with      ▲      │     Done, Fatal, Backoff
+//!                                       │     a procedure)                    │      │
+//!                                       └─▶ Signalled (an ordinary stop) ─────┘      └ both cgroups are empty and
+//!                                                                                      both processes are reaped
+//! ```
+//!
+//! Every run ends through `Killing`, however it came to its end. So no run leaves a process behind, and none begins
+//! while one of the last run lives.
+
+use super::event::{Exit, MemoryEvents, MemorySample, SpawnStage, Time};
+use super::exhaustion::Trend;
+use super::policy::{RunId, UnitId, UnitPolicy};
+use super::restart::Restarts;
+use super::snapshot::{Desired, Incident, KillReason, MemoryView, StateName, Trouble, UnitView};
+
+/// Where a unit stands. `Stopped` to `Done` are down; the others have, or are about to have, processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Down because it was asked to be, or never started.
+    Stopped,
+    /// Ended by itself; the policy says not to start it again.
+    Exited,
+    /// Given up.
+    Fatal,
+    /// A task that ended well.
+    Done,
+    /// Wants to start; something before it in the order is not ready.
+    Waiting,
+    /// Its next start comes when the step timer is due.
+    Backoff,
+    /// The procedure's process is being made.
+    Parking,
+    /// The service's process is being made.
+    Spawning,
+    /// Up.
+    Running,
+    /// `cgroup.freeze` is written; we wait for `frozen 1`.
+    Freezing,
+    /// The procedure waits for room in the reserve.
+    Queued,
+    /// The procedure is at work.
+    Saving,
+    /// The stop signal is sent.
+    Signalled,
+    /// `cgroup.kill` is written; we wait for the end of all processes.
+    Killing,
+}
+
+impl State {
+    /// No process, and none on its way.
+    pub(super) fn is_down(self) -> bool {
+        match self {
+            Self::Stopped | Self::Exited | Self::Fatal | Self::Done | Self::Waiting | Self::Backoff => true,
+            Self::Parking
+            | Self::Spawning
+            | Self::Running
+            | Self::Freezing
+            | Self::Queued
+            | Self::Saving
+            | Self::Signalled
+            | Self::Killing => false,
+        }
+    }
+}
+
+/// Why the present run ends. Decided when the end begins; a graver reason may replace it (a stop that becomes an
+/// exhaustion).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It was told to.
+    Asked(KillReason),
+    /// Its memory is exhausted, or the kernel killed for memory.
+    Exhausted,
+    /// It ended by itself.
+    Own(Exit),
+    /// It never came up.
+    StartFailed { stage: SpawnStage, errno: i32, procedure: bool },
+}
+
+/// The procedure's process in the present run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Procedure {
+    /// The unit has none, or it is not made yet.
+    Absent,
+    /// It stands before `execve`.
+    Parked,
+    /// It was let go.
+    Released,
+    /// It has ended.
+    Over,
+}
+
+/// What must end before the run is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Open {
+    pub(super) main: bool,
+    pub(super) service_cgroup: bool,
+    pub(super) procedure: bool,
+    pub(super) procedure_cgroup: bool,
+}
+
+impl Open {
+    pub(super) fn nothing(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// What we know of one unit between two turns.
+///
+/// # Invariants
+/// - `run` only grows. An event with another number is about a dead run: it is recorded, nothing else.
+/// - A unit that is down has nothing open.
+/// - `end` is `Some` in `Freezing`, `Queued`, `Saving`, `Signalled` and `Killing`, and only there.
+/// - `incident` is `Some` only while `end` is `Exhausted`.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) policy: UnitPolicy,
+    /// Units that require this one.
+    pub(super) dependents: Vec<UnitId>,
+    /// Units that come after this one, for whichever reason.
+    pub(super) followers: Vec<UnitId>,
+    pub(super) desired: Desired,
+    pub(super) state: State,
+    pub(super) since: Time,
+    pub(super) run: RunId,
+    pub(super) run_began: Time,
+    pub(super) pid: Option<u32>,
+    pub(super) open: Open,
+    pub(super) procedure: Procedure,
+    pub(super) end: Option<End>,
+    /// The time at which the end began.
+    pub(super) end_began: Time,
+    /// It was wished up: what it requires is to be wished up too, once.
+    pub(super) calls_requirements: bool,
+    /// It was wished down: what requires it is to be wished down too, once.
+    pub(super) calls_dependents: bool,
+    /// A restart was asked: after the stop comes a start.
+    pub(super) again: bool,
+    pub(super) kill_tries: u8,
+    /// It did not die by any number of kills: nothing waits for it.
+    pub(super) stuck: bool,
+    pub(super) holds_reserve: bool,
+    /// It stands in the queue of units to be looked at in this turn.
+    pub(super) marked: bool,
+    pub(super) restarts: Restarts,
+    pub(super) last_exit: Option<Exit>,
+    pub(super) trouble: Option<Trouble>,
+    pub(super) counters: MemoryEvents,
+    pub(super) counters_at_start: MemoryEvents,
+    /// `oom_kill` of the procedure's own cgroup when the run began, and now.
+    pub(super) procedure_oom_kill: (u64, u64),
+    pub(super) sample: Option<(Time, MemorySample)>,
+    pub(super) trend: Trend,
+    pub(super) incident: Option<Incident>,
+    pub(super) incidents: u32,
+}
+
+impl Service {
+    pub(super) fn new(policy: UnitPolicy) -> Self {
+        let restarts = Restarts::new(&policy.restart);
+        let (state, trouble) = match policy.refused {
+            Some(trouble) => (State::Fatal, Some(trouble)),
+            None => (State::Stopped, None),
+        };
+        Self {
+            policy,
+            dependents: Vec::new(),
+            followers: Vec::new(),
+            desired: Desired::Down,
+            state,
+            since: Time::default(),
+            run: RunId(0),
+            run_began: Time::default(),
+            pid: None,
+            open: Open::default(),
+            procedure: Procedure::Absent,
+            end: None,
+            end_began: Time::default(),
+            calls_requirements: false,
+            calls_dependents: false,
+            again: false,
+            kill_tries: 0,
+            stuck: false,
+            holds_reserve: false,
+            marked: false,
+            restarts,
+            last_exit: None,
+            trouble,
+            counters: MemoryEvents::default(),
+            counters_at_start: MemoryEvents::default(),
+            procedure_oom_kill: (0, 0),
+            sample: None,
+            trend: Trend::default(),
+            incident: None,
+            incidents: 0,
+        }
+    }
+
+    /// Up, or for a task: has been up and ended well. What requires it may start.
+    pub(super) fn satisfies(&self) -> bool {
+        match self.state {
+            State::Running | State::Done => true,
+            State::Stopped
+            | State::Exited
+            | State::Fatal
+            | State::Waiting
+            | State::Backoff
+            | State::Parking
+            | State::Spawning
+            | State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Signalled
+            | State::Killing => false,
+        }
+    }
+
+    /// On its way up, so that units ordered after it wait a little.
+    pub(super) fn is_coming(&self) -> bool {
+        match self.state {
+            State::Parking | State::Spawning => true,
+            State::Waiting => !self.is_down_for_good(),
+            State::Stopped
+            | State::Exited
+            | State::Fatal
+            | State::Done
+            | State::Backoff
+            | State::Running
+            | State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Signalled
+            | State::Killing => false,
+        }
+    }
+
+    /// Down for good: it will not come back by itself.
+    pub(super) fn is_down_for_good(&self) -> bool {
+        match self.state {
+            State::Stopped | State::Exited | State::Fatal => true,
+            State::Waiting => matches!(self.trouble, Some(Trouble::RequirementDown { .. })),
+            State::Done
+            | State::Backoff
+            | State::Parking
+            | State::Spawning
+            | State::Running
+            | State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Signalled
+            | State::Killing => false,
+        }
+    }
+
+    /// The state's name for people.
+    pub(super) fn state_name(&self) -> StateName {
+        match self.state {
+            State::Stopped => StateName::Stopped,
+            State::Exited => StateName::Exited,
+            State::Fatal => StateName::Fatal,
+            State::Done => StateName::Done,
+            State::Waiting if self.is_down_for_good() => StateName::Stopped,
+            State::Waiting | State::Parking | State::Spawning => StateName::Starting,
+            State::Backoff => StateName::Backoff,
+            State::Running => StateName::Running,
+            State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
+                if self.end == Some(End::Exhausted) { StateName::Rescuing } else { StateName::Stopping }
+            }
+        }
+    }
+
+    /// The counters' growth since the run began.
+    pub(super) fn counters_of_run(&self) -> MemoryEvents {
+        let (now, then) = (self.counters, self.counters_at_start);
+        MemoryEvents {
+            high: now.high.saturating_sub(then.high),
+            max: now.max.saturating_sub(then.max),
+            oom: now.oom.saturating_sub(then.oom),
+            oom_kill: now.oom_kill.saturating_sub(then.oom_kill),
+        }
+    }
+}
+
+impl Service {
+    /// The unit as readers see it.
+    pub(super) fn view(&self) -> UnitView {
+        let counters = self.counters_of_run();
+        UnitView {
+            name: self.policy.name.clone(),
+            description: self.policy.description.clone(),
+            kind: self.policy.kind,
+            desired: self.desired,
+            state: self.state_name(),
+            since: self.since,
+            run: self.run,
+            pid: self.pid,
+            memory: self.policy.memory.map(|memory| MemoryView {
+                max_bytes: memory.max_bytes,
+                class: memory.class,
+                guard: memory.guard,
+                sample: self.sample,
+                counters,
+            }),
+            last_exit: self.last_exit,
+            trouble: self.trouble,
+            incidents: self.incidents,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! From the wish to a running service: park the procedure first, then make the service.
+//!
+//! A service never runs without its parked procedure: where that cannot be made, the service is not started.
+
+use super::action::Action;
+use super::event::{Role, SpawnStage};
+use super::exhaustion::Trend;
+use super::limits::START_DEADLINE_MS;
+use super::policy::{RunId, UnitId};
+use super::record::Record;
+use super::service::{End, Open, Procedure, State};
+use super::snapshot::{Desired, KillReason, Trouble};
+use super::{Engine, Plan};
+
+/// `ETIMEDOUT` of errno(3), the same number on every Linux architecture but MIPS, PA-RISC and SPARC.
+const ETIMEDOUT: i32 = 110;
+
+impl Engine {
+    pub(super) fn boot(&mut self) {
+        for unit in self.all() {
+            if self.unit(unit).is_some_and(|service| service.policy.autostart) {
+                self.want_up(unit);
+            }
+        }
+    }
+
+    /// Wishes the unit up. What it requires is called for when `settle` looks at it.
+    pub(super) fn want_up(&mut self, unit: UnitId) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        if service.policy.refused.is_some() {
+            return;
+        }
+        service.desired = Desired::Up;
+        service.calls_requirements = true;
+        match service.state {
+            State::Stopped | State::Exited | State::Fatal | State::Done => {
+                service.trouble = None;
+                self.enter(unit, State::Waiting);
+            }
+            State::Waiting
+            | State::Backoff
+            | State::Parking
+            | State::Spawning
+            | State::Running
+            | State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Signalled
+            | State::Killing => {}
+        }
+    }
+
+    pub(super) fn begin_run(&mut self, unit: UnitId, plan: &mut Plan) {
+        let now = self.now;
+        let Some(service) = self.unit_mut(unit) else { return };
+        service.run = RunId(service.run.0 + 1);
+        service.run_began = now;
+        service.end = None;
+        service.again = false;
+        service.stuck = false;
+        service.open = Open::default();
+        service.pid = None;
+        if matches!(service.trouble, Some(Trouble::RequirementDown { .. })) {
+            service.trouble = None;
+        }
+        service.counters_at_start = service.counters;
+        service.procedure = Procedure::Absent;
+        service.procedure_oom_kill = (service.procedure_oom_kill.1, service.procedure_oom_kill.1);
+        service.sample = None;
+        service.trend = Trend::default();
+        service.restarts.started(now, &service.policy.restart);
+        let (run, parks) = (service.run, service.policy.procedure.is_some());
+        Self::log(plan, Record::Starting { unit, run });
+        if parks {
+            if let Some(service) = self.unit_mut(unit) {
+                service.open.procedure = true;
+            }
+            self.enter(unit, State::Parking);
+            plan.push(Action::Park { unit, run });
+        } else {
+            self.spawn(unit, run, plan);
+        }
+        self.step_deadline(unit, START_DEADLINE_MS);
+    }
+
+    fn spawn(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
+        if let Some(service) = self.unit_mut(unit) {
+            service.open.main = true;
+        }
+        self.enter(unit, State::Spawning);
+        self.step_deadline(unit, START_DEADLINE_MS);
+        plan.push(Action::Spawn { unit, run });
+    }
+
+    pub(super) fn parked(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
+        let Some(service) = self.live(unit, run) else { return };
+        match service.state {
+            State::Parking => {
+                service.procedure = Procedure::Parked;
+                self.spawn(unit, run, plan);
+            }
+            // The start was given up meanwhile: `Killing` has killed, or will kill, the process.
+            State::Killing
+            | State::Stopped
+            | State::Exited
+            | State::Fatal
+            | State::Done
+            | State::Waiting
+            | State::Backoff
+            | State::Spawning
+            | State::Running
+            | State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Signalled => {}
+        }
+    }
+
+    pub(super) fn spawned(&mut self, unit: UnitId, run: RunId, pid: u32, plan: &mut Plan) {
+        let now = self.now;
+        let Some(service) = self.live(unit, run) else { return };
+        if service.open.main {
+            service.pid = Some(pid);
+        }
+        match service.state {
+            State::Spawning => {
+                let after_us = now.since_us(service.run_began);
+                self.enter(unit, State::Running);
+                Self::log(plan, Record::Running { unit, pid, after_us });
+                self.answer_started(unit, plan);
+            }
+            State::Stopped
+            | State::Exited
+            | State::Fatal
+            | State::Done
+            | State::Waiting
+            | State::Backoff
+            | State::Parking
+            | State::Running
+            | State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Signalled
+            | State::Killing => {}
+        }
+    }
+
+    pub(super) fn spawn_failed(
+        &mut self,
+        (unit, run): (UnitId, RunId),
+        role: Role,
+        (stage, errno): (SpawnStage, i32),
+        plan: &mut Plan,
+    ) {
+        let Some(service) = self.live(unit, run) else { return };
+        let procedure = match role {
+            Role::Service => {
+                service.open.main = false;
+                service.pid = None;
+                false
+            }
+            Role::Procedure => {
+                service.open.procedure = false;
+                service.procedure = Procedure::Over;
+                true
+            }
+        };
+        Self::log(plan, Record::SpawnFailed { unit, role, stage, errno });
+        let Some(service) = self.unit(unit) else { return };
+        match service.state {
+            State::Parking | State::Spawning => self.start_failed(unit, (stage, errno, procedure), plan),
+            State::Saving if procedure => self.procedure_spawn_failed(unit, stage, errno, plan),
+            // A procedure that died in its parking place while all was well: found out when it is needed.
+            State::Running | State::Freezing | State::Queued | State::Saving | State::Signalled => {}
+            State::Killing => self.finish_run_if_over(unit, plan),
+            State::Stopped | State::Exited | State::Fatal | State::Done | State::Waiting | State::Backoff => {
+            }
+        }
+    }
+
+    pub(super) fn start_timed_out(&mut self, unit: UnitId, plan: &mut Plan) {
+        let procedure = self.unit(unit).is_some_and(|service| service.state == State::Parking);
+        self.start_failed(unit, (SpawnStage::Exec, ETIMEDOUT, procedure), plan);
+    }
+
+    fn start_failed(&mut self, unit: UnitId, what: (SpawnStage, i32, bool), plan: &mut Plan) {
+        let (stage, errno, procedure) = what;
+        self.begin_end(unit, End::StartFailed { stage, errno, procedure });
+        self.kill(unit, KillReason::StartFailed, plan);
+    }
+}

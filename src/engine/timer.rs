@@ -1,0 +1,165 @@
+//! The timer table: one slot for each timer of each unit, ordered by a binary heap that knows its positions.
+//!
+//! Setting, clearing and taking the next are O(log n); nothing is allocated after `new`, and a timer that is set
+//! again replaces itself, so the table cannot grow.
+
+use super::event::Time;
+use super::policy::UnitId;
+
+/// Which timer of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TimerKind {
+    /// The deadline of the step in which the unit is. There is just one, since a unit is in one step.
+    Step,
+    /// The next reading of its memory.
+    Sample,
+}
+
+const KINDS: usize = 2;
+const ABSENT: u32 = u32::MAX;
+
+/// # Invariants
+/// - `heap[position[slot]] == slot` for every slot that is set; `position[slot] == ABSENT` for every other.
+/// - No entry of the heap is due before its parent.
+#[derive(Debug)]
+pub(super) struct Timers {
+    due: Vec<Time>,
+    position: Vec<u32>,
+    heap: Vec<u32>,
+}
+
+impl Timers {
+    pub(super) fn new(units: usize) -> Self {
+        let slots = units * KINDS;
+        Self { due: vec![Time(0); slots], position: vec![ABSENT; slots], heap: Vec::with_capacity(slots) }
+    }
+
+    fn slot(unit: UnitId, kind: TimerKind) -> u32 {
+        let kind = match kind {
+            TimerKind::Step => 0,
+            TimerKind::Sample => 1,
+        };
+        u32::from(unit.0) * 2 + kind
+    }
+
+    pub(super) fn set(&mut self, unit: UnitId, kind: TimerKind, due: Time) {
+        self.clear(unit, kind);
+        let slot = Self::slot(unit, kind);
+        if let Some(entry) = self.due.get_mut(slot as usize) {
+            *entry = due;
+            self.heap.push(slot);
+            self.rise(self.heap.len() - 1);
+        }
+    }
+
+    pub(super) fn clear(&mut self, unit: UnitId, kind: TimerKind) {
+        let slot = Self::slot(unit, kind);
+        let at = self.position.get(slot as usize).copied().unwrap_or(ABSENT);
+        if at == ABSENT {
+            return;
+        }
+        let at = at as usize;
+        self.heap.swap_remove(at);
+        if let Some(position) = self.position.get_mut(slot as usize) {
+            *position = ABSENT;
+        }
+        if at < self.heap.len() {
+            self.place(at);
+            self.rise(at);
+            self.sink(at);
+        }
+    }
+
+    pub(super) fn next(&self) -> Option<Time> {
+        self.heap.first().map(|&slot| self.due_of(slot))
+    }
+
+    /// Takes one timer that is due. Call until it gives `None`.
+    pub(super) fn take_due(&mut self, now: Time) -> Option<(UnitId, TimerKind)> {
+        let slot = *self.heap.first()?;
+        if self.due_of(slot) > now {
+            return None;
+        }
+        let kind = if slot % 2 == 0 { TimerKind::Step } else { TimerKind::Sample };
+        let unit = UnitId(u16::try_from(slot / 2).ok()?);
+        self.clear(unit, kind);
+        Some((unit, kind))
+    }
+
+    fn due_of(&self, slot: u32) -> Time {
+        self.due.get(slot as usize).copied().unwrap_or(Time(u64::MAX))
+    }
+
+    fn due_at(&self, at: usize) -> Time {
+        self.heap.get(at).map_or(Time(u64::MAX), |&slot| self.due_of(slot))
+    }
+
+    fn place(&mut self, at: usize) {
+        if let Some(&slot) = self.heap.get(at)
+            && let Some(position) = self.position.get_mut(slot as usize)
+        {
+            *position = u32::try_from(at).unwrap_or(ABSENT);
+        }
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        self.heap.swap(a, b);
+        self.place(a);
+        self.place(b);
+    }
+
+    fn rise(&mut self, mut at: usize) {
+        self.place(at);
+        while at > 0 {
+            let parent = (at - 1) / 2;
+            if self.due_at(parent) <= self.due_at(at) {
+                return;
+            }
+            self.swap(at, parent);
+            at = parent;
+        }
+    }
+
+    fn sink(&mut self, mut at: usize) {
+        loop {
+            let left = 2 * at + 1;
+            let child = if self.due_at(left + 1) < self.due_at(left) { left + 1 } else { left };
+            if child >= self.heap.len() || self.due_at(at) <= self.due_at(child) {
+                return;
+            }
+            self.swap(at, child);
+            at = child;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// The table behaves as a sorted map of (unit, kind) to time.
+        #[test]
+        fn agrees_with_a_sorted_map(steps in proptest::collection::vec((0u16..40, any::<bool>(), 0u64..500, 0u8..4), 0..400)) {
+            let mut timers = Timers::new(40);
+            let mut model: BTreeMap<(u16, bool), u64> = BTreeMap::new();
+            for (unit, step, due, what) in steps {
+                let kind = if step { TimerKind::Step } else { TimerKind::Sample };
+                match what {
+                    0 | 1 => { timers.set(UnitId(unit), kind, Time(due)); model.insert((unit, step), due); }
+                    2 => { timers.clear(UnitId(unit), kind); model.remove(&(unit, step)); }
+                    _ => {
+                        while let Some((unit, kind)) = timers.take_due(Time(due)) {
+                            let was = model.remove(&(unit.0, kind == TimerKind::Step));
+                            prop_assert!(was.is_some_and(|was| was <= due));
+                        }
+                        prop_assert!(model.values().all(|&left| left > due));
+                    }
+                }
+                prop_assert_eq!(timers.next(), model.values().min().map(|&due| Time(due)));
+            }
+        }
+    }
+}
