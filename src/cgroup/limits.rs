@@ -129,3 +129,32 @@ impl std::fmt::Display for Shown {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_back_is_compared() {
+        let check = |text: &str, wanted, unit, expected: Result<(), &str>| {
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            std::fs::write(file.path(), text).expect("its text");
+            let found = compare(file.path(), wanted, unit).map_err(|error| error.what().to_owned());
+            let name = file.path().display();
+            let expected = expected.map_err(|end| format!("the value of {name}: wanted {end}"));
+            assert_eq!(found, expected, "{text:?}");
+        };
+        check("8192\n", Some(8192), 4096, Ok(()));
+        check("8192\n", Some(8193), 4096, Ok(()));
+        check("8192\n", Some(12_287), 4096, Ok(()));
+        check("8192\n", Some(12_288), 4096, Err("12288, found 8192"));
+        check("8192\n", Some(4096), 4096, Err("4096, found 8192"));
+        check("max\n", Some(4096), 4096, Err("4096, found max"));
+        check("max\n", None, 4096, Ok(()));
+        check("0\n", None, 4096, Err("max, found 0"));
+        check("31\n", Some(32), 1, Err("32, found 31"));
+        // Too large for the kernel's counter is no limit.
+        check("max\n", Some(u64::MAX), 4096, Ok(()));
+        check("", Some(1), 1, Err("1, found the text is cut or empty"));
+    }
+}
