@@ -115,7 +115,14 @@ impl Machine<'_> {
         loop {
             let limit =
                 if came_up { patience.until_end } else { patience.until_marker.min(patience.until_end) };
-            match running.lines.recv_timeout((started + limit).saturating_duration_since(Instant::now())) {
+            let left = limit.saturating_sub(started.elapsed());
+            // Without the first arm a guest that floods its console would have no deadline.
+            let next = if left.is_zero() {
+                Err(RecvTimeoutError::Timeout)
+            } else {
+                running.lines.recv_timeout(left)
+            };
+            match next {
                 Ok((source, line)) => {
                     on_line(source, &line);
                     came_up |= (source, true) == (patience.marker.0, line.contains(patience.marker.1));
