@@ -166,7 +166,7 @@ fn conclude(judged: &[Judged]) -> Count {
     let rig_faults: u32 = judged.iter().map(|one| one.rig_faults).sum();
     if rig_faults > 0 {
         println!(
-            "vm: {rig_faults} guests died before PID 1's first line and were booted again: faults of the rig"
+            "vm: {rig_faults} guests ended before PID 1's first line, which is a fault of the rig or of PID 1"
         );
     }
     for one in judged {
@@ -197,11 +197,15 @@ pub fn boot_group(kit: &Kit, kernel: Kernel, group: &Group, options: &Options) -
             judged.report = watch.report.clone();
         } else {
             judged.rig_faults += 1;
-            let text = format!("{} before PID 1's first line, {attempt} times", boot.end);
-            judged.cases = vec![Case::failed("boot", text)];
+            println!(
+                "{title}: a fault of the rig (boot {attempt} of {TRIES}): {} before PID 1's first line",
+                boot.end
+            );
+            judged.cases = vec![Case::failed("boot", format!("PID 1 never spoke in {TRIES} boots"))];
         }
         // The cases of the report were printed as they came.
-        judged.cases.iter().skip(judged.report.cases.len()).for_each(|case| print_case(&title, case));
+        let own = judged.cases.iter().skip(judged.report.cases.len());
+        own.filter(|_| boot.came_up || attempt == TRIES).for_each(|case| print_case(&title, case));
         let failed = judged.count().failed > 0;
         if failed && !options.console {
             watch.show_console();
