@@ -8,17 +8,17 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 /// The magic number of cgroup2 in statfs(2).
-const CGROUP2_MAGIC: i64 = 0x6367_7270;
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// A real cgroup2 is mounted at this path.
 #[must_use]
 pub fn is_cgroup2(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|found| i64::from(found.f_type) == CGROUP2_MAGIC)
+    rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(CGROUP2_MAGIC))
 }
 
 /// The same of an open folder.
 pub(super) fn is_cgroup2_folder(folder: BorrowedFd<'_>) -> bool {
-    rustix::fs::fstatfs(folder).is_ok_and(|found| i64::from(found.f_type) == CGROUP2_MAGIC)
+    rustix::fs::fstatfs(folder).is_ok_and(|found| u64::try_from(found.f_type) == Ok(CGROUP2_MAGIC))
 }
 
 /// What there is. The default is nothing at all.

@@ -28,10 +28,11 @@ pub(super) fn open_in(
     }
 }
 
-/// Makes a folder; one that is there already is fine.
-pub(super) fn make_folder(path: &Path) -> Result<(), SysError> {
+/// Makes a folder; one that is there already is fine. The answer is whether it is new.
+pub(super) fn make_folder(path: &Path) -> Result<bool, SysError> {
     match nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755)) {
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(Errno::EEXIST) => Ok(false),
         Err(errno) => Err(SysError::new("make the folder", path.display().to_string(), errno)),
     }
 }

@@ -9,9 +9,11 @@ use super::limits::{self, Controllers, GroupLimits};
 use super::parse::{self, GroupState, ParseError};
 use crate::engine::event::{MemoryEvents, MemorySample};
 use crate::sys::error::SysError;
+use crate::sys::spawn::{Place, Way};
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -21,8 +23,9 @@ const SMALL: usize = 512;
 /// Room for `memory.stat`: about 60 lines in Linux 6.18.
 const STAT: usize = 8192;
 
-/// PSI triggers, best first: since Linux 6.6 a short window is taken, before it 500 ms is the least.
-const TRIGGERS: [&[u8]; 2] = [b"some 10000 50000\0", b"some 100000 500000\0"];
+/// PSI triggers, best first: since Linux 6.6 a short window is taken, before it 500 ms is the least, and without
+/// `CAP_SYS_RESOURCE` it must be a multiple of 2 s.
+const TRIGGERS: [&[u8]; 3] = [b"some 10000 50000\0", b"some 100000 500000\0", b"some 200000 2000000\0"];
 
 /// A group of the tree. Its folder is made once and kept over all runs of its unit.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub struct Group {
     path: PathBuf,
     controllers: Controllers,
     bounded: bool,
+    /// `cgroup.kill` was used on it, by this lifeboat or maybe by an earlier one.
+    killed: Cell<bool>,
     folder: OwnedFd,
     events: OwnedFd,
     freeze: Option<OwnedFd>,
@@ -47,8 +52,8 @@ struct MemoryFiles {
 }
 
 impl Group {
-    /// Opens the group in a folder that is there.
-    pub(super) fn open(path: PathBuf, controllers: Controllers) -> Result<Self, SysError> {
+    /// Opens the group in a folder that is there; `is_new` where lifeboat has just made it.
+    pub(super) fn open(path: PathBuf, is_new: bool, controllers: Controllers) -> Result<Self, SysError> {
         let folder = open_folder(&path)?;
         let read = |name| open_in(folder.as_fd(), &path, name, OFlag::O_RDONLY);
         let write = |name| open_in(folder.as_fd(), &path, name, OFlag::O_WRONLY);
@@ -68,8 +73,20 @@ impl Group {
         // A kernel that was booted with psi=0 may have the file and refuse to open or read it.
         let pressure = read("memory.pressure").ok().flatten();
         let (freeze, kill) = (write("cgroup.freeze")?, write("cgroup.kill")?);
-        let bounded = false;
-        Ok(Self { path, controllers, bounded, folder, events, freeze, kill, memory, pressure, trigger: None })
+        let (bounded, killed) = (false, Cell::new(!is_new));
+        Ok(Self {
+            path,
+            controllers,
+            bounded,
+            killed,
+            folder,
+            events,
+            freeze,
+            kill,
+            memory,
+            pressure,
+            trigger: None,
+        })
     }
 
     /// Prepares the group for a run: thaws it and sets its limits, which are read back.
@@ -118,10 +135,11 @@ impl Group {
         self.bounded
     }
 
-    /// The folder, to start a process in it.
+    /// Where to start a process in it, and the way in.
     #[must_use]
-    pub fn folder(&self) -> BorrowedFd<'_> {
-        self.folder.as_fd()
+    pub fn place(&self) -> Place<'_> {
+        let way = if self.killed.get() { Way::Moved } else { Way::Born };
+        Place { folder: self.folder.as_fd(), way }
     }
 
     /// `cgroup.events`, to wait for (`Interest::Priority`); [`Group::state`] makes it quiet again.
@@ -158,7 +176,10 @@ impl Group {
     /// signal to each process of the group itself. Repeat it while the group stays populated.
     pub fn kill(&self) -> Result<(), i32> {
         match &self.kill {
-            Some(file) => write_again(file.as_fd(), b"1"),
+            Some(file) => {
+                self.killed.set(true);
+                write_again(file.as_fd(), b"1")
+            }
             None => self.kill_each(),
         }
     }

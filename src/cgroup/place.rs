@@ -1,6 +1,7 @@
 //! Where the tree stands: the mount of cgroup2, and lifeboat's own group in it.
 
 use crate::sys::error::SysError;
+use crate::sys::mount::first_of_kind;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ pub const MOUNT_POINT: &str = "/sys/fs/cgroup";
 pub fn mount_point() -> Result<Option<PathBuf>, SysError> {
     let path = "/proc/self/mountinfo";
     let text = std::fs::read(path).map_err(|error| SysError::new("read", path, error))?;
-    Ok(mount_point_in(&text))
+    Ok(first_of_kind(&text, "cgroup2"))
 }
 
 /// lifeboat's own group, as a folder of the mount: the root where it was started in none.
@@ -21,15 +22,6 @@ pub fn own_group(mount_point: &Path) -> Result<PathBuf, SysError> {
     let text = std::fs::read(path).map_err(|error| SysError::new("read", path, error))?;
     own_group_in(&text, mount_point)
         .ok_or_else(|| SysError::new("find a line `0::/` in", path, libc::ENODATA))
-}
-
-fn mount_point_in(mountinfo: &[u8]) -> Option<PathBuf> {
-    mountinfo.split(|byte| *byte == b'\n').find_map(|line| {
-        let mut words = line.split(|byte| *byte == b' ');
-        let point = words.nth(4)?;
-        words.find(|word| word == b"-")?;
-        (words.next()? == b"cgroup2").then(|| crate::sys::mount::unescape(point))
-    })
 }
 
 fn own_group_in(cgroup: &[u8], mount_point: &Path) -> Option<PathBuf> {
@@ -52,7 +44,7 @@ mod tests {
     #[test]
     fn finds_the_mount() {
         let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(mount_point_in(text.as_bytes()), expected.map(PathBuf::from), "{text}");
+            assert_eq!(first_of_kind(text.as_bytes(), "cgroup2"), expected.map(PathBuf::from), "{text}");
         };
         let v1 = "33 32 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n";
         check(v1, None);

@@ -8,7 +8,7 @@
 //! ```
 
 use super::capabilities::Capabilities;
-use super::file::{make_folder, write_value};
+use super::file::{make_folder, read_value, write_value};
 use super::group::Group;
 use super::limits::{self, Controllers, GroupLimits};
 use crate::engine::event::SpawnStage;
@@ -71,13 +71,13 @@ impl std::error::Error for GroupError {
 impl Tree {
     /// Makes the branches under `root`, hands them the controllers, and sets their `memory.max` from the budget.
     ///
-    /// Where `root` is not the real root group, lifeboat first moves itself into `supervisor/`, because a group that has
-    /// processes cannot hand down controllers. `EBUSY` means that it still has others: start lifeboat in a group
-    /// of its own.
+    /// Where lifeboat itself is in `root`, and this is not the real root group, it first moves into `supervisor/`, because
+    /// a group that has processes cannot hand down controllers. `EBUSY` means that it still has others: start
+    /// lifeboat in a group of its own.
     pub fn prepare(root: &Path, budget: &BudgetView, capabilities: &Capabilities) -> Result<Self, SysError> {
         let controllers = capabilities.controllers;
         // Only the real root group has no type.
-        if root.join("cgroup.type").exists() {
+        if root.join("cgroup.type").exists() && is_in(root)? {
             let supervisor = root.join(SUPERVISOR);
             make_folder(&supervisor)?;
             write_value(&supervisor.join("cgroup.procs"), "0")?;
@@ -98,7 +98,7 @@ impl Tree {
         Ok(Self { root: root.to_path_buf(), controllers })
     }
 
-    /// The group of a service or task, ready for its first run, with a PSI trigger where the kernel takes one.
+    /// The group of a service or task, ready for its first run.
     ///
     /// Where a controller is missing its limits are left out; [`Group::is_bounded`] tells.
     pub fn service(&self, name: &str, class: Class, limits: &GroupLimits) -> Result<Group, GroupError> {
@@ -106,11 +106,7 @@ impl Tree {
             Class::Guaranteed => GUARANTEED,
             Class::Pool => POOL,
         };
-        let mut group = self.group(branch, name, limits)?;
-        if self.controllers.memory {
-            group.arm_trigger();
-        }
-        Ok(group)
+        self.group(branch, name, limits)
     }
 
     /// The group of a unit's shutdown procedure.
@@ -121,14 +117,21 @@ impl Tree {
 
     fn group(&self, branch: &str, name: &str, limits: &GroupLimits) -> Result<Group, GroupError> {
         let path = self.root.join(branch).join(folder_name(name));
-        make_folder(&path).map_err(GroupError::cgroup)?;
-        let mut group = Group::open(path, self.controllers).map_err(GroupError::cgroup)?;
+        let is_new = make_folder(&path).map_err(GroupError::cgroup)?;
+        let mut group = Group::open(path, is_new, self.controllers).map_err(GroupError::cgroup)?;
         group.renew(limits).map_err(GroupError::limit)?;
         // Read once, so that the first change is news.
         let _ = group.state();
         let _ = group.memory_events();
         Ok(group)
     }
+}
+
+/// This process is in the group.
+fn is_in(folder: &Path) -> Result<bool, SysError> {
+    let own = std::process::id().to_string();
+    let pids = read_value(&folder.join("cgroup.procs"))?.unwrap_or_default();
+    Ok(pids.split(|byte| *byte == b'\n').any(|pid| pid == own.as_bytes()))
 }
 
 /// Lets a group's children use the controllers.

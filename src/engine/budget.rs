@@ -226,3 +226,248 @@ fn refuse(
     let name = unit.name.clone();
     Refusal { unit: unit_id, name, rule, needs_bytes, free_bytes, taken_bytes, budget }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::policy::{Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then};
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A unit in one line: its name is its utility's and bound's, in MiB.
+    fn unit(name: &str, utility: u8, memory: Option<(u64, Class, Guard)>, procedure_mib: u64) -> UnitPolicy {
+        let procedure = ProcedurePolicy {
+            on_exhaustion: true,
+            on_stop: false,
+            deadline_ms: 1_000,
+            memory_bytes: procedure_mib << 20,
+            then: Then::Restart,
+        };
+        let restart = RestartPolicy {
+            when: RestartWhen::Never,
+            delay_ms: 0,
+            max_delay_ms: 0,
+            limit_starts: 1,
+            limit_within_ms: 1,
+        };
+        UnitPolicy {
+            name: name.to_owned(),
+            description: String::new(),
+            kind: Kind::Service,
+            autostart: true,
+            after: Vec::new(),
+            requires: Vec::new(),
+            memory: memory.map(|(mib, class, guard)| MemoryPolicy { max_bytes: mib << 20, class, guard }),
+            utility,
+            procedure: (procedure_mib > 0).then_some(procedure),
+            stop_signal: 15,
+            stop_timeout_ms: 1_000,
+            restart,
+            refused: None,
+        }
+    }
+
+    fn guaranteed(name: &str, utility: u8, mib: u64) -> UnitPolicy {
+        unit(name, utility, Some((mib, Class::Guaranteed, Guard::Shield)), 0)
+    }
+
+    fn shielded(name: &str, utility: u8, mib: u64) -> UnitPolicy {
+        unit(name, utility, Some((mib, Class::Pool, Guard::Shield)), 0)
+    }
+
+    fn open(name: &str, utility: u8, mib: u64) -> UnitPolicy {
+        unit(name, utility, Some((mib, Class::Pool, Guard::None)), 0)
+    }
+
+    fn unbounded(name: &str) -> UnitPolicy {
+        unit(name, 50, None, 0)
+    }
+
+    /// Divides 64 MiB with a reserve of 8 and a margin of 16 (40 are left) and compares the pool in MiB, the refused
+    /// with their rule, and whether the result is OOM-proof.
+    fn check(mut units: Vec<UnitPolicy>, pool_mib: u64, expected: &[(&str, Rule)], oom_proof: bool) {
+        let (budget, refusals) = divide(64 << 20, 8 << 20, 16 << 20, &mut units);
+        let found: Vec<(&str, Rule)> = refusals.iter().map(|it| (it.name.as_str(), it.rule)).collect();
+        assert_eq!(found, expected);
+        assert_eq!(budget.pool_bytes, pool_mib << 20);
+        assert_eq!(is_oom_proof(&budget, &units), oom_proof);
+        for (index, unit) in units.iter().enumerate() {
+            let refusal = refusals.iter().find(|it| usize::from(it.unit.0) == index);
+            assert_eq!(unit.refused.is_some(), refusal.is_some(), "{}", unit.name);
+            assert!(refusal.is_none_or(|it| it.name == unit.name && it.budget == budget));
+        }
+    }
+
+    #[test]
+    fn guaranteed_units() {
+        use Rule::Guaranteed;
+        check(vec![], 40, &[], true);
+        check(vec![guaranteed("a", 50, 40)], 0, &[], true);
+        check(vec![guaranteed("a", 50, 41)], 40, &[("a", Guaranteed)], true);
+        // The highest utility is served first, then the order of names; what is smaller may still fit.
+        check(vec![guaranteed("a", 10, 30), guaranteed("b", 20, 30)], 10, &[("a", Guaranteed)], true);
+        check(vec![guaranteed("b", 10, 30), guaranteed("a", 10, 30)], 10, &[("b", Guaranteed)], true);
+        check(
+            vec![guaranteed("a", 30, 30), guaranteed("b", 20, 30), guaranteed("c", 10, 10)],
+            0,
+            &[("b", Guaranteed)],
+            true,
+        );
+    }
+
+    #[test]
+    fn the_pool() {
+        use Rule::{Pool, ShieldedPool};
+        check(vec![shielded("a", 50, 40)], 40, &[], true);
+        check(vec![shielded("a", 50, 41)], 40, &[("a", Pool)], true);
+        check(vec![open("a", 50, 41)], 40, &[("a", Pool)], true);
+        check(vec![guaranteed("g", 50, 30), shielded("a", 50, 11)], 10, &[("a", Pool)], true);
+        check(vec![shielded("a", 10, 30), shielded("b", 20, 30)], 40, &[("a", ShieldedPool)], true);
+        check(
+            vec![guaranteed("g", 0, 20), shielded("a", 90, 20), shielded("b", 80, 1)],
+            20,
+            &[("b", ShieldedPool)],
+            true,
+        );
+        // Those that the kernel may kill overcommit the pool, and so do unbounded ones.
+        check(vec![open("a", 50, 40), open("b", 50, 40)], 40, &[], false);
+        check(vec![open("a", 50, 40), shielded("b", 50, 40)], 40, &[], false);
+        check(vec![unbounded("a"), shielded("b", 50, 40)], 40, &[], false);
+        check(vec![open("a", 50, 20), shielded("b", 50, 20)], 40, &[], true);
+    }
+
+    #[test]
+    fn procedures() {
+        let with = |mib| unit("a", 50, Some((10, Class::Guaranteed, Guard::Shield)), mib);
+        check(vec![with(8)], 30, &[], true);
+        // A refused unit counts for nothing: its share goes to the pool.
+        check(vec![with(9)], 40, &[("a", Rule::Reserve)], true);
+        check(vec![with(8), shielded("b", 1, 30)], 30, &[], true);
+    }
+
+    #[test]
+    fn units_refused_before_count_for_nothing() {
+        let mut broken = guaranteed("a", 99, 40);
+        broken.refused = Some(Trouble::BadUnit);
+        let mut units = vec![broken, guaranteed("b", 1, 40)];
+        let (budget, refusals) = divide(64 << 20, 8 << 20, 16 << 20, &mut units);
+        assert_eq!((budget.guaranteed_bytes, refusals), (40 << 20, vec![]));
+        assert_eq!(units.iter().map(|unit| unit.refused).collect::<Vec<_>>(), [Some(Trouble::BadUnit), None]);
+    }
+
+    #[test]
+    fn a_machine_that_is_too_small() {
+        let mut units = vec![guaranteed("a", 50, 1), shielded("b", 50, 1), unbounded("c")];
+        let (budget, refusals) = divide(20 << 20, 8 << 20, 16 << 20, &mut units);
+        assert_eq!((budget.pool_bytes, refusals.len()), (0, 2));
+        assert!(units.last().is_some_and(|unit| unit.refused.is_none()));
+        assert!(!is_oom_proof(&budget, &[]));
+    }
+
+    #[test]
+    fn refusals_show_the_sum() {
+        let mut units = vec![
+            guaranteed("a", 90, 20),
+            guaranteed("b", 50, 21),
+            shielded("c", 90, 12),
+            shielded("d", 50, 9),
+            open("e", 50, 21),
+            unit("f", 50, Some((1, Class::Pool, Guard::None)), 9),
+        ];
+        let (_, refusals) = divide(64 << 20, 8 << 20, 16 << 20, &mut units);
+        let mut shown: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+        shown.sort();
+        assert_eq!(
+            shown,
+            [
+                "b: memory.max 21 MiB does not fit: 64 MiB of memory - 16 MiB margin - 8 MiB reserve - 20 MiB for \
+             guaranteed units of more utility = 20 MiB free; lower memory.max, raise its utility, or use class: Pool",
+                "d: memory.max 9 MiB does not fit: 20 MiB of pool - 12 MiB for shielded units of more utility = 8 MiB \
+             free; lower memory.max, raise its utility, or use guard: None",
+                "e: memory.max 21 MiB is more than the pool: 64 MiB of memory - 16 MiB margin - 8 MiB reserve - 20 MiB \
+             guaranteed = 20 MiB; lower memory.max",
+                "f: shutdown.memory 9 MiB is more than the reserve of 8 MiB; lower it, or raise reserve in system.ron",
+            ]
+        );
+    }
+
+    #[test]
+    fn bytes_are_shown_in_binary_units() {
+        for (bytes, expected) in [
+            (0, "0 bytes"),
+            (1_023, "1023 bytes"),
+            (1_024, "1 KiB"),
+            (4_097, "4.0 KiB"),
+            (32 << 20, "32 MiB"),
+            ((32 << 20) - 1, "31.9 MiB"),
+            (3 << 29, "1.5 GiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn defaults_leave_room_on_small_machines() {
+        for (total_mib, margin_mib, reserve_mib) in [(16, 8, 2), (32, 16, 4), (64, 16, 8), (1_024, 128, 8)] {
+            assert_eq!(default_margin_bytes(total_mib << 20), margin_mib << 20, "{total_mib}");
+            assert_eq!(default_reserve_bytes(total_mib << 20), reserve_mib << 20, "{total_mib}");
+        }
+    }
+
+    prop_compose! {
+        fn any_unit()(
+            utility in 0..=3_u8,
+            memory in prop::option::of((prop_oneof![0..=100_u64, Just(u64::MAX)], any::<bool>(), any::<bool>())),
+            procedure in prop::option::of(0..=40_u64),
+            is_refused in prop::bool::weighted(0.1),
+        ) -> UnitPolicy {
+            let mut policy = unit("a", utility, None, 1);
+            policy.memory = memory.map(|(max_bytes, is_pool, is_open)| MemoryPolicy {
+                max_bytes,
+                class: if is_pool { Class::Pool } else { Class::Guaranteed },
+                guard: if is_open { Guard::None } else { Guard::Shield },
+            });
+            policy.procedure = policy.procedure.and_then(|p| Some(ProcedurePolicy { memory_bytes: procedure?, ..p }));
+            policy.refused = is_refused.then_some(Trouble::BadUnit);
+            policy
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// What is admitted always keeps the promise, whatever was asked.
+        #[test]
+        fn the_division_holds(
+            total in prop_oneof![0..=300_u64, Just(u64::MAX)],
+            reserve in prop_oneof![0..=100_u64, Just(u64::MAX)],
+            margin in prop_oneof![0..=100_u64, Just(u64::MAX)],
+            mut units in prop::collection::vec(any_unit(), 0..12),
+        ) {
+            let before = units.clone();
+            let (budget, refusals) = divide(total, reserve, margin, &mut units);
+            let sum = |class, only_shielded: bool| -> u128 {
+                let memory = units.iter().filter(|unit| unit.refused.is_none()).filter_map(|unit| unit.memory);
+                let counted = memory.filter(|it| it.class == class && (!only_shielded || it.guard == Guard::Shield));
+                counted.map(|it| u128::from(it.max_bytes)).sum()
+            };
+            prop_assert_eq!(u128::from(budget.guaranteed_bytes), sum(Class::Guaranteed, false));
+            prop_assert!(sum(Class::Pool, true) <= u128::from(budget.pool_bytes));
+            let fixed = u128::from(margin) + u128::from(reserve);
+            let parts = fixed + u128::from(budget.guaranteed_bytes) + u128::from(budget.pool_bytes);
+            prop_assert!(parts == u128::from(total) || (fixed > u128::from(total) && parts == fixed));
+            for (unit, old) in units.iter().zip(&before).filter(|(unit, _)| unit.refused.is_none()) {
+                prop_assert_eq!(unit, old);
+                prop_assert!(unit.procedure.is_none_or(|it| it.memory_bytes <= reserve));
+            }
+            let newly = units.iter().zip(&before).filter(|(unit, old)| unit.refused != old.refused).count();
+            prop_assert_eq!(newly, refusals.len());
+            for refusal in &refusals {
+                prop_assert!(refusal.needs_bytes > refusal.free_bytes, "{}", refusal);
+            }
+            if is_oom_proof(&budget, &units) {
+                prop_assert!(fixed + sum(Class::Guaranteed, false) + sum(Class::Pool, false) <= u128::from(total));
+            }
+        }
+    }
+}

@@ -9,7 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 #[must_use]
 pub fn now() -> Time {
     let Ok(time) = clock_gettime(ClockId::CLOCK_BOOTTIME) else { return Time(0) };
-    let seconds = u64::try_from(i64::from(time.tv_sec())).unwrap_or(0);
-    let nanoseconds = u64::try_from(i64::from(time.tv_nsec())).unwrap_or(0);
+    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
+    let nanoseconds = u64::try_from(time.tv_nsec()).unwrap_or(0);
     Time(seconds.saturating_mul(1_000_000).saturating_add(nanoseconds / 1_000))
 }

@@ -5,9 +5,15 @@
 
 pub mod children;
 pub mod clock;
+pub mod console;
+pub mod epitaph;
 pub mod error;
+pub mod kmsg;
 pub mod memory;
 pub mod mount;
 pub mod poll;
+pub mod power;
 pub mod signals;
 pub mod spawn;
+
+mod aside;

@@ -81,6 +81,9 @@ impl Default for ReadyBuffer {
 }
 
 impl ReadyBuffer {
+    /// How many ready descriptors one wait can find.
+    pub const CAPACITY: usize = READY_MAX;
+
     /// What the last wait found.
     pub fn iter(&self) -> impl Iterator<Item = Ready> + '_ {
         self.events.iter().take(self.length).map(|event| Ready::from(*event))

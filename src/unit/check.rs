@@ -4,8 +4,9 @@
 //! A file with any fault gives a refused unit: half of what a person wrote is not what they meant.
 
 use super::circle;
-use super::diagnostic::{Diagnostic, Place, Wrong, did_you_mean, plain};
-use super::raw::{Item, Map, Occasion, RawRestart, RawShutdown, RawStop, RawSystem, RawUnit, Reader, Slot};
+use super::diagnostic::{Diagnostic, Place, Wrong, did_you_mean, plain, short};
+use super::raw::{Occasion, RawMemory, RawRestart, RawShutdown, RawStop, RawSystem, RawUnit};
+use super::reader::{Item, Map, Reader, Slot};
 use super::value::{Millis, Size, Word};
 use super::{System, Unit};
 use crate::engine::budget::Bytes;
@@ -37,6 +38,9 @@ const PIDS_MAX: u64 = 4_194_304;
 
 /// A unit's name becomes a directory in cgroupfs, a word on the command line and a column of `status`.
 const NAME_BYTES_MAX: usize = 64;
+
+/// A description goes into every snapshot and onto one line of a console.
+const DESCRIPTION_CHARS_MAX: usize = 200;
 
 /// The beginnings of the kernel's own files in a cgroup: a unit of such a name could stand in their place.
 const CGROUP_FILES: [&str; 9] =
@@ -82,7 +86,7 @@ pub(super) fn name_fault(name: &str) -> Option<Wrong> {
     let wrong = if name.is_empty() || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         "a unit's name begins with a letter or a digit".to_owned()
     } else if let Some(bad) = name.chars().find(|&c| !allowed(c)) {
-        format!("a unit's name has no `{}`", plain(&bad.to_string()))
+        format!("a unit's name has no `{}`", short(&bad.to_string()))
     } else if name.len() > NAME_BYTES_MAX {
         format!("a unit's name has at most {NAME_BYTES_MAX} letters; this one has {}", name.len())
     } else if let Some(prefix) = CGROUP_FILES.iter().find(|prefix| name.starts_with(**prefix)) {
@@ -148,8 +152,9 @@ fn checked(reader: &mut Reader<'_>, raw: RawUnit, name: &str, whole: &Range<usiz
 
 fn description(reader: &mut Reader<'_>, slot: Slot<String>) -> String {
     let Some(Item { value, at }) = slot.given() else { return String::new() };
-    if value.chars().any(char::is_control) {
-        reader.fault_in("description", &at, Wrong::new("a description is one line of plain text"));
+    if value.chars().any(char::is_control) || value.chars().count() > DESCRIPTION_CHARS_MAX {
+        let wrong = format!("a description is one line of text, of at most {DESCRIPTION_CHARS_MAX} letters");
+        reader.fault_in("description", &at, Wrong::new(wrong));
     }
     plain(&value)
 }
@@ -194,7 +199,7 @@ fn bytes(reader: &mut Reader<'_>, field: &str, slot: Slot<Size>) -> Option<u64> 
     None
 }
 
-fn memory(reader: &mut Reader<'_>, slot: Slot<super::raw::RawMemory>) -> Option<MemoryPolicy> {
+fn memory(reader: &mut Reader<'_>, slot: Slot<RawMemory>) -> Option<MemoryPolicy> {
     let Item { value: raw, at } = slot.given()?;
     if raw.max.is_absent() {
         reader.missing("memory.max", &at, "write (max: \"32MiB\")");
@@ -299,10 +304,10 @@ fn absolute(reader: &mut Reader<'_>, field: &str, path: &Item<String>) {
     if value.starts_with('/') {
         return;
     }
-    let wrong = Wrong::new(format!("`{}` is not an absolute path", plain(value)));
+    let wrong = Wrong::new(format!("`{}` is not an absolute path", short(value)));
     let hint = match value.split_once(' ') {
         Some(_) => "begin with /, and write every argument as a string of its own".to_owned(),
-        None => format!("there is no search path here; write \"/usr/bin/{}\" or where it is", plain(value)),
+        None => format!("there is no search path here; write \"/usr/bin/{}\" or where it is", short(value)),
     };
     reader.fault_in(field, at, wrong.hint(hint));
 }
@@ -310,7 +315,7 @@ fn absolute(reader: &mut Reader<'_>, field: &str, path: &Item<String>) {
 fn directory(reader: &mut Reader<'_>, slot: Slot<String>) -> Option<CString> {
     let path = slot.given()?;
     if !path.value.starts_with('/') {
-        let wrong = Wrong::new(format!("`{}` is not an absolute path", plain(&path.value)));
+        let wrong = Wrong::new(format!("`{}` is not an absolute path", short(&path.value)));
         reader.fault_in("working_directory", &path.at, wrong.hint("begin with /"));
     }
     c_string(reader, "working_directory", &path.value, &path.at)
@@ -321,7 +326,7 @@ fn environment(reader: &mut Reader<'_>, slot: Slot<Map<String>>) -> Vec<CString>
     let mut strings = Vec::new();
     for (key, value) in &entries {
         if key.value.is_empty() || key.value.contains('=') {
-            let wrong = Wrong::new(format!("`{}` is no name of a variable", plain(&key.value)));
+            let wrong = Wrong::new(format!("`{}` is no name of a variable", short(&key.value)));
             reader.fault_in("environment", &key.at, wrong.hint("write {\"NAME\": \"value\"}"));
         }
         let at = key.at.start..value.at.end;
@@ -384,9 +389,9 @@ fn lookup(
             ids.push(UnitId(index));
         }
         if found.is_none() {
-            let wrong = Wrong::new(format!("there is no unit `{}`", plain(&reference.name)));
+            let wrong = Wrong::new(format!("there is no unit `{}`", short(&reference.name)));
             let hint = did_you_mean(&reference.name, names.iter().map(String::as_str));
-            let hint = hint.unwrap_or_else(|| format!("is {}.ron missing?", plain(&reference.name)));
+            let hint = hint.unwrap_or_else(|| format!("is {}.ron missing?", short(&reference.name)));
             faults.push(Diagnostic::at(file, &reference.place, field, wrong.hint(hint)));
             ids = None;
         }
@@ -461,7 +466,7 @@ fn hostname(reader: &mut Reader<'_>, slot: Slot<String>) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     // The kernel takes 64 bytes (sethostname(2)).
     if value.is_empty() || value.len() > 64 || !value.chars().all(allowed) {
-        let wrong = Wrong::new(format!("`{}` is no host name", plain(&value)));
+        let wrong = Wrong::new(format!("`{}` is no host name", short(&value)));
         reader.fault_in("hostname", &at, wrong.hint("up to 64 letters, digits, - and ."));
         return None;
     }
@@ -475,7 +480,7 @@ fn sysctls(reader: &mut Reader<'_>, slot: Slot<Map<Word>>) -> Vec<(String, Strin
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         let is_path = key.value.split('.').all(|part| !part.is_empty() && part.chars().all(allowed));
         if !is_path || !key.value.contains('.') {
-            let wrong = Wrong::new(format!("`{}` is no sysctl", plain(&key.value)));
+            let wrong = Wrong::new(format!("`{}` is no sysctl", short(&key.value)));
             reader.fault_in("sysctls", &key.at, wrong.hint("write it with dots: \"vm.overcommit_memory\""));
         } else if value.chars().any(char::is_control) {
             reader.fault_in("sysctls", &at, Wrong::new("the value is one line of plain text"));

@@ -90,7 +90,7 @@ impl Search<'_> {
 
     /// All edges of a unit are walked: where it reaches nothing earlier, it closes its group.
     fn leave(&mut self, unit: usize) {
-        if !self.mark(unit).is_some_and(|mark| mark.low == mark.met) {
+        if self.mark(unit).is_none_or(|mark| mark.low != mark.met) {
             return;
         }
         let mut group = Vec::new();
@@ -176,6 +176,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         /// Against reachability by brute force.
         #[test]
         fn same_as_brute_force(edges in prop::collection::vec(prop::collection::vec(0..8_usize, 0..3), 8)) {

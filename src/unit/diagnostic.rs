@@ -191,6 +191,15 @@ pub(super) fn plain(text: &str) -> String {
         .collect()
 }
 
+/// What somebody wrote, fit for a message: plain, and cut where it is long.
+pub(super) fn short(text: &str) -> String {
+    const CHARS_MAX: usize = 80;
+    let mut chars = text.chars();
+    let start: String = chars.by_ref().take(CHARS_MAX).collect();
+    let rest = if chars.next().is_some() { "..." } else { "" };
+    plain(&start) + rest
+}
+
 /// `did you mean ...?`, where one of the words is near enough to what was written.
 pub(super) fn did_you_mean<'w>(written: &str, words: impl Iterator<Item = &'w str>) -> Option<String> {
     nearest(written, words).map(|word| format!("did you mean `{word}`?"))

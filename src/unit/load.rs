@@ -3,6 +3,7 @@
 use super::check::{self, Draft};
 use super::diagnostic::Diagnostic;
 use super::{System, Unit};
+use crate::engine::budget::Bytes;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -123,9 +124,8 @@ fn read(file: &Path) -> Result<String, Box<Diagnostic>> {
         return Err(irregular());
     }
     let too_long = || {
-        let size = crate::engine::budget::Bytes(metadata.len().max(FILE_BYTES_MAX + 1));
-        let most = crate::engine::budget::Bytes(FILE_BYTES_MAX);
-        refuse(format!("this file has {size}; {most} is the most"), "is it a unit file at all?")
+        let most = Bytes(FILE_BYTES_MAX);
+        refuse(format!("this file is larger than {most} and was not read"), "is it a unit file at all?")
     };
     if metadata.len() > FILE_BYTES_MAX {
         return Err(too_long());

@@ -1,6 +1,7 @@
 //! What the user wrote, checked: RON files in, valid units out, and every fault with its place and its cure.
 //!
-//! `raw` mirrors the files for serde, `check` turns raw into valid and gathers all faults, `load` reads the folders.
+//! `raw` mirrors the files for serde, `reader` fills it and goes on after a fault, `check` turns raw into valid,
+//! `load` reads the folders.
 //! Nothing here starts anything; one broken file never keeps the others from being used.
 
 mod check;
@@ -8,6 +9,7 @@ mod circle;
 mod diagnostic;
 mod load;
 mod raw;
+mod reader;
 mod value;
 
 pub use diagnostic::Diagnostic;

@@ -1,7 +1,7 @@
 //! The small values of a unit file: sizes, times, shares, signals. Text in, numbers out, or what is wrong with it.
 
-use super::diagnostic::{Wrong, did_you_mean, plain};
-use super::raw::{Reader, Value};
+use super::diagnostic::{Wrong, did_you_mean, short};
+use super::reader::{Reader, Value};
 use nix::sys::signal::Signal;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use std::fmt;
@@ -128,10 +128,10 @@ fn size(scalar: &Scalar) -> Result<u64, Wrong> {
     let lower = text.trim().to_ascii_lowercase();
     let digits_end = lower.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(lower.len());
     let (number, unit) = lower.split_at(digits_end);
-    let number = number.trim();
+    let number = short(number.trim());
     if let Some(prefix @ ("k" | "m" | "g" | "t" | "p" | "e")) = unit.strip_suffix('b') {
         let prefix = prefix.to_ascii_uppercase();
-        return Err(Wrong::new(format!("`{}` has a decimal unit; memory is counted in binary", plain(text)))
+        return Err(Wrong::new(format!("`{}` has a decimal unit; memory is counted in binary", short(text)))
             .hint(format!(
                 "write \"{number}{prefix}iB\", which is what the kernel means by {number}{prefix}"
             )));
@@ -139,8 +139,8 @@ fn size(scalar: &Scalar) -> Result<u64, Wrong> {
     parse_size::Config::new().with_binary().parse_size(text).map_err(|error| {
         let message = match error {
             parse_size::Error::Empty => "a size is missing".to_owned(),
-            parse_size::Error::PosOverflow => format!("`{}` is more than 16 EiB", plain(text)),
-            _ => format!("`{}` is no size", plain(text)),
+            parse_size::Error::PosOverflow => format!("`{}` is more than 16 EiB", short(text)),
+            _ => format!("`{}` is no size", short(text)),
         };
         Wrong::new(message).hint("sizes are written as \"32MiB\", \"512K\" or as a number of bytes")
     })
@@ -157,7 +157,7 @@ fn amount(scalar: &Scalar) -> Result<Amount, Wrong> {
 /// The number before a percent sign, with up to two decimals, in hundredths of a percent.
 fn permyriad(text: &str) -> Result<u16, Wrong> {
     let wrong = || {
-        Wrong::new(format!("`{}%` is no share", plain(text)))
+        Wrong::new(format!("`{}%` is no share", short(text)))
             .hint("shares are written as \"80%\" or \"12.5%\"")
     };
     let (whole, decimals) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
@@ -169,7 +169,7 @@ fn permyriad(text: &str) -> Result<u16, Wrong> {
     let share = whole.parse::<u32>().ok().and_then(|whole| whole.checked_mul(100)?.checked_add(hundredths));
     match share.and_then(|share| u16::try_from(share).ok()) {
         Some(share @ 1..=10_000) => Ok(share),
-        _ => Err(Wrong::new(format!("`{}%` is not a share", plain(text)))
+        _ => Err(Wrong::new(format!("`{}%` is not a share", short(text)))
             .hint("a share is above 0% and up to 100%")),
     }
 }
@@ -183,15 +183,15 @@ fn time(scalar: &Scalar) -> Result<u64, Wrong> {
         Scalar::Text(text) => text,
     };
     if let Some(unit) = text.split(|c: char| !c.is_ascii_alphabetic()).find(|unit| is_calendar(unit)) {
-        return Err(Wrong::new(format!("`{unit}` in `{}` counts in months or years", plain(text)))
+        return Err(Wrong::new(format!("`{unit}` in `{}` counts in months or years", short(text)))
             .hint("m is a minute, ms a millisecond, h an hour; nothing here lasts a month"));
     }
     let parsed = humantime::parse_duration(text).map_err(|error| {
-        let message = format!("`{}` is no time: {}", plain(text), plain(&error.to_string()));
+        let message = format!("`{}` is no time: {}", short(text), short(&error.to_string()));
         Wrong::new(message).hint("times are written as \"2s\", \"100ms\" or \"1m30s\"")
     })?;
     if parsed.subsec_nanos() % 1_000_000 != 0 {
-        return Err(Wrong::new(format!("`{}` is finer than a millisecond", plain(text))));
+        return Err(Wrong::new(format!("`{}` is finer than a millisecond", short(text))));
     }
     Ok(u64::try_from(parsed.as_millis()).unwrap_or(u64::MAX))
 }
@@ -214,14 +214,14 @@ fn signal(scalar: &Scalar) -> Result<i32, Wrong> {
     }
     let Scalar::Text(text) = scalar else { return Err(Wrong::new("no signal")) };
     let upper = text.trim().to_ascii_uppercase();
-    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
     let mut names = Signal::iterator().map(|signal| {
         let name = signal.as_str();
         (signal as i32, name.strip_prefix("SIG").unwrap_or(name))
     });
-    names.clone().find(|(_, name)| *name == short).map(|(number, _)| number).ok_or_else(|| {
+    names.clone().find(|(_, name)| *name == bare).map(|(number, _)| number).ok_or_else(|| {
         let list = "signals are named as in `kill -l`: TERM, INT, USR1, ...".to_owned();
-        let hint = did_you_mean(short, names.by_ref().map(|(_, name)| name)).unwrap_or(list);
-        Wrong::new(format!("there is no signal `{}`", plain(text))).hint(hint)
+        let hint = did_you_mean(bare, names.by_ref().map(|(_, name)| name)).unwrap_or(list);
+        Wrong::new(format!("there is no signal `{}`", short(text))).hint(hint)
     })
 }

@@ -40,7 +40,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
             };
             write!(out, "{what}: {}: {}", words::stage(stage), words::errno(errno))
         }
-        Record::Ended { exit: exit @ Exit::Code(_), .. } => write!(out, "exited with {}", ExitWords(exit)),
+        Record::Ended { exit: Exit::Code(code), .. } => write!(out, "exited with code {code}"),
         Record::Ended { exit: exit @ Exit::Signal(_), .. } => {
             write!(out, "was killed by {}", ExitWords(exit))
         }
@@ -243,9 +243,9 @@ mod tests {
         );
         check(
             &Record::SpawnFailed { unit, role: Role::Procedure, stage: SpawnStage::Clone, errno: 12 },
-            "recorder: its procedure cannot be made ready: clone3: Cannot allocate memory",
+            "recorder: its procedure cannot be made ready: clone3: Out of memory",
         );
-        check(&Record::Ended { unit, exit: Exit::Code(1) }, "recorder: exited with exit code 1");
+        check(&Record::Ended { unit, exit: Exit::Code(1) }, "recorder: exited with code 1");
         check(&Record::Ended { unit, exit: Exit::Signal(11) }, "recorder: was killed by SIGSEGV");
         check(&Record::Done { unit }, "recorder: DONE");
         check(&Record::Backoff { unit, delay_ms: 100 }, "recorder: BACKOFF: starts again in 100 ms");

@@ -102,12 +102,17 @@ fn story(out: &mut dyn Write, incident: &Incident, why: &Story<'_>, wall: WallOf
         memory(out, sample, why.unit.memory.map(|memory| memory.max_bytes))?;
     }
     timeline(out, incident)?;
+    let over = incident.emptied.is_some();
     match incident.procedure {
-        ProcedureResult::None => writeln!(out, "  procedure: this unit has none")?,
+        ProcedureResult::None if over => writeln!(out, "  procedure: this unit has none")?,
+        ProcedureResult::None => {}
         result @ (ProcedureResult::Ended(_)
         | ProcedureResult::OutOfMemory
         | ProcedureResult::TimedOut
         | ProcedureResult::SpawnFailed { .. }) => writeln!(out, "  procedure: {}", ProcedureWords(result))?,
+    }
+    if over {
+        writeln!(out, "  ended by: {}", words::killer(incident.killer))?;
     }
     counters(out, incident.counters_at_start, incident.counters)
 }
@@ -161,10 +166,10 @@ fn timeline(out: &mut dyn Write, incident: &Incident) -> fmt::Result {
     for (time, words) in steps.iter().filter_map(|(time, words)| time.map(|time| (time, words))) {
         writeln!(out, "  {:>12}  {words}", time.since_us(incident.began))?;
     }
-    if incident.emptied.is_none() {
-        writeln!(out, "             …  not over yet")?;
+    match incident.emptied {
+        Some(_) => Ok(()),
+        None => writeln!(out, "             …  not over yet"),
     }
-    writeln!(out, "  ended by: {}", words::killer(incident.killer))
 }
 
 fn counters(out: &mut dyn Write, start: MemoryEvents, end: MemoryEvents) -> fmt::Result {

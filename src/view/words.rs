@@ -242,7 +242,7 @@ impl<S: AsRef<str>> Display for TroubleWords<'_, S> {
                 let whose = if procedure { " of the procedure" } else { "" };
                 write!(f, "spawn error{whose}: {}: {}", stage(at), errno(number))
             }
-            Trouble::Ended { exit: exit @ Exit::Code(_) } => write!(f, "exited with {}", ExitWords(exit)),
+            Trouble::Ended { exit: Exit::Code(code) } => write!(f, "exited with code {code}"),
             Trouble::Ended { exit: exit @ Exit::Signal(_) } => write!(f, "killed by {}", ExitWords(exit)),
             Trouble::Exhausted { incident } => write!(f, "memory exhausted, incident {incident}"),
             Trouble::StartLimit { starts } => write!(f, "Exited too quickly: started {starts} times"),

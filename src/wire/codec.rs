@@ -5,7 +5,7 @@ use super::request::Call;
 use serde::Serialize;
 use std::fmt;
 
-/// The longest message that lifeboat accepts, without its NUL. The longest honest request is a hundred times shorter.
+/// The longest message that lifeboat accepts, without its NUL: a hundred times the longest honest request.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 /// The longest message that a client accepts: a snapshot of many thousand units stays below it.
@@ -64,7 +64,7 @@ impl Inbox {
         self.bytes.drain(..self.start);
         self.scanned -= self.start;
         self.start = 0;
-        self.bytes.extend(bytes.iter().take(taken));
+        self.bytes.extend_from_slice(bytes.get(..taken).unwrap_or(bytes));
         taken
     }
 
@@ -114,7 +114,8 @@ fn is_false(value: &bool) -> bool {
 /// Appends one answer. `continues` says that more answers to the same call follow.
 ///
 /// # Errors
-/// What `parameters` itself fails with when it is serialized; types of this crate do not fail. Nothing is appended then.
+/// What `parameters` itself fails with when it is serialized; types of this crate do not. Nothing is
+/// appended then.
 pub fn encode_reply(
     out: &mut Vec<u8>,
     parameters: &impl Serialize,

@@ -14,7 +14,8 @@ pub(crate) enum Exit {
     Usage = 2,
     /// `status`: at least one of the units is STOPPED, EXITED or FATAL.
     NotAllUp = 3,
-    /// Not permitted, or connection refused; `status` and `why`: unknown name, or lifeboat cannot be reached.
+    /// Not permitted, or connection refused; `status`, `watch` and `why`: unknown name, or lifeboat is out of
+    /// reach.
     Unknown = 4,
     /// The unit did not come up, or lifeboat is not running.
     NotRunning = 7,

@@ -12,6 +12,7 @@ use lifeboat::wire::request::Request;
 use nix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// Asks for a snapshot.
 pub(crate) fn snapshot(client: &mut Client) -> Result<Snapshot, CallError> {
@@ -22,9 +23,9 @@ pub(crate) fn snapshot(client: &mut Client) -> Result<Snapshot, CallError> {
 /// Where boot lies on the calendar, in UTC; 1970 where a clock cannot be read.
 pub(crate) fn wall_offset() -> WallOffset {
     let us = |clock| {
-        clock_gettime(clock)
-            .map(|time| time.tv_sec().saturating_mul(1_000_000) + time.tv_nsec() / 1_000)
-            .unwrap_or(0)
+        // By way of Duration: time_t has 32 bits on some targets.
+        let time = clock_gettime(clock).map(Duration::from).unwrap_or_default();
+        i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
     };
     WallOffset(us(ClockId::CLOCK_REALTIME) - us(ClockId::CLOCK_BOOTTIME))
 }

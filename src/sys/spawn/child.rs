@@ -6,7 +6,7 @@
 //! standard library that could take one, no panic. The child has a copy of lifeboat's memory, not the memory itself.
 
 use super::program::{Order, OrderBytes, Slots};
-use super::{SpawnError, Start};
+use super::{Place, SpawnError, Start, Way};
 use crate::engine::event::SpawnStage;
 use crate::sys::memory::{DescriptorLimit, descriptor_limit_of_children};
 use linux_raw_sys::general::{CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, clone_args};
@@ -28,8 +28,11 @@ const EXIT_NOT_EXECUTED: c_int = 127;
 /// Kernel signal numbers go from 1 to this one.
 const SIGNAL_MAX: c_int = 64;
 
+/// Bytes in the kernel's set of signals.
+const SIGNAL_SET_BYTES: usize = 8;
+
 /// Where close_range(2) is missing (before Linux 5.9), descriptors up to here are closed one by one.
-const DESCRIPTOR_MAX: u64 = 65_536;
+const DESCRIPTOR_MAX: c_int = 65_536;
 
 /// Where a child waits, and how much of its program it may lock in memory.
 pub(super) struct Hold<'a> {
@@ -87,27 +90,29 @@ impl<'a> Plan<'a> {
 /// Makes the child and lets it run its plan; the pid is the parent's answer.
 ///
 /// Signals are held back over the call, so that none of lifeboat's handlers can run in the child.
-pub(super) fn spawn(mut plan: Plan<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<u32, SpawnError> {
+pub(super) fn spawn(mut plan: Plan<'_>, cgroup: Option<Place<'_>>) -> Result<u32, SpawnError> {
     let held = hold_signals();
-    let made = clone_into(&plan, cgroup).or_else(|errno| match (errno, cgroup) {
-        // An old kernel, or a filter that hides clone3.
-        (Errno::ENOSYS | Errno::EINVAL | Errno::E2BIG | Errno::EPERM, Some(cgroup)) => {
-            fork_and_join(&mut plan, cgroup)
+    let made = match cgroup {
+        Some(Place { folder, way: Way::Moved }) => fork_and_join(&mut plan, folder),
+        Some(Place { folder, way: Way::Born }) => {
+            clone_into(&plan, folder).or_else(|errno| match errno {
+                // An old kernel, or a filter that hides clone3.
+                Errno::ENOSYS | Errno::EINVAL | Errno::E2BIG | Errno::EPERM => {
+                    fork_and_join(&mut plan, folder)
+                }
+                other => Err(SpawnError::new(SpawnStage::Clone, other as i32)),
+            })
         }
-        (Errno::ENOSYS | Errno::EINVAL | Errno::E2BIG | Errno::EPERM, None) => {
-            fork(&plan).map_err(|errno| SpawnError::new(SpawnStage::Clone, errno as i32))
-        }
-        _ => Err(SpawnError::new(SpawnStage::Clone, errno as i32)),
-    });
+        None => fork(&plan),
+    };
     restore_signals(&held);
     made
 }
 
 /// clone3(2) without shared memory, straight into the cgroup.
-fn clone_into(plan: &Plan<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<u32, Errno> {
-    let flags = if cgroup.is_some() { CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP } else { CLONE_CLEAR_SIGHAND };
+fn clone_into(plan: &Plan<'_>, cgroup: BorrowedFd<'_>) -> Result<u32, Errno> {
     let args = clone_args {
-        flags,
+        flags: CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP,
         pidfd: 0,
         child_tid: 0,
         parent_tid: 0,
@@ -117,7 +122,7 @@ fn clone_into(plan: &Plan<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<u32, Er
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
-        cgroup: cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().unsigned_abs())),
+        cgroup: u64::from(cgroup.as_raw_fd().unsigned_abs()),
     };
     // SAFETY: `args` is a whole clone_args of the size given, and lives over the call. Without CLONE_VM the child gets
     // its own copy of memory and stack, as by fork(2), and goes on right here with the result 0.
@@ -126,20 +131,18 @@ fn clone_into(plan: &Plan<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<u32, Er
     answer(pid, plan)
 }
 
-/// The way of kernels without `CLONE_INTO_CGROUP`: fork(2), and the child moves itself before anything else.
+/// The other way: fork(2), and the child moves itself before anything else.
 fn fork_and_join(plan: &mut Plan<'_>, cgroup: BorrowedFd<'_>) -> Result<u32, SpawnError> {
     let procs = openat(cgroup, c"cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|errno| SpawnError::new(SpawnStage::JoinCgroup, errno as i32))?;
     plan.cgroup_procs = procs.as_raw_fd();
-    let made = fork(plan).map_err(|errno| SpawnError::new(SpawnStage::Clone, errno as i32));
-    plan.cgroup_procs = -1;
-    made
+    fork(plan)
 }
 
-fn fork(plan: &Plan<'_>) -> Result<u32, Errno> {
+fn fork(plan: &Plan<'_>) -> Result<u32, SpawnError> {
     // SAFETY: the child only runs `run`, which is written for this place (see the head of this page).
     let pid = unsafe { libc::fork() };
-    answer(pid.into(), plan)
+    answer(pid.into(), plan).map_err(|errno| SpawnError::new(SpawnStage::Clone, errno as i32))
 }
 
 /// Parent: the pid or the error. Child: goes its way and never comes back.
@@ -218,12 +221,16 @@ unsafe fn fail(plan: &Plan<'_>, stage: SpawnStage) -> ! {
 }
 
 /// Default handling for every signal (also the ignored ones: Rust ignores SIGPIPE), and none held back.
+///
+/// The raw call, because the C libraries keep two or three signals to themselves and would leave those ignored.
 unsafe fn reset_signals() {
-    // SAFETY: both structures are plain data for which all zeros is a valid value: SIG_DFL and an empty set.
+    // SAFETY: zeros are SIG_DFL with no flags and an empty mask, in more room than any kernel's sigaction takes; the set
+    // is plain data.
     unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
+        let default = [0_u64; 8];
         for signal in 1..=SIGNAL_MAX {
-            libc::sigaction(signal, &raw const default, ptr::null_mut());
+            let action = default.as_ptr();
+            libc::syscall(libc::SYS_rt_sigaction, signal, action, ptr::null_mut::<u64>(), SIGNAL_SET_BYTES);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
@@ -286,7 +293,7 @@ unsafe fn close_range(first: c_int, last: c_int) {
         }
         let mut limit: libc::rlimit = std::mem::zeroed();
         libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        let highest = c_int::try_from(u64::from(limit.rlim_cur).min(DESCRIPTOR_MAX)).unwrap_or(c_int::MAX);
+        let highest = c_int::try_from(limit.rlim_cur).unwrap_or(c_int::MAX).min(DESCRIPTOR_MAX);
         for fd in first..=last.min(highest) {
             libc::close(fd);
         }

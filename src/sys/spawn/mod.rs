@@ -19,13 +19,35 @@ use std::ffi::CStr;
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+/// A cgroup to start in, and the way into it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The group's folder.
+    pub folder: BorrowedFd<'a>,
+    /// The way in.
+    pub way: Way,
+}
+
+/// How a child gets into its cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It is made there (`CLONE_INTO_CGROUP`, Linux 5.7; an older kernel gets the other way).
+    Born,
+    /// It is made beside lifeboat and moves itself, before anything else, by a write to `cgroup.procs`.
+    ///
+    /// For groups that `cgroup.kill` was ever used on: kernels from 6.14 on (and the stable ones that took the same
+    /// change, 6.1 and 6.12 among them) compare the kill counter of the *parent's* group with that of the new one, and
+    /// kill every child that is made there.
+    Moved,
+}
+
 /// Everything about one start.
 #[derive(Clone, Copy, Debug)]
 pub struct Start<'a> {
     /// What to run.
     pub program: &'a Program,
-    /// The directory of the cgroup to start in; `None` starts in lifeboat's own.
-    pub cgroup: Option<BorrowedFd<'a>>,
+    /// The cgroup to start in; `None` starts in lifeboat's own.
+    pub cgroup: Option<Place<'a>>,
     /// Written to `/proc/self/oom_score_adj`, -1000 to 1000. Below the present value it needs `CAP_SYS_RESOURCE`.
     pub oom_score_adj: i32,
     /// Standard input, output and error.
