@@ -1,5 +1,5 @@
-//! The demo's judge: waits until the recorder was exhausted once and is up again, compares what was saved with what
-//! had been committed when it died, counts the kernel's OOM kills, and powers the machine off.
+//! The demo's judge: waits until the recorder was exhausted once and is up again, compares what was saved
+//! with what had been committed when it died, counts the kernel's OOM kills, and powers the machine off.
 //!
 //! It acts only where the kernel's command line says `lifeboat.demo=auto`.
 

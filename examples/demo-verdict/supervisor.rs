@@ -1,4 +1,5 @@
-//! A client of the control socket: every read has a deadline, so that a supervisor that hangs is a failure with a name.
+//! A client of the control socket: every read has a deadline, so that a supervisor that hangs is a
+//! failure with a name.
 
 use lifeboat::engine::snapshot::{Incident, Snapshot, UnitView};
 use serde_json::{Value, json};
@@ -24,7 +25,12 @@ impl Supervisor {
     /// A sentence that names the socket.
     pub(crate) fn connect() -> Result<Self, String> {
         let stream = UnixStream::connect(SOCKET).map_err(|error| format!("{SOCKET}: {error}"))?;
-        Ok(Self { stream, inbox: Vec::new() })
+        Ok(Self::over(stream))
+    }
+
+    /// A client over a stream that is connected already.
+    pub(crate) fn over(stream: UnixStream) -> Self {
+        Self { stream, inbox: Vec::new() }
     }
 
     /// Calls one method of `org.lifeboat.Supervisor` and gives the `parameters` of its answer.

@@ -1,7 +1,8 @@
 //! The recorder's shutdown procedure: saves the last committed records of the ring to a file.
 //!
-//! It runs while the recorder stands still at its memory limit, in a small share of the reserve: it maps the ring,
-//! streams the records, and needs no memory that grows. The bad ways to behave are for tests of lifeboat.
+//! It runs while the recorder stands still at its memory limit, in a small share of the reserve: it maps
+//! the ring, streams the records, and needs no memory that grows. The bad ways to behave are for tests of
+//! lifeboat.
 
 #[expect(unsafe_code, reason = "mmap(2) has no safe form; this one file holds all of it")]
 #[expect(dead_code, reason = "the flush does not leak")]
@@ -162,7 +163,8 @@ fn main() -> ExitCode {
         }
     };
     if options.way != Way::Verify && options.out.as_os_str() != "-" {
-        // For latency figures only: a stamp that cannot be written must not keep the records from being saved.
+        // For latency figures only: a stamp that cannot be written must not keep the records from being
+        // saved.
         if let Err(error) = stamp(&options.out, began_us) {
             say(&format!("no stamp: {error}"));
         }

@@ -1,4 +1,5 @@
-//! The ways to leak. Each goes on for ever, also when the kernel refuses memory: a leaking program seldom notices.
+//! The ways to leak. Each goes on for ever, also when the kernel refuses memory: a leaking program seldom
+//! notices.
 
 use super::mapping::populate_huge;
 use std::fs::{self, OpenOptions};
@@ -32,7 +33,8 @@ pub(crate) enum Leak {
 const BLOCK_BYTES: usize = 256 * 1024;
 /// One call of the shapes that overrun a limit within one call.
 const BIG_BYTES: usize = 64 * 1024 * 1024;
-/// The pause after a refusal: a thread that only fails must not keep the recording thread from the processor.
+/// The pause after a refusal: a thread that only fails must not keep the recording thread from the
+/// processor.
 const REFUSED: Duration = Duration::from_millis(1);
 
 impl Leak {
@@ -57,7 +59,8 @@ impl Leak {
         })
     }
 
-    /// Starts the threads of this leak now, so that no thread is made when memory is gone; they begin after `calm`.
+    /// Starts the threads of this leak now, so that no thread is made when memory is gone; they begin
+    /// after `calm`.
     ///
     /// # Errors
     /// A thread cannot be made.
@@ -119,8 +122,8 @@ fn leak_at(bytes_per_s: u64) {
     }
 }
 
-/// The file loses its name at once: its pages then go with the process that holds it open. A file with a name would
-/// outlive the kill and stay charged to the cgroup that the next life starts in.
+/// The file loses its name at once: its pages then go with the process that holds it open. A file with a
+/// name would outlive the kill and stay charged to the cgroup that the next life starts in.
 fn fill_file(path: &PathBuf) {
     // Zeroed memory that is only read is the kernel's zero page: the buffer itself costs nothing.
     let buffer = vec![0_u8; BIG_BYTES];

@@ -1,4 +1,5 @@
-//! A data logger that leaks: keeps its last records in shared memory and uses up its memory in a chosen way.
+//! A data logger that leaks: keeps its last records in shared memory and uses up its memory in a chosen
+//! way.
 //!
 //! It knows nothing of lifeboat. Its shutdown procedure is `recorder-flush`.
 

@@ -8,12 +8,12 @@
 //! ...      1,024 slots; record N is in slot N % 1024
 //! ```
 //!
-//! A slot's version is odd while it is being written and counts up by two for each record, so that a reader knows
-//! a torn record and an overwritten one. A record is *committed* when its number is below the header's count, which is
-//! raised after the record is whole.
+//! A slot's version is odd while it is being written and counts up by two for each record, so that a
+//! reader knows a torn record and an overwritten one. A record is *committed* when its number is below
+//! the header's count, which is raised after the record is whole.
 //!
-//! Invariant: the last `KEPT` committed records are intact at every moment. The slot being written is that of record
-//! `committed - 1024`, and 1,024 is more than `KEPT`.
+//! Invariant: the last `KEPT` committed records are intact at every moment. The slot being written is
+//! that of record `committed - 1024`, and 1,024 is more than `KEPT`.
 
 use super::mapping::map_words;
 use nix::time::{ClockId, clock_gettime};
@@ -113,8 +113,9 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Makes a new, empty ring at this path. A ring that is there already is evidence of the life before: it is kept
-    /// beside it under the name that [`previous`] gives, instead of the one kept there earlier.
+    /// Makes a new, empty ring at this path. A ring that is there already is evidence of the life before:
+    /// it is kept beside it under the name that [`previous`] gives, instead of the one kept there
+    /// earlier.
     ///
     /// # Errors
     /// The folder or the file cannot be made or mapped.
@@ -148,7 +149,8 @@ impl Ring {
         Ok(ring)
     }
 
-    /// When this life of the recorder began, `CLOCK_BOOTTIME` in microseconds; also its number in every checksum.
+    /// When this life of the recorder began, `CLOCK_BOOTTIME` in microseconds; also its number in every
+    /// checksum.
     pub(crate) fn life(&self) -> u64 {
         self.life
     }
@@ -164,7 +166,8 @@ impl Ring {
         committed.saturating_sub(KEPT)..committed
     }
 
-    /// Makes and commits the next record. There is one writer: only the ring's creator calls this, from one thread.
+    /// Makes and commits the next record. There is one writer: only the ring's creator calls this, from
+    /// one thread.
     pub(crate) fn commit_next(&self) {
         let sequence = self.word(3).load(Ordering::Relaxed);
         let (version, data) = self.slot(sequence);
@@ -180,7 +183,8 @@ impl Ring {
         self.word(3).store(sequence + 1, Ordering::Release);
     }
 
-    /// The committed record with this number; nothing where it is torn, overwritten, or was never committed.
+    /// The committed record with this number; nothing where it is torn, overwritten, or was never
+    /// committed.
     pub(crate) fn read(&self, sequence: u64) -> Option<Record> {
         if sequence >= self.committed() {
             return None;

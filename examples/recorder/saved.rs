@@ -22,11 +22,13 @@ pub(crate) struct Count {
     pub(crate) of: u64,
 }
 
-/// Writes the ring's last committed records to `out`: to a file beside it first, then fsync(2) and rename(2), so that `out`
-/// is the old file or the whole new one. Records are streamed: the memory needed does not grow with their number.
+/// Writes the ring's last committed records to `out`: to a file beside it first, then fsync(2) and
+/// rename(2), so that `out` is the old file or the whole new one. Records are streamed: the memory needed
+/// does not grow with their number.
 ///
 /// # Errors
-/// The file cannot be written, synced or renamed. A torn record is no error: it is left out and missing in the count.
+/// The file cannot be written, synced or renamed. A torn record is no error: it is left out and missing
+/// in the count.
 pub(crate) fn save(ring: &Ring, out: &Path) -> io::Result<Count> {
     if let Some(folder) = out.parent() {
         fs::create_dir_all(folder)?;
@@ -61,8 +63,8 @@ pub(crate) fn beside(out: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The ring of the life that was there at `time_us` (`CLOCK_BOOTTIME`): the file itself, or the previous one where the
-/// recorder has begun a new life since.
+/// The ring of the life that was there at `time_us` (`CLOCK_BOOTTIME`): the file itself, or the previous
+/// one where the recorder has begun a new life since.
 ///
 /// # Errors
 /// Neither file is a ring that began before that time; says which files were looked at.
@@ -77,8 +79,8 @@ pub(crate) fn ring_at(path: &Path, time_us: u64) -> Result<Ring, String> {
     })
 }
 
-/// Compares every record that the ring holds as committed with the saved file. The ring is the witness: a record
-/// that was committed and is not in the file, bit for bit and with the right number, is lost.
+/// Compares every record that the ring holds as committed with the saved file. The ring is the witness: a
+/// record that was committed and is not in the file, bit for bit and with the right number, is lost.
 ///
 /// # Errors
 /// The file cannot be read, or is of another life than the ring.

@@ -71,7 +71,7 @@ fn boot(kit: &Kit, kernel: Kernel, group: &str) -> Result<Judged> {
 /// From PID 1's exec to the last first start, in microseconds; `None` unless every service has started.
 fn start_time_us(report: &Report) -> Option<u64> {
     let enough = u32::try_from(report.started_us.len()).is_ok_and(|count| count == TRIVIAL_SERVICES);
-    let last = report.started_us.iter().max().filter(|_| enough)?;
+    let last = report.started_us.values().max().filter(|_| enough)?;
     last.checked_sub(report.exec_us?)
 }
 

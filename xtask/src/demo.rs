@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::image::{self, Image};
 use crate::qemu::{End, Machine, Patience, Source};
 use crate::setup::{Kernel, Kit};
+use crate::vm::TRIES;
 use std::time::Duration;
 
 const RAM_MIB: u32 = 512;
@@ -63,14 +64,27 @@ pub fn run(kit: &Kit, kernel: Kernel, shell: bool) -> Result<()> {
     }
     println!("demo: booting Linux {}; its serial console follows", kernel.version());
     let mut verdict = None;
-    let marker = (Source::Console, "lifeboat 0.");
-    let patience = Patience { marker, until_marker: UNTIL_UP, until_end: UNTIL_END };
-    let boot = machine.boot(&patience, |source, line| {
-        println!("{line}");
-        if source == Source::Console {
-            verdict = Verdict::parse(line).or(verdict);
+    let patience =
+        Patience { marker: (Source::Console, "lifeboat 0."), until_marker: UNTIL_UP, until_end: UNTIL_END };
+    let mut boot_once = || {
+        machine.boot(&patience, |source, line| {
+            println!("{line}");
+            if source == Source::Console {
+                verdict = Verdict::parse(line).or(verdict);
+            }
+        })
+    };
+    let mut boot = boot_once()?;
+    for again in 2..=TRIES {
+        if boot.came_up {
+            break;
         }
-    })?;
+        println!(
+            "demo: the guest was {} before PID 1's first line, a fault of the rig; try {again}",
+            boot.end
+        );
+        boot = boot_once()?;
+    }
     let seconds = boot.took.as_secs_f64();
     let fault = match verdict {
         _ if boot.end != End::PoweredOff => format!("demo: the guest was {} after {seconds:.1} s", boot.end),

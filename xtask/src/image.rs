@@ -16,6 +16,8 @@ use std::process::Command;
 const UNITS: &str = "etc/lifeboat/units";
 /// The unit of the tests that runs the driver.
 const DRIVER_UNIT: &str = "driver.ron";
+/// The length of the unit that is too long.
+const BAD_UNIT_BYTES: usize = 10 * 1024 * 1024;
 /// How many trivial services the `boot50` images start.
 pub const TRIVIAL_SERVICES: u32 = 50;
 
@@ -24,7 +26,7 @@ pub const TRIVIAL_SERVICES: u32 = 50;
 pub enum Image {
     /// The demo: `units/`.
     Demo,
-    /// The tests: `tests/vm/units/` and the driver.
+    /// The tests: `tests/vm/units/`, `tests/vm/units-bad/` and the driver.
     Test,
     /// Fifty trivial units, each in its own limited cgroup, and the driver.
     Boot50Lifeboat,
@@ -72,7 +74,10 @@ pub fn make(kit: &Kit, images: &[Image]) -> Result<()> {
         }
         let bytes = archive.bytes()?;
         let path = image.path();
-        std::fs::write(&path, &bytes).at("write", &path)?;
+        // Renamed when whole: a guest that another command boots never sees half an archive.
+        let partial = path.with_extension("partial");
+        std::fs::write(&partial, &bytes).at("write", &partial)?;
+        std::fs::rename(&partial, &path).at("rename", &partial)?;
         println!("image: {} ({} KiB)", path.display(), bytes.len() / 1024);
     }
     Ok(())
@@ -122,7 +127,11 @@ fn add_busybox(archive: &mut Archive, busybox: &Path) -> Result<()> {
 
 fn add_tests(archive: &mut Archive) -> Result<()> {
     add_program(archive, "usr/bin/vm-guest", &programs::example(programs::GUEST))?;
-    add_tree(archive, &test_units(), UNITS)
+    add_tree(archive, &test_units(), UNITS)?;
+    add_tree(archive, &place::root().join("tests/vm/units-bad"), UNITS)?;
+    // Too large for the repository, and too large for any unit.
+    archive.file(&format!("{UNITS}/bad-long.ron"), 0o644, vec![b' '; BAD_UNIT_BYTES]);
+    Ok(())
 }
 
 fn add_fifty_units(archive: &mut Archive) -> Result<()> {
@@ -147,7 +156,7 @@ fn add_fifty_lines(archive: &mut Archive) -> Result<()> {
     for number in 1..=TRIVIAL_SERVICES {
         table.push_str(&format!("::respawn:/usr/bin/vm-guest trivial {number}\n"));
     }
-    table.push_str("::once:/usr/bin/vm-guest driver\n");
+    table.push_str("::once:/usr/bin/vm-guest driver boot50\n");
     archive.file("etc/inittab", 0o644, table.into_bytes());
     archive.link("sbin/init", "/bin/busybox");
     Ok(())

@@ -11,8 +11,9 @@ cargo xtask COMMAND
   setup                        find what is needed and install what is missing
   demo [--shell] [--kernel V]  boot the demo image and show its console; --shell leaves a shell on it
   test, ci                     every check and every test, on both kernels
-  vm [--kernel V] [--group G]... [--console] [--keep] [--jobs N]
-                               boot the guests of the vm tests (both kernels and all groups unless named)
+  vm [--kernel V] [--group G]... [--case C]... [--console] [--keep] [--jobs N]
+                               boot the guests of the vm tests (both kernels and all groups unless named);
+                               --console shows each console live, --keep writes it to target/vm/logs
   bench [loss|latency|boot|idle] [--kernel V]
                                boot the guests that measure, and print their figures
   image                        build the programs and pack the images
@@ -38,6 +39,7 @@ struct Words {
     bench: Option<String>,
     kernel: Option<Kernel>,
     groups: Vec<String>,
+    cases: Vec<String>,
     shell: bool,
     console: bool,
     keep: bool,
@@ -49,6 +51,7 @@ impl Words {
         match option {
             "kernel" => self.kernel = Some(Kernel::parse(&value)?),
             "group" => self.groups.push(value),
+            "case" => self.cases.push(value),
             _ => {
                 let jobs = value.parse().map_err(|_| usage(&format!("--jobs {value}: not a number")))?;
                 self.jobs = Some(jobs);
@@ -87,6 +90,7 @@ fn run_vm(kit: &Kit, words: &Words) -> Result<ExitCode> {
     };
     options.console = words.console;
     options.keep = words.keep;
+    options.cases.clone_from(&words.cases);
     options.jobs = words.jobs.unwrap_or(1);
     Ok(close(vm::run(kit, &options)?))
 }
@@ -121,7 +125,7 @@ fn read_words() -> Result<Words> {
             "shell" => words.shell = true,
             "console" => words.console = true,
             "keep" => words.keep = true,
-            "kernel" | "group" | "jobs" => {
+            "kernel" | "group" | "case" | "jobs" => {
                 let value = parser.value().and_then(|value| value.string()).map_err(wrong)?;
                 words.set(&option, value)?;
             }

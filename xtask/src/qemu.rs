@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 /// One guest: what it boots, and with how much memory.
@@ -87,6 +87,11 @@ pub struct Boot {
     pub took: Duration,
 }
 
+/// A guest that says more than we read has to wait: QEMU's pipe is full.
+const LINES_WAITING: usize = 1024;
+/// A longer line is cut in pieces.
+const LINE_BYTES: u64 = 64 * 1024;
+
 /// The kernel's last words, at a level that `quiet` lets through.
 const LAST_WORDS: [(&str, End); 4] = [
     ("reboot: Power down", End::PoweredOff),
@@ -100,44 +105,11 @@ impl Machine<'_> {
     ///
     /// # Errors
     /// When QEMU cannot be started.
-    pub fn boot(&self, patience: &Patience, mut on_line: impl FnMut(Source, &str)) -> Result<Boot> {
-        let started = Instant::now();
-        let mut running = Running::start(self.command().stdin(Stdio::null()).args([
-            "-serial",
-            "stdio",
-            "-chardev",
-            "file,id=report,path=/dev/stderr",
-            "-serial",
-            "chardev:report",
-        ]))?;
-        let mut came_up = false;
-        let mut end = None;
-        loop {
-            let limit =
-                if came_up { patience.until_end } else { patience.until_marker.min(patience.until_end) };
-            match running.lines.recv_timeout((started + limit).saturating_duration_since(Instant::now())) {
-                Ok((source, line)) => {
-                    on_line(source, &line);
-                    came_up |= (source, true) == (patience.marker.0, line.contains(patience.marker.1));
-                    if source == Source::Console {
-                        end = last_words(&line).or(end);
-                    }
-                    if end == Some(End::Halted) {
-                        running.stop();
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    // A guest that says goodbye and then hangs has not ended either.
-                    end = Some(End::Deadline);
-                    running.stop();
-                    running.lines.iter().for_each(|(source, line)| on_line(source, &line));
-                    break;
-                }
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        running.wait();
-        Ok(Boot { end: end.unwrap_or(End::Vanished), came_up, took: started.elapsed() })
+    pub fn boot(&self, patience: &Patience, on_line: impl FnMut(Source, &str)) -> Result<Boot> {
+        let mut command = self.command();
+        command.args(["-serial", "stdio", "-chardev", "file,id=report,path=/dev/stderr"]);
+        command.args(["-serial", "chardev:report"]);
+        attend(&mut command, patience, on_line)
     }
 
     /// Boots the guest with its console on our own terminal, and QEMU's monitor behind Ctrl-a c.
@@ -168,6 +140,43 @@ impl Machine<'_> {
     }
 }
 
+/// Starts the command and listens to it until it ends or its time is over.
+fn attend(command: &mut Command, patience: &Patience, mut on_line: impl FnMut(Source, &str)) -> Result<Boot> {
+    let started = Instant::now();
+    let mut running = Running::start(command)?;
+    let mut came_up = false;
+    let mut end = None;
+    loop {
+        let limit = if came_up { patience.until_end } else { patience.until_marker.min(patience.until_end) };
+        let left = limit.saturating_sub(started.elapsed());
+        // Without the first arm a guest that floods its console would have no deadline.
+        let next =
+            if left.is_zero() { Err(RecvTimeoutError::Timeout) } else { running.lines.recv_timeout(left) };
+        match next {
+            Ok((source, line)) => {
+                on_line(source, &line);
+                came_up |= (source, true) == (patience.marker.0, line.contains(patience.marker.1));
+                if source == Source::Console {
+                    end = last_words(&line).or(end);
+                }
+                if end == Some(End::Halted) {
+                    running.stop();
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                // A guest that says goodbye and then hangs has not ended either.
+                end = Some(End::Deadline);
+                running.stop();
+                running.lines.iter().for_each(|(source, line)| on_line(source, &line));
+                break;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    running.wait();
+    Ok(Boot { end: end.unwrap_or(End::Vanished), came_up, took: started.elapsed() })
+}
+
 fn last_words(line: &str) -> Option<End> {
     LAST_WORDS.iter().find(|(words, _)| line.contains(words)).map(|&(_, end)| end)
 }
@@ -180,11 +189,14 @@ struct Running {
 
 impl Running {
     fn start(command: &mut Command) -> Result<Self> {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| {
-            let program = command.get_program().to_string_lossy().into_owned();
-            Error::new(format!("cannot run {program}")).because(error).cure("run `cargo xtask setup`")
-        })?;
-        let (sender, lines) = channel();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(
+                |error| {
+                    let program = command.get_program().to_string_lossy().into_owned();
+                    Error::new(format!("cannot run {program}")).because(error).cure("run `cargo xtask setup`")
+                },
+            )?;
+        let (sender, lines) = sync_channel(LINES_WAITING);
         if let Some(console) = child.stdout.take() {
             read_lines(console, Source::Console, sender.clone());
         }
@@ -212,11 +224,11 @@ impl Drop for Running {
 }
 
 /// Sends each line of `from` until its end, in a thread of its own.
-fn read_lines(from: impl Read + Send + 'static, source: Source, to: Sender<(Source, String)>) {
+fn read_lines(from: impl Read + Send + 'static, source: Source, to: SyncSender<(Source, String)>) {
     std::thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut line = Vec::new();
-        while from.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+        while from.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
             let text = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
             if to.send((source, text)).is_err() {
                 break;
@@ -228,7 +240,9 @@ fn read_lines(from: impl Read + Send + 'static, source: Source, to: Sender<(Sour
 
 #[cfg(test)]
 mod tests {
-    use super::{End, last_words};
+    use super::{End, Patience, Source, attend, last_words};
+    use std::process::Command;
+    use std::time::Duration;
 
     #[test]
     fn last_words_tell_the_ends_apart() {
@@ -243,5 +257,37 @@ mod tests {
         for (line, expected) in cases {
             assert_eq!(last_words(line), expected, "{line}");
         }
+    }
+
+    /// How a shell script in QEMU's place ends, and whether it came up: by the marker within 2 s, then within 1 s more.
+    fn attended(script: &str) -> Option<(End, bool)> {
+        let patience = Patience {
+            marker: (Source::Console, "up"),
+            until_marker: Duration::from_secs(2),
+            until_end: Duration::from_secs(3),
+        };
+        let boot = attend(Command::new("sh").args(["-c", script]), &patience, |_, _| {}).ok()?;
+        Some((boot.end, boot.came_up))
+    }
+
+    #[test]
+    fn every_guest_ends() {
+        let cases = [
+            ("echo up; echo 'reboot: Power down'", (End::PoweredOff, true)),
+            ("echo up >&2; echo 'reboot: Restarting system'", (End::Rebooted, false)),
+            ("echo up; echo 'Kernel panic - not syncing: x'; exit 1", (End::Panicked, true)),
+            ("echo up; echo 'reboot: System halted'; exec cat /dev/zero", (End::Halted, true)),
+            ("echo up; exit 3", (End::Vanished, true)),
+            ("exec cat /dev/zero", (End::Deadline, false)),
+            ("exec yes", (End::Deadline, false)),
+            ("echo up; exec yes", (End::Deadline, true)),
+            ("echo up; exec yes >&2", (End::Deadline, true)),
+            ("echo up; echo 'reboot: Power down'; exec sleep 60", (End::Deadline, true)),
+        ];
+        std::thread::scope(|scope| {
+            for (script, expected) in cases {
+                scope.spawn(move || assert_eq!(attended(script), Some(expected), "{script}"));
+            }
+        });
     }
 }

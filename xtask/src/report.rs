@@ -16,6 +16,8 @@
 //!
 //! What does not fit is kept and becomes a failure: a garbled report is not a passed one.
 
+use std::collections::BTreeMap;
+
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
@@ -29,8 +31,8 @@ pub enum Line {
     Figure(String),
     /// The guest's clock in microseconds right before PID 1 was executed.
     Exec(u64),
-    /// The guest's clock in microseconds when a trivial service ran.
-    Started(u64),
+    /// A trivial service's number, and the guest's clock in microseconds when it ran.
+    Started(u32, u64),
     /// All is reported.
     Done,
     /// Nothing that we know.
@@ -61,12 +63,6 @@ impl Case {
     /// A case that failed.
     pub fn failed(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { name: name.into(), outcome: Outcome::Failed(reason.into()) }
-    }
-
-    /// A case that passed if `held`, and failed with `reason` if not.
-    pub fn held(name: impl Into<String>, held: bool, reason: impl FnOnce() -> String) -> Self {
-        let outcome = if held { Outcome::Passed(0) } else { Outcome::Failed(reason()) };
-        Self { name: name.into(), outcome }
     }
 }
 
@@ -99,8 +95,7 @@ fn understood(line: &str) -> Option<Line> {
             ("exec", microseconds) => Line::Exec(microseconds.parse().ok()?),
             ("started", numbers) => {
                 let (service, microseconds) = numbers.split_once(' ')?;
-                service.parse::<u32>().ok()?;
-                Line::Started(microseconds.parse().ok()?)
+                Line::Started(service.parse().ok()?, microseconds.parse().ok()?)
             }
             _ => return None,
         },
@@ -126,8 +121,8 @@ pub struct Report {
     pub figures: Vec<String>,
     /// The guest's clock right before PID 1 was executed, in microseconds.
     pub exec_us: Option<u64>,
-    /// The guest's clock at each start of a trivial service, in microseconds.
-    pub started_us: Vec<u64>,
+    /// The guest's clock at the first start of each trivial service, in microseconds, by the service's number.
+    pub started_us: BTreeMap<u32, u64>,
 }
 
 impl Report {
@@ -142,7 +137,9 @@ impl Report {
             }
             Line::Figure(text) => self.figures.push(text),
             Line::Exec(microseconds) => self.exec_us = Some(microseconds),
-            Line::Started(microseconds) => self.started_us.push(microseconds),
+            Line::Started(service, microseconds) => {
+                self.started_us.entry(service).or_insert(microseconds);
+            }
             Line::Done => self.done = true,
             Line::Unknown(text) if text.is_empty() => {}
             Line::Unknown(text) => self.unknown.push(text),
@@ -208,7 +205,7 @@ mod tests {
             ("skip psi: off", ended("psi", Outcome::Skipped("off".to_owned()))),
             ("figure PSS 900 KiB", Line::Figure("PSS 900 KiB".to_owned())),
             ("stamp exec 12", Line::Exec(12)),
-            ("stamp started 50 99", Line::Started(99)),
+            ("stamp started 50 99", Line::Started(50, 99)),
             ("stamp started 99", unknown("stamp started 99")),
             ("done", Line::Done),
             ("done and dusted", unknown("done and dusted")),

@@ -112,18 +112,26 @@ enum Part {
     Qemu,
     Busybox,
     MuslTarget,
+    Checkers,
     Linux(Kernel),
 }
 
 impl Part {
-    const ALL: [Self; 5] =
-        [Self::MuslTarget, Self::Qemu, Self::Busybox, Self::Linux(Kernel::V6_12), Self::Linux(Kernel::V6_1)];
+    const ALL: [Self; 6] = [
+        Self::MuslTarget,
+        Self::Checkers,
+        Self::Qemu,
+        Self::Busybox,
+        Self::Linux(Kernel::V6_12),
+        Self::Linux(Kernel::V6_1),
+    ];
 
     fn name(self) -> String {
         match self {
             Self::Qemu => format!("QEMU ({QEMU})"),
             Self::Busybox => "BusyBox (static)".to_owned(),
             Self::MuslTarget => format!("Rust's target {TARGET}"),
+            Self::Checkers => "rustfmt and clippy".to_owned(),
             Self::Linux(kernel) => format!("Linux {}", kernel.version()),
         }
     }
@@ -133,6 +141,7 @@ impl Part {
             Self::Qemu => find_program(QEMU).is_some(),
             Self::Busybox => busybox().is_some(),
             Self::MuslTarget => has_musl_target(),
+            Self::Checkers => has_checkers(),
             Self::Linux(kernel) => kernel.image().is_some(),
         }
     }
@@ -143,6 +152,7 @@ impl Part {
             Self::Qemu => format!("install QEMU's system emulator for x86_64, so that {QEMU} is on $PATH"),
             Self::Busybox => format!("put a static BusyBox for x86_64 at {}", busybox_path().display()),
             Self::MuslTarget => format!("rustup target add {TARGET}"),
+            Self::Checkers => "rustup component add rustfmt clippy".to_owned(),
             Self::Linux(kernel) => format!(
                 "put an x86_64 Linux {} with cgroup v2, PSI and a serial console built in at {}/boot/vmlinuz-{}",
                 kernel.version(),
@@ -168,7 +178,7 @@ pub fn ensure() -> Result<Kit> {
         println!("setup: everything is there");
         return Kit::find();
     }
-    let by_apt = missing.iter().any(|part| *part != Part::MuslTarget);
+    let by_apt = missing.iter().any(|part| !matches!(part, Part::MuslTarget | Part::Checkers));
     if by_apt && (find_program("apt-get").is_none() || find_program("dpkg").is_none()) {
         let cures: Vec<_> =
             missing.iter().map(|part| format!("\n    {}: {}", part.name(), part.cure_by_hand())).collect();
@@ -181,7 +191,8 @@ pub fn ensure() -> Result<Kit> {
         match part {
             Part::Qemu => install_qemu()?,
             Part::Busybox => unpack_busybox()?,
-            Part::MuslTarget => add_musl_target()?,
+            Part::MuslTarget => rustup(&["target", "add", TARGET])?,
+            Part::Checkers => rustup(&["component", "add", "rustfmt", "clippy"])?,
             Part::Linux(kernel) => unpack_kernel(*kernel)?,
         }
         println!("setup: {} is there ({:.1} s)", part.name(), step.elapsed().as_secs_f64());
@@ -191,32 +202,39 @@ pub fn ensure() -> Result<Kit> {
 }
 
 fn has_musl_target() -> bool {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let folder = Command::new(rustc)
-        .args(["--print", "target-libdir", "--target", TARGET])
-        .current_dir(place::root())
-        .stderr(Stdio::null())
-        .output();
-    folder.is_ok_and(|output| {
-        let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        output.status.success() && Path::new(&path).is_dir()
+    rustc_folder(&["--print", "target-libdir", "--target", TARGET]).is_some()
+}
+
+/// rustup has a stand-in for each on `$PATH`, whether or not it is installed: only the toolchain's folder tells.
+fn has_checkers() -> bool {
+    rustc_folder(&["--print", "sysroot"]).is_some_and(|folder| {
+        ["rustfmt", "cargo-clippy"].iter().all(|name| folder.join("bin").join(name).is_file())
     })
 }
 
-fn add_musl_target() -> Result<()> {
+/// The folder that rustc prints, when it exists.
+fn rustc_folder(words: &[&str]) -> Option<PathBuf> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output =
+        Command::new(rustc).args(words).current_dir(place::root()).stderr(Stdio::null()).output().ok()?;
+    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    (output.status.success() && path.is_dir()).then_some(path)
+}
+
+fn rustup(words: &[&str]) -> Result<()> {
     if find_program("rustup").is_none() {
-        return Err(Error::new(format!(
-            "this Rust has no target {TARGET}, and there is no rustup to add it"
-        ))
-        .cure("install Rust by rustup (https://rustup.rs), or the target by your distribution's means"));
+        return Err(Error::new(format!("there is no rustup to run `rustup {}`", words.join(" "))).cure(
+            "install Rust by rustup (https://rustup.rs), or this part of it by your distribution's means",
+        ));
     }
-    run(Command::new("rustup").args(["target", "add", TARGET]).current_dir(place::root()))
+    run(Command::new("rustup").args(words).current_dir(place::root()))
 }
 
 fn install_qemu() -> Result<()> {
     let install = || {
-        run(as_root(&["apt-get", "install", "--yes", "--no-install-recommends", QEMU_PACKAGE])?
-            .env("DEBIAN_FRONTEND", "noninteractive"))
+        let quietly = ["env", "DEBIAN_FRONTEND=noninteractive"];
+        let install = ["apt-get", "install", "--yes", "--no-install-recommends", QEMU_PACKAGE];
+        run(&mut as_root(&[&quietly[..], &install].concat())?)
     };
     // The first try fails when the package lists are absent or older than the mirror.
     install().or_else(|_| {
@@ -328,7 +346,7 @@ fn as_root(words: &[&str]) -> Result<Command> {
             .cure("run it once as root, then this command again"));
     }
     let mut command = Command::new("sudo");
-    command.arg("--preserve-env=DEBIAN_FRONTEND").args(words);
+    command.args(words);
     Ok(command)
 }
 

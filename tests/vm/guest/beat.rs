@@ -30,7 +30,8 @@ impl Pulse {
         self.words[0].load(Ordering::Acquire)
     }
 
-    /// The worst time between two beats since this was asked last, in microseconds. 10,000 would be perfect.
+    /// The worst time between two beats since this was asked last, in microseconds. 10,000 would be
+    /// perfect.
     pub(crate) fn take_worst_us(&self) -> u64 {
         self.words[1].swap(0, Ordering::AcqRel)
     }

@@ -1,4 +1,5 @@
-//! What a case can do: ask lifeboat, wait for what it shows, look at the kernel. Every wait ends by the case's deadline.
+//! What a case can do: ask lifeboat, wait for what it shows, look at the kernel. Every wait ends by the
+//! case's deadline.
 
 use super::beat::Pulse;
 use super::cast::field;

@@ -1,14 +1,16 @@
 //! The driver inside the machine of the vm tests, and the cast of its plays.
 //!
-//! lifeboat starts `vm-guest driver` as a unit. It runs the cases of the group that the kernel's command line names
-//! (`vm.group=main`), tells the host about each on the second serial port, and powers the machine off. The other
-//! sub-commands are the programs that the cases' units run.
+//! lifeboat starts `vm-guest driver` as a unit. It runs the cases of the group that the kernel's command
+//! line names (`vm.group=main`), tells the host about each on the second serial port, and powers the
+//! machine off. The other sub-commands are the programs that the cases' units run.
 //!
 //! A new case is a function in a file of `cases/` and a line in that file's table.
 
 mod beat;
 mod cases;
 mod cast;
+#[cfg(test)]
+mod client_tests;
 mod guest;
 #[expect(unsafe_code, reason = "mmap(2) has no safe form; this one file holds all of it")]
 #[expect(dead_code, reason = "the driver does not leak")]
@@ -24,6 +26,8 @@ mod saved;
 mod stamp;
 #[path = "../../../examples/demo-verdict/supervisor.rs"]
 mod supervisor;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 
@@ -47,9 +51,9 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
-        // The kernel gives PID 1 such words of its command line as it does not know itself.
-        ["stamp-exec", ..] => stamp::exec(began_us),
-        [] if std::process::id() == 1 => stamp::exec(began_us),
+        // The kernel gives PID 1 all words of its command line that it does not know itself.
+        _ if std::process::id() == 1 => stamp::exec(),
+        ["stamp-exec"] => stamp::exec(),
         [] | ["driver"] => cases::drive(None),
         ["driver", group] => cases::drive(Some(group)),
         ["list"] => cases::list(),

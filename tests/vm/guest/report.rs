@@ -12,8 +12,7 @@ static OUT: OnceLock<Option<File>> = OnceLock::new();
 
 /// Writes one line to the port; to standard output where there is no such port.
 pub(crate) fn line(text: &str) {
-    // A line of the protocol is one line, whatever an error message holds.
-    let line = format!("{}\n", text.replace(['\n', '\r'], " | "));
+    let line = one_line(text);
     let port = OUT.get_or_init(|| {
         let flags = nix::fcntl::OFlag::O_NOCTTY.bits();
         OpenOptions::new().write(true).custom_flags(flags).open(PORT).ok()
@@ -23,4 +22,10 @@ pub(crate) fn line(text: &str) {
         Some(port) => (&*port).write_all(line.as_bytes()),
         None => std::io::stdout().write_all(line.as_bytes()),
     };
+}
+
+/// A line of the protocol is one line, whatever an error message holds.
+pub(crate) fn one_line(text: &str) -> String {
+    let parts: Vec<&str> = text.split(['\n', '\r']).filter(|part| !part.is_empty()).collect();
+    format!("{}\n", parts.join(" | "))
 }

@@ -13,9 +13,9 @@ pub(crate) fn trivial(number: &str, began_us: u64) -> Result<(), String> {
     cast::pause()
 }
 
-/// Stands in front of an init: `stamp exec MICROSECONDS`, then it is that init. What had to be mounted for that is
-/// unmounted again, so that the init finds what the kernel left.
-pub(crate) fn exec(_began_us: u64) -> Result<(), String> {
+/// Stands in front of an init: `stamp exec MICROSECONDS`, then it is that init. What had to be mounted
+/// for that is unmounted again, so that the init finds what the kernel left.
+pub(crate) fn exec() -> Result<(), String> {
     if std::process::id() != 1 {
         return Err("stamp-exec is for PID 1".into());
     }

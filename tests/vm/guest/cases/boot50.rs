@@ -1,5 +1,5 @@
-//! Fifty trivial services: what PID 1 weighs, and whether it sleeps. Runs under lifeboat and, to compare, under any
-//! other PID 1: it reads /proc and leaves PID 1 alone until it has measured.
+//! Fifty trivial services: what PID 1 weighs, and whether it sleeps. Runs under lifeboat and, to compare,
+//! under any other PID 1: it reads /proc and leaves PID 1 alone until it has measured.
 
 use super::Case;
 use super::units::processes_with;

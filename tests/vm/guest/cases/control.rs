@@ -77,7 +77,8 @@ fn control_1000_connections(guest: &mut Guest) -> Result<(), String> {
     for _ in 0..1_000 {
         open.push(connect()?);
     }
-    // The clients above may be turned away; one that comes after them is served, at the latest once they are gone.
+    // The clients above may be turned away; one that comes after them is served, at the latest once they
+    // are gone.
     let beside = answers(guest, "1,000 connections");
     drop(open);
     let after = answers(guest, "nobody, after 1,000 connections")?;

@@ -1,4 +1,5 @@
-//! A kernel without what lifeboat needs: the device boots, and lifeboat says what is missing and what helps.
+//! A kernel without what lifeboat needs: the device boots, and lifeboat says what is missing and what
+//! helps.
 
 use super::Case;
 use crate::guest::{Guest, ensure, run};

@@ -1,4 +1,5 @@
-//! The end of the machine as BusyBox asks for it: a signal to PID 1. The host sees whether the machine obeys.
+//! The end of the machine as BusyBox asks for it: a signal to PID 1. The host sees whether the machine
+//! obeys.
 
 use super::Case;
 use crate::guest::{Guest, expect, run};

@@ -1,5 +1,5 @@
-//! How long it takes from the kernel's event to the freeze and to the procedure's first instruction, and what the same
-//! program takes when an ordinary parent starts it.
+//! How long it takes from the kernel's event to the freeze and to the procedure's first instruction, and
+//! what the same program takes when an ordinary parent starts it.
 
 use super::Case;
 use super::life::ms;

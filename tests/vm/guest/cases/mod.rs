@@ -1,6 +1,7 @@
 //! The table of all cases, and the loop that runs a group of them.
 //!
-//! Each case runs in a thread of its own: one that hangs is given up at its deadline, and the next one runs.
+//! Each case runs in a thread of its own: one that hangs is given up at its deadline, and the next one
+//! runs.
 
 mod boot50;
 mod control;

@@ -1,5 +1,5 @@
-//! The memory path: whatever the shape of the leak and whatever the procedure does, no record is lost, nobody else is
-//! disturbed, and lifeboat can tell what happened.
+//! The memory path: whatever the shape of the leak and whatever the procedure does, no record is lost,
+//! nobody else is disturbed, and lifeboat can tell what happened.
 
 use super::Case;
 use crate::guest::{Guest, all_saved, ensure, expect, run};
@@ -129,8 +129,8 @@ fn kernel_killed(guest: &mut Guest) -> Result<(), String> {
     bystander.is_unharmed(guest)
 }
 
-/// A procedure that does not save: the kill is not later than its deadline, the service comes back, and nobody else
-/// notices.
+/// A procedure that does not save: the kill is not later than its deadline, the service comes back, and
+/// nobody else notices.
 fn misbehaves(guest: &Guest, unit: &str, judge: fn(&ProcedureResult) -> bool) -> Result<Incident, String> {
     let (bystander, kills) = (guest.bystander()?, guest.kernel_kills()?);
     let incident = exhaust(guest, unit)?;
