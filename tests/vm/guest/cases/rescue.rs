@@ -4,8 +4,8 @@
 use super::Case;
 use crate::guest::{Guest, all_saved, ensure, expect, run};
 use crate::supervisor;
-use lifeboat::engine::event::Exit;
-use lifeboat::engine::snapshot::{Cause, Incident, Killer, ProcedureResult, StateName, Verdict};
+use lifeboat::engine::event::{Exit, SpawnStage};
+use lifeboat::engine::snapshot::{Cause, Incident, Killer, ProcedureResult, StateName, Trouble, Verdict};
 use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[
@@ -198,9 +198,13 @@ fn procedure_outgrows_its_share(guest: &mut Guest) -> Result<(), String> {
     misbehaves(guest, "procedure-eats", outgrown).map(drop)
 }
 
+/// Found out before the service runs, and not when its data is at stake.
 fn procedure_missing(guest: &mut Guest) -> Result<(), String> {
-    let missing = |result: &ProcedureResult| matches!(result, ProcedureResult::SpawnFailed { errno: 2, .. });
-    misbehaves(guest, "procedure-missing", missing).map(drop)
+    let unit = "procedure-missing";
+    expect("start", &guest.ask("Start", unit)?.as_str(), &"Failed")?;
+    let shown = guest.wait_state(unit, StateName::Fatal, UP)?;
+    let expected = Trouble::SpawnFailed { stage: SpawnStage::Exec, errno: 2, procedure: true };
+    expect("trouble", &shown.trouble, &Some(expected))
 }
 
 fn two_exhaustions_at_once(guest: &mut Guest) -> Result<(), String> {
