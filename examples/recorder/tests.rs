@@ -23,6 +23,26 @@ fn the_last_records_are_kept() {
     assert_eq!(Ring::open(&path).unwrap().read(2_500 - 1_025), None, "overwritten");
 }
 
+/// A reader beside a writer that does not rest: a record that is not intact is one whose slot is written anew, and
+/// by then 1,000 later ones are.
+#[test]
+fn kept_records_are_intact_while_one_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ring");
+    let ring = Ring::create(&path).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..60_000).for_each(|_| ring.commit_next()));
+        let reader = Ring::open(&path).unwrap();
+        while reader.committed() < 60_000 {
+            for sequence in reader.kept() {
+                let intact = reader.read(sequence).is_some();
+                let committed = reader.committed();
+                assert!(intact || committed >= sequence + 1_024, "{sequence} of {committed}");
+            }
+        }
+    });
+}
+
 #[test]
 fn a_new_life_keeps_the_ring_of_the_one_before() {
     let folder = tempfile::tempdir().unwrap();

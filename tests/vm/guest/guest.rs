@@ -206,6 +206,19 @@ pub(crate) fn wait_recording(guest: &Guest, unit: &str) -> Result<Ring, String> 
     guest.until(&format!("{unit} has no full ring"), Duration::from_secs(20), look)
 }
 
+/// Lets programs that ask for huge pages have them; some kernels' default is `never`
+/// (Documentation/admin-guide/mm/transhuge.rst).
+pub(crate) fn allow_huge_pages() -> Result<(), String> {
+    let path = "/sys/kernel/mm/transparent_hugepage/enabled";
+    std::fs::write(path, "madvise").map_err(|error| format!("{path}: {error}"))
+}
+
+/// Huge pages that the kernel has given to page faults since boot.
+pub(crate) fn huge_page_faults() -> Result<u64, String> {
+    field(&read("/proc/vmstat")?, "thp_fault_alloc")
+        .ok_or_else(|| "/proc/vmstat has no thp_fault_alloc".into())
+}
+
 /// A file's text; the error names the file.
 pub(crate) fn read(path: &str) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))

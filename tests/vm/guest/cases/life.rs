@@ -119,7 +119,7 @@ fn exit_codes_of_lifeboatctl(guest: &mut Guest) -> Result<(), String> {
 
 fn restart_after_kill(guest: &mut Guest) -> Result<(), String> {
     guest.start("quiet")?;
-    let mut worst_us = 0;
+    let mut took = Vec::new();
     for _ in 0..5 {
         let before = guest.wait_state("quiet", StateName::Running, UP)?;
         let pid = before.pid.and_then(|pid| i32::try_from(pid).ok()).ok_or("quiet has no pid")?;
@@ -129,12 +129,11 @@ fn restart_after_kill(guest: &mut Guest) -> Result<(), String> {
             let unit = crate::supervisor::unit(snapshot, "quiet")?;
             (unit.state == StateName::Running && unit.run > before.run).then(|| unit.clone())
         })?;
-        worst_us = worst_us.max(again.since.0.saturating_sub(killed_us));
+        took.push(format!("{:.1}", ms(again.since.0.saturating_sub(killed_us))));
     }
-    let delay_ms = 10;
     guest.figure(&format!(
-        "restart after kill -9: worst of 5 {:.1} ms, of which {delay_ms} ms to 160 ms are the unit's own delay",
-        ms(worst_us)
+        "restart after kill -9, one after the other: {} ms (the unit's own delay is 10 ms, doubled each time)",
+        took.join(", ")
     ));
     guest.stop("quiet")
 }
@@ -143,7 +142,9 @@ fn start_limit_fatal(guest: &mut Guest) -> Result<(), String> {
     // It ends at once, so the first start may or may not be seen as one.
     guest.ask("Start", "fails-at-once")?;
     let unit = guest.wait_state("fails-at-once", StateName::Fatal, Duration::from_secs(20))?;
-    ensure(matches!(unit.trouble, Some(Trouble::StartLimit { starts: 4 })), || format!("{:?}", unit.trouble))
+    ensure(matches!(unit.trouble, Some(Trouble::StartLimit { starts: 4..=5 })), || {
+        format!("{:?}", unit.trouble)
+    })
 }
 
 fn stop_ignoring_term_is_killed(guest: &mut Guest) -> Result<(), String> {

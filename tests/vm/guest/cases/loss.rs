@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(crate) const CASES: &[Case] = &[
     Case { name: "loss-rate", deadline_s: 600, run: |g| twenty(g, "leak-rate") },
     Case { name: "loss-flat-out", deadline_s: 600, run: |g| twenty(g, "leak-flat-out") },
-    Case { name: "loss-populate", deadline_s: 600, run: |g| twenty(g, "leak-populate") },
+    Case { name: "loss-populate", deadline_s: 600, run: populate },
     Case { name: "loss-threads", deadline_s: 600, run: |g| twenty(g, "leak-threads") },
     Case { name: "loss-tmpfs", deadline_s: 600, run: |g| twenty(g, "leak-tmpfs") },
 ];
@@ -17,6 +17,14 @@ pub(crate) const CASES: &[Case] = &[
 const ROUNDS: u64 = 20;
 /// Long enough for some hundred beats, to be compared with.
 const CALM: Duration = Duration::from_secs(3);
+
+fn populate(guest: &mut Guest) -> Result<(), String> {
+    crate::guest::allow_huge_pages()?;
+    let before = crate::guest::huge_page_faults()?;
+    twenty(guest, "leak-populate")?;
+    let faults = crate::guest::huge_page_faults()? - before;
+    ensure(faults > 0, || "the kernel gave no huge page".into())
+}
 
 fn twenty(guest: &mut Guest, unit: &str) -> Result<(), String> {
     let bystander = guest.bystander()?;
