@@ -14,14 +14,12 @@ use super::policy::{Guard, RunId, UnitId};
 use super::record::Record;
 use super::service::{End, Procedure, Service, State};
 use super::snapshot::{Cause, Incident, KillReason, Killer, ProcedureResult, Verdict};
+use super::starting::ESRCH;
 use super::timer::TimerKind;
 use super::{Engine, Plan};
 
 /// `SIGKILL` of signal(7).
 const SIGKILL: i32 = 9;
-
-/// `ESRCH` of errno(3): the parked procedure is gone.
-const ESRCH: i32 = 3;
 
 /// What the last reading said, while somebody looks at a filling cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +45,10 @@ enum Judgement {
 /// is healthy.
 fn judge(now: Time, sample: MemorySample, limit_bytes: u64, trend: &mut Trend) -> Judgement {
     let unreclaimable_bytes = sample.unreclaimable_bytes;
+    // A reading for a reader may come right after ours: a page more in an instant is no slope.
+    if trend.last.is_some_and(|(before, _)| now.since_us(before) < SAMPLE_MS_MIN * 1_000 / 2) {
+        return Judgement::ReadAgain(SAMPLE_MS_MIN);
+    }
     let last = trend.last.replace((now, unreclaimable_bytes));
     let Some((before, before_bytes)) = last else {
         return if unreclaimable_bytes < limit_bytes / 2 {
@@ -184,6 +186,7 @@ impl Engine {
             counters: service.counters,
             sample: None,
         });
+        service.last_incident = number;
         self.incident_count = number;
         let limit_bytes =
             self.unit(unit).and_then(|service| service.policy.memory).map_or(0, |memory| memory.max_bytes);
@@ -347,11 +350,10 @@ impl Engine {
                 self.procedure_over(unit, result, plan);
                 self.kill(unit, KillReason::ProcedureEnded, plan);
             }
-            State::Killing => self.finish_run_if_over(unit, plan),
+            State::Killing => self.process_gone(unit, plan),
+            State::Parking | State::Spawning => self.start_lost_its_procedure(unit, plan),
             // Killed in its parking place by somebody: found out when it is needed, and said then.
-            State::Parking
-            | State::Spawning
-            | State::Running
+            State::Running
             | State::Freezing
             | State::Queued
             | State::Signalled
