@@ -24,7 +24,7 @@ use std::fmt::Write;
 
 const SEEDS: u64 = 10_000;
 /// After so many events the shutdown is asked for, if it was not yet.
-const EVENTS_MAX: u64 = 250;
+const EVENTS_MAX: u64 = 300;
 /// A machine that needs more events than this to shut down hangs.
 const EVENTS_BOUND: u64 = 20_000;
 
@@ -122,7 +122,7 @@ impl World {
 
 /// The people of this world, and the end of it.
 fn visits(kernel: &mut FakeKernel, units: &[UnitPolicy]) {
-    let span_ms = kernel.rng.pick(&[500, 5_000, 60_000]);
+    let span_ms = kernel.rng.pick(&[500, 10_000, 60_000, 200_000]);
     for client in 0..kernel.rng.between(0, 12) {
         let client = ClientId(client);
         let at_ms = kernel.rng.between(0, span_ms);

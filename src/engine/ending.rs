@@ -97,6 +97,7 @@ impl Engine {
             Self::log(plan, Record::StillPopulated { unit });
             // The slice still bounds what it holds; who waits for room is worth the try.
             self.give_back_reserve(unit, plan);
+            self.close_incident(unit, plan);
             return;
         }
         service.kill_tries += 1;
@@ -125,7 +126,9 @@ impl Engine {
         service.open.main = false;
         service.pid = None;
         service.last_exit = Some(exit);
-        match service.state {
+        let state = service.state;
+        self.generation += 1;
+        match state {
             State::Spawning | State::Running => {
                 Self::log(plan, Record::Ended { unit, exit });
                 self.begin_end(unit, End::Own(exit));

@@ -91,7 +91,12 @@ impl Engine {
             service.procedure_oom_kill.1 = counters.oom_kill;
             return;
         }
-        let before = std::mem::replace(&mut service.counters, counters);
+        let mut before = std::mem::replace(&mut service.counters, counters);
+        if counters.max < before.max || counters.oom < before.oom || counters.oom_kill < before.oom_kill {
+            // The cgroup was made anew.
+            before = MemoryEvents::default();
+            service.counters_at_start = before;
+        }
         if let Some(incident) = &mut service.incident {
             incident.counters = counters;
         }
@@ -383,7 +388,7 @@ impl Engine {
         let Some(mut incident) = service.incident.take() else { return };
         let counters = service.counters_of_run();
         service.incidents += 1;
-        incident.emptied = Some(now);
+        incident.emptied = service.open.nothing().then_some(now);
         incident.counters = service.counters;
         incident.killer = match (counters.oom_kill, counters.oom) {
             (0, _) => Killer::Lifeboat,

@@ -109,7 +109,7 @@ pub(crate) struct FakeKernel {
 impl FakeKernel {
     pub(crate) fn new(mut rng: Rng, policies: &[UnitPolicy]) -> Self {
         let trouble = rng.pick(&[0, 20, 100, 300]);
-        let life_ms = rng.pick(&[200, 3_000, 20_000, 60_000]);
+        let life_ms = rng.pick(&[200, 1_000, 5_000, 30_000]);
         Self {
             rng,
             policies: policies.to_vec(),

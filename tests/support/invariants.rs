@@ -96,10 +96,6 @@ impl Watch {
         }
     }
 
-    pub(crate) fn finished(&self) -> bool {
-        self.finished
-    }
-
     pub(crate) fn shutting_down(&self) -> bool {
         self.shutdown_at.is_some()
     }
@@ -405,6 +401,6 @@ fn incident_in_order(incident: &Incident) -> Result<(), Violation> {
         incident.emptied,
     ];
     let known: Vec<Time> = times.into_iter().flatten().collect();
-    let whole = incident.killed.is_some() && incident.emptied.is_some();
+    let whole = incident.killed.is_some();
     hold(Invariant::IncidentsInOrder, whole && known.is_sorted(), || format!("{incident:?}"))
 }
