@@ -123,7 +123,7 @@ impl World {
 /// The people of this world, and the end of it.
 fn visits(kernel: &mut FakeKernel, units: &[UnitPolicy]) {
     let span_ms = kernel.rng.pick(&[500, 10_000, 60_000, 200_000]);
-    for client in 0..kernel.rng.between(0, 12) {
+    for client in 0..kernel.rng.between(0, 40) {
         let client = ClientId(client);
         let at_ms = kernel.rng.between(0, span_ms);
         let verb = kernel.rng.pick(&[Verb::Start, Verb::Stop, Verb::Restart]);

@@ -304,7 +304,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn come_down(&mut self, unit: UnitId, state: State, trouble: Option<Trouble>, plan: &mut Plan) {
+    pub(super) fn come_down(
+        &mut self,
+        unit: UnitId,
+        state: State,
+        trouble: Option<Trouble>,
+        plan: &mut Plan,
+    ) {
         if let Some(service) = self.unit_mut(unit) {
             service.trouble = trouble;
         }

@@ -319,7 +319,8 @@ impl Engine {
     pub(super) fn procedure_running(&mut self, unit: UnitId, run: RunId) {
         let now = self.now;
         if let Some(incident) = self.live(unit, run).and_then(|service| service.incident.as_mut()) {
-            incident.procedure_running.get_or_insert(now);
+            // A short procedure's end may be told before its beginning.
+            incident.procedure_running.get_or_insert(incident.procedure_ended.unwrap_or(now));
         }
     }
 

@@ -92,12 +92,9 @@ impl Engine {
                 }
                 return Some(Reply::AlreadyStarted);
             }
-            State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
-            | State::Waiting
-            | State::Backoff => service.restarts.forget(),
+            State::Stopped | State::Exited | State::Fatal | State::Done | State::Waiting | State::Backoff => {
+                service.restarts.forget()
+            }
             // The present run goes to its end, and then another begins, whatever the policy says of such an end.
             State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
                 service.again = true;

@@ -199,8 +199,11 @@ impl FakeKernel {
     pub(crate) fn living(&self) -> impl Iterator<Item = (UnitId, RunId, Truth)> {
         self.runs.iter().zip(0u16..).flat_map(|(runs, unit)| {
             runs.iter().zip(1u32..).filter_map(move |(truth, run)| {
-                (truth.service.populated() || truth.procedure.populated())
-                    .then_some((UnitId(unit), RunId(run), *truth))
+                (truth.service.populated() || truth.procedure.populated()).then_some((
+                    UnitId(unit),
+                    RunId(run),
+                    *truth,
+                ))
             })
         })
     }

@@ -64,6 +64,8 @@ struct Seen {
     exit: Option<Exit>,
     procedure_over: bool,
     ending: bool,
+    /// Kills asked for, of the service and of the procedure.
+    kills: [u32; 2],
     releases: u32,
     /// Its memory was exhausted while its procedure stood ready.
     must_save: bool,
@@ -157,7 +159,8 @@ impl Watch {
         let saves = policy.procedure.is_some_and(|procedure| procedure.on_exhaustion);
         let ready = run.0 > 0 && kernel.truth(unit, run).procedure.main;
         let Some(seen) = self.present(unit, run) else { return };
-        let rose = counters.oom_kill > seen.counters.oom_kill || (counters.oom > seen.counters.oom && shielded);
+        let rose =
+            counters.oom_kill > seen.counters.oom_kill || (counters.oom > seen.counters.oom && shielded);
         seen.counters = counters;
         let alive = seen.parked && seen.exit.is_none() && !seen.procedure_over;
         if rose && saves && ready && alive && !seen.ending {
@@ -166,7 +169,12 @@ impl Watch {
     }
 
     /// Before the kernel performs the action.
-    pub(crate) fn action(&mut self, now: Time, action: Action, kernel: &mut FakeKernel) -> Result<(), Violation> {
+    pub(crate) fn action(
+        &mut self,
+        now: Time,
+        action: Action,
+        kernel: &mut FakeKernel,
+    ) -> Result<(), Violation> {
         match action {
             Action::Park { unit, run } => {
                 self.begins(now, (unit, run), kernel)?;
@@ -210,7 +218,12 @@ impl Watch {
         hold(Invariant::OnlyThePresentRun, self.present(unit, run).is_some(), || format!("{action:?}"))
     }
 
-    fn begins(&mut self, now: Time, (unit, run): (UnitId, RunId), kernel: &FakeKernel) -> Result<(), Violation> {
+    fn begins(
+        &mut self,
+        now: Time,
+        (unit, run): (UnitId, RunId),
+        kernel: &FakeKernel,
+    ) -> Result<(), Violation> {
         let name = format!("{unit:?} {run:?}");
         hold(Invariant::NothingStartsInShutdown, !self.shutting_down(), || name.clone())?;
         let alive = kernel.living().find(|(other, ..)| *other == unit);
@@ -266,10 +279,13 @@ impl Watch {
     fn kills(&mut self, id: (UnitId, RunId), role: Role, kernel: &mut FakeKernel) -> Result<(), Violation> {
         let Some(seen) = self.present(id.0, id.1) else { return Ok(()) };
         seen.ending = true;
+        seen.kills[usize::from(role == Role::Procedure)] += 1;
         let saved = !seen.must_save || seen.releases == 1 || seen.procedure_over;
         if role == Role::Service && !saved {
             let ready = kernel.truth(id.0, id.1).procedure.main;
-            hold(Invariant::SavedBeforeKilled, !ready, || format!("{id:?} was killed without its procedure"))?;
+            hold(Invariant::SavedBeforeKilled, !ready, || {
+                format!("{id:?} was killed without its procedure")
+            })?;
         }
         Ok(())
     }
@@ -290,12 +306,11 @@ impl Watch {
             + START_DEADLINE_MS;
         let took_us = now.since_us(asked);
         hold(Invariant::FinishesOnce, took_us <= bound_ms * 1_000, || format!("after {took_us} us"))?;
-        let left = kernel
-            .living()
-            .find(|(_, _, truth)| !truth.service.unkillable && !truth.procedure.unkillable);
-        // A kill may take longer than all its tries; such a unit is passed over too.
-        let slow_us = u64::from(KILL_TRIES_MAX) * KILL_RETRY_MS * 1_000;
-        hold(Invariant::FinishesOnce, left.is_none() || took_us >= slow_us, || format!("{left:?} lives"))
+        // What did not die by all the kills is passed over.
+        let left = kernel.living().find(|(unit, ..)| {
+            self.seen[usize::from(unit.0)].kills.iter().all(|kills| *kills < u32::from(KILL_TRIES_MAX))
+        });
+        hold(Invariant::FinishesOnce, left.is_none(), || format!("{left:?} lives"))
     }
 
     /// After the turn.
@@ -311,10 +326,9 @@ impl Watch {
         }
         snapshot.units.iter().try_for_each(unit_holds)?;
         snapshot.incidents.iter().try_for_each(incident_in_order)?;
-        let numbers_differ =
-            snapshot.incidents.iter().enumerate().all(|(at, incident)| {
-                snapshot.incidents.iter().skip(at + 1).all(|other| other.number != incident.number)
-            });
+        let numbers_differ = snapshot.incidents.iter().enumerate().all(|(at, incident)| {
+            snapshot.incidents.iter().skip(at + 1).all(|other| other.number != incident.number)
+        });
         hold(Invariant::IncidentsInOrder, numbers_differ, || "a number twice".into())?;
         if let Some(last) = self.last.replace(snapshot)
             && let Some(new) = &self.last
@@ -333,10 +347,7 @@ impl Watch {
         let runs_on = |name: &str| {
             snapshot.units.iter().any(|unit| unit.name == name && unit.state == StateName::Running)
         };
-        let long_task = self
-            .policies
-            .iter()
-            .any(|policy| policy.kind == Kind::Task && runs_on(&policy.name));
+        let long_task = self.policies.iter().any(|policy| policy.kind == Kind::Task && runs_on(&policy.name));
         for unit in &snapshot.units {
             let fine = match unit.state {
                 StateName::Stopped
@@ -348,9 +359,9 @@ impl Watch {
                 StateName::Backoff => false,
                 StateName::Stopping | StateName::Rescuing => {
                     let id = snapshot.names.iter().position(|name| *name == unit.name);
-                    kernel.living().any(|(other, _, truth)| {
-                        Some(usize::from(other.0)) == id
-                            && (truth.service.unkillable || truth.procedure.unkillable)
+                    id.is_some_and(|id| {
+                        self.seen[id].kills.iter().any(|kills| *kills >= u32::from(KILL_TRIES_MAX))
+                            && kernel.living().any(|(other, ..)| usize::from(other.0) == id)
                     })
                 }
             };

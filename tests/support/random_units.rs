@@ -62,7 +62,7 @@ fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: Vec<UnitId>
             ]),
             delay_ms: rng.pick(&[0, 10, 100, 500]),
             max_delay_ms: rng.pick(&[1_000, 5_000, 30_000]),
-            limit_starts: u32::try_from(rng.between(1, 6)).unwrap(),
+            limit_starts: u32::try_from(rng.between(1, 12)).unwrap(),
             limit_within_ms: rng.pick(&[1_000, 10_000, 60_000]),
         },
         refused: rng.per_mille(60).then_some(Trouble::BadUnit),
