@@ -94,6 +94,7 @@ impl Bench {
         self.tell(Event::Emptied { unit, run, role: Role::Service });
         self.tell(Event::Exited { unit, run, role: Role::Procedure, exit });
         self.tell(Event::Emptied { unit, run, role: Role::Procedure });
+        assert!(self.engine.run_of(unit) > Some(run), "{unit:?} was not restarted");
         self.come_up(unit);
     }
 }

@@ -5,6 +5,8 @@
 
 #[path = "support/script.rs"]
 mod script;
+#[path = "support/state_table.rs"]
+mod state_table;
 
 use script::{Stage, parse};
 use std::path::{Path, PathBuf};

@@ -166,7 +166,7 @@ fn story(world: &World, seed: u64, violation: &Violation) -> String {
 
 /// Lives one seed; `Err` tells the story of what went wrong.
 fn run(seed: u64, prints: bool) -> Result<u64, String> {
-    let keeps = seed % 8 == 0;
+    let keeps = seed.is_multiple_of(8);
     let (mut world, units) = World::new(seed, keeps, prints);
     if prints {
         units.iter().enumerate().for_each(|(id, unit)| println!("{id}: {unit:?}"));

@@ -1,7 +1,7 @@
 //! What a reader may rely on in every file of this repository, and what the documents promise about its tests.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const LINES_MAX: usize = 600;
 /// What rustfmt keeps to; it leaves comments alone, and those may be a little wider.
@@ -39,7 +39,7 @@ fn files(below: &str, endings: &[&str]) -> Vec<(String, String)> {
     found
 }
 
-fn from_root(path: &PathBuf) -> String {
+fn from_root(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).to_string_lossy().into_owned()
 }
 

@@ -197,8 +197,8 @@ impl Engine {
         }
     }
 
-    /// Something of a run that is being killed is gone. A procedure that is gone makes room for the next, also while its
-    /// service is slow to die.
+    /// Something of a run that is being killed is gone. A procedure that is gone makes room for the next, also while
+    /// its service is slow to die.
     pub(super) fn process_gone(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
         if !service.open.procedure && !service.open.procedure_cgroup {

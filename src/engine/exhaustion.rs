@@ -358,10 +358,11 @@ impl Engine {
             }
             State::Killing => self.process_gone(unit, plan),
             State::Parking | State::Spawning => self.start_lost_its_procedure(unit, plan),
+            // There is nothing to wait for any more.
+            State::Queued => self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan),
             // Killed in its parking place by somebody: found out when it is needed, and said then.
             State::Running
             | State::Freezing
-            | State::Queued
             | State::Signalled
             | State::Stopped
             | State::Exited

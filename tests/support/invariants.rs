@@ -317,7 +317,7 @@ impl Watch {
     pub(crate) fn turn(&mut self, now: Time, engine: &Engine, kernel: &FakeKernel) -> Result<(), Violation> {
         self.turn += 1;
         let quiet = engine.next_deadline().is_none() && kernel.pending == 0;
-        if !quiet && self.turn % 8 != 0 {
+        if !quiet && !self.turn.is_multiple_of(8) {
             return Ok(());
         }
         let snapshot = engine.snapshot(now, SystemView::default());

@@ -160,6 +160,13 @@ impl Stage {
         (lines, wrong)
     }
 
+    /// The state that readers see.
+    pub(crate) fn state_of(&self, name: &str) -> String {
+        let snapshot = self.engine.snapshot(self.now, SystemView::default());
+        let unit = snapshot.units.iter().find(|unit| unit.name == name);
+        unit.map_or_else(String::new, |unit| format!("{:?}", unit.state).to_uppercase())
+    }
+
     pub(crate) fn ends(&self) -> (Vec<String>, Vec<String>) {
         let snapshot = self.engine.snapshot(self.now, SystemView::default());
         let units = snapshot
@@ -183,10 +190,6 @@ impl Stage {
             let unit = self.id(name);
             let present = self.engine.run_of(unit).unwrap_or_default();
             (unit, of_run.map_or(present, RunId))
-        };
-        let counters = |name: &str, role, counters| {
-            let (unit, run) = id(name);
-            Event::MemoryEvents { unit, run, role, counters }
         };
         match what {
             What::Boot => Event::Boot,
@@ -223,19 +226,8 @@ impl Stage {
                 let (unit, run) = id(name);
                 Event::Failed { unit, run, effect: *effect, errno: *errno }
             }
-            What::Oom(name, oom) => {
-                counters(name, Role::Service, MemoryEvents { oom: *oom, max: *oom, ..Default::default() })
-            }
-            What::OomKill(name, oom, oom_kill) => {
-                let now = MemoryEvents { oom: *oom, oom_kill: *oom_kill, ..Default::default() };
-                counters(name, Role::Service, now)
-            }
-            What::Max(name, max) => {
-                counters(name, Role::Service, MemoryEvents { max: *max, ..Default::default() })
-            }
-            What::ProcedureOomKill(name, oom_kill) => {
-                let now = MemoryEvents { oom_kill: *oom_kill, ..Default::default() };
-                counters(name, Role::Procedure, now)
+            What::Oom(..) | What::OomKill(..) | What::Max(..) | What::ProcedureOomKill(..) => {
+                Self::memory_event(what, id)
             }
             What::Sampled(name, kib) => {
                 let (unit, run) = id(name);
@@ -253,6 +245,23 @@ impl Stage {
             What::ShutdownAsked(how) => Event::ShutdownAsked { how: *how },
             What::OfRun(run, what) => self.event(what, Some(*run)),
         }
+    }
+
+    fn memory_event(what: &What, id: impl Fn(&str) -> (UnitId, RunId)) -> Event {
+        let zero = MemoryEvents::default();
+        let (name, role, counters) = match what {
+            What::Oom(name, oom) => (name, Role::Service, MemoryEvents { oom: *oom, max: *oom, ..zero }),
+            What::OomKill(name, oom, oom_kill) => {
+                (name, Role::Service, MemoryEvents { oom: *oom, oom_kill: *oom_kill, ..zero })
+            }
+            What::Max(name, max) => (name, Role::Service, MemoryEvents { max: *max, ..zero }),
+            What::ProcedureOomKill(name, oom_kill) => {
+                (name, Role::Procedure, MemoryEvents { oom_kill: *oom_kill, ..zero })
+            }
+            other => panic!("{other:?} is no memory event"),
+        };
+        let (unit, run) = id(name);
+        Event::MemoryEvents { unit, run, role, counters }
     }
 
     /// An action in short form; a log record has none.
