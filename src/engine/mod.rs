@@ -15,6 +15,7 @@
 )]
 
 pub mod action;
+pub mod budget;
 mod ending;
 pub mod event;
 mod exhaustion;

@@ -1,1 +1,41 @@
-//! x
+//! Drives: turns readiness into events, hands them to the engine, performs its plan, and shows its snapshot.
+//!
+//! One process, one thread, one epoll loop. It decides nothing: where a choice is to be made, there is an event for
+//! it. It logs; the rooms below return errors instead.
+
+pub mod boot;
+mod control;
+mod event_loop;
+mod perform;
+mod seat;
+pub mod story;
+mod translate;
+
+use std::path::PathBuf;
+
+/// How lifeboat was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The folders of unit files; a later one overrides an earlier one by file name.
+    pub unit_folders: Vec<PathBuf>,
+    /// `system.ron`.
+    pub system_file: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// The cgroup below which the tree is made.
+    pub cgroup_root: PathBuf,
+    /// As a supervisor below another init: go on where the kernel lacks what guards memory.
+    pub degraded_is_fine: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            unit_folders: vec!["/usr/lib/lifeboat/units".into(), "/etc/lifeboat/units".into()],
+            system_file: "/etc/lifeboat/system.ron".into(),
+            socket: "/run/lifeboat/control.sock".into(),
+            cgroup_root: "/sys/fs/cgroup".into(),
+            degraded_is_fine: false,
+        }
+    }
+}

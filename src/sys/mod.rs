@@ -1,1 +1,19 @@
-//! The only door to the kernel.
+//! The only door to the kernel, and the only room with `unsafe`.
+//!
+//! Everything here is a thin, exact wrapper: it decides nothing, it keeps no policy, and it never blocks unless its
+//! page says for how long. Errors are [`error::SysError`]: what was tried, on what, and errno(3).
+
+pub mod children;
+pub mod clock;
+pub mod console;
+pub mod epitaph;
+pub mod error;
+pub mod kmsg;
+pub mod memory;
+pub mod mount;
+pub mod poll;
+pub mod power;
+pub mod signals;
+pub mod spawn;
+
+mod aside;

@@ -1,13 +1,30 @@
 //! What the user wrote, checked: RON files in, valid units out, and every fault with its place and its cure.
 //!
-//! `raw` mirrors the files for serde, `check` turns raw into valid and gathers all faults, `load` reads the folders.
+//! `raw` mirrors the files for serde, `reader` fills it and goes on after a fault, `check` turns raw into valid,
+//! `load` reads the folders.
 //! Nothing here starts anything; one broken file never keeps the others from being used.
 
-use crate::engine::policy::UnitPolicy;
+mod check;
+mod circle;
+mod diagnostic;
+mod load;
+mod raw;
+mod reader;
+mod value;
+
+pub use diagnostic::Diagnostic;
+pub use load::{FILE_BYTES_MAX, Loaded, UNITS_MAX, load};
+pub use raw::field_names;
+pub use value::Amount;
+
+use crate::engine::budget;
+use crate::engine::policy::{Kind, RestartPolicy, RestartWhen, UnitPolicy};
+use crate::engine::snapshot::Trouble;
+use serde::Deserialize;
 use std::ffi::CString;
 
 /// Where a unit's standard output and standard error go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum Output {
     /// The console, as lifeboat's own words.
     #[default]
@@ -33,4 +50,75 @@ pub struct Unit {
     pub pids_max: Option<u32>,
     /// Where output goes.
     pub output: Output,
+}
+
+impl Unit {
+    /// A unit of this name with every field at its default and nothing to run.
+    fn empty(name: &str) -> Self {
+        let policy = UnitPolicy {
+            name: name.to_owned(),
+            description: String::new(),
+            kind: Kind::Service,
+            autostart: true,
+            after: Vec::new(),
+            requires: Vec::new(),
+            memory: None,
+            utility: 50,
+            procedure: None,
+            stop_signal: libc::SIGTERM,
+            stop_timeout_ms: 5_000,
+            restart: RestartPolicy {
+                when: RestartWhen::Always,
+                delay_ms: 100,
+                max_delay_ms: 30_000,
+                limit_starts: 10,
+                limit_within_ms: 60_000,
+            },
+            refused: None,
+        };
+        Self {
+            policy,
+            command: Vec::new(),
+            procedure: Vec::new(),
+            environment: Vec::new(),
+            working_directory: None,
+            pids_max: None,
+            output: Output::default(),
+        }
+    }
+
+    /// What stands for a file that cannot be used: its name is shown, nothing of it is started.
+    fn refused(name: &str, why: Trouble) -> Self {
+        let mut unit = Self::empty(name);
+        unit.policy.autostart = false;
+        unit.policy.refused = Some(why);
+        unit
+    }
+}
+
+/// What `system.ron` says; its default is what holds without the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct System {
+    /// The host name, if it is to be set.
+    pub hostname: Option<String>,
+    /// `memory.max` of the shutdown slice, where the user has said.
+    pub reserve: Option<Amount>,
+    /// Kept for the kernel and for lifeboat, where the user has said.
+    pub margin: Option<Amount>,
+    /// Names below `/proc/sys`, with dots, and what is to be written there, in the order of the file.
+    pub sysctls: Vec<(String, String)>,
+}
+
+impl System {
+    /// `memory.max` of the shutdown slice on a machine with so much memory.
+    #[must_use]
+    pub fn reserve_bytes(&self, total_bytes: u64) -> u64 {
+        self.reserve.map_or_else(|| budget::default_reserve_bytes(total_bytes), |it| it.bytes(total_bytes))
+    }
+
+    /// What is kept for the kernel and for lifeboat on a machine with so much memory.
+    #[must_use]
+    pub fn margin_bytes(&self, total_bytes: u64) -> u64 {
+        self.margin.map_or_else(|| budget::default_margin_bytes(total_bytes), |it| it.bytes(total_bytes))
+    }
 }

@@ -1,0 +1,144 @@
+//! The command line. docs/lifeboatctl.md says the same in more words.
+
+use crate::exit::{Exit, Failure};
+use crate::output;
+use clap::{Args, Parser, Subcommand};
+use lifeboat::engine::event::ShutdownKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where lifeboat listens unless told otherwise.
+const SOCKET: &str = "/run/lifeboat/control.sock";
+
+/// Watches over services and their memory: ask lifeboat, or tell it what to do.
+#[derive(Parser)]
+#[command(name = "lifeboatctl", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) context: Context,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What all verbs share.
+#[derive(Args)]
+pub(crate) struct Context {
+    /// The control socket [default: $LIFEBOAT_SOCKET, or /run/lifeboat/control.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print JSON, one value a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+impl Context {
+    /// The option, else the environment, else the usual place.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(default_socket)
+    }
+}
+
+/// `$LIFEBOAT_SOCKET`, else the usual place.
+pub(crate) fn default_socket() -> PathBuf {
+    match std::env::var_os("LIFEBOAT_SOCKET") {
+        Some(path) if !path.is_empty() => path.into(),
+        _ => SOCKET.into(),
+    }
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Show units, a line each; exit code 3 when one of them is STOPPED, EXITED or FATAL
+    Status {
+        /// Only these; without names all of them
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Exit with 0 although a unit is not up
+        #[arg(long)]
+        no_fail: bool,
+    },
+    /// Start units with what they require, and wait until they are up
+    Start(Units),
+    /// Stop units with what requires them, and wait until they are down
+    Stop(Units),
+    /// Stop and start units
+    Restart(Units),
+    /// Tell what happened to a unit: its last trouble and its exhaustions of memory
+    Why {
+        /// The unit
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// All incidents on record, not only the last
+        #[arg(long)]
+        all: bool,
+    },
+    /// Stop everything and end the machine
+    Shutdown(How),
+    /// Show units, then each change as it happens
+    Watch,
+    /// Show the version of the lifeboat that runs
+    Version,
+}
+
+#[derive(Args)]
+pub(crate) struct Units {
+    /// Units, or "all"
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+    /// How long to wait for each answer: seconds, or a time such as "2m"
+    #[arg(long, value_name = "TIME", default_value = "90s", value_parser = time)]
+    pub(crate) timeout: Duration,
+}
+
+/// How the machine is to end.
+#[derive(Args)]
+#[group(multiple = false)]
+pub(crate) struct How {
+    /// Switch the power off (this is the default)
+    #[arg(long)]
+    poweroff: bool,
+    /// Reboot
+    #[arg(long)]
+    reboot: bool,
+    /// Halt, and leave the power on
+    #[arg(long)]
+    halt: bool,
+}
+
+impl How {
+    pub(crate) fn kind(&self) -> ShutdownKind {
+        match (self.reboot, self.halt) {
+            (true, _) => ShutdownKind::Reboot,
+            (false, true) => ShutdownKind::Halt,
+            (false, false) => ShutdownKind::PowerOff,
+        }
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let time = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string())?,
+    };
+    // A deadline has to fit into the kernel's and the library's clocks.
+    let longest = Duration::from_secs(365 * 86_400);
+    if time.is_zero() || time > longest {
+        return Err("a time between 1 ms and a year is needed".into());
+    }
+    Ok(time)
+}
+
+/// Reads the command line.
+pub(crate) fn parse() -> Result<Cli, clap::Error> {
+    Cli::try_parse()
+}
+
+/// Help and version go to standard output with exit code 0, mistakes to standard error with 2.
+pub(crate) fn explain(usage: &clap::Error) -> Result<Exit, Failure> {
+    let text = usage.render().to_string();
+    if usage.use_stderr() {
+        let message = text.trim_end().trim_start_matches("error: ").to_owned();
+        return Err(Failure { message, exit: Exit::Usage });
+    }
+    output::finish(&text, Exit::Ok)
+}

@@ -1,0 +1,131 @@
+//! Limits, set and then read back: a limit that the kernel did not take is an error, never a hope.
+//!
+//! cgroups-rs writes the values, by its controllers on an explicit folder. It is not believed: it would make a regular
+//! file where a controller is missing, and its `apply` passes over errors. So each file must exist before, and is read
+//! again afterwards.
+
+use super::file::{read_value, write_value};
+use super::parse;
+use crate::sys::error::SysError;
+use crate::sys::memory::page_bytes;
+use cgroups_rs::fs::MaxValue;
+use cgroups_rs::fs::memory::{MemController, SetMemory};
+use cgroups_rs::fs::pid::PidController;
+use std::error::Error;
+use std::path::Path;
+
+/// The limits of one group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupLimits {
+    /// `memory.max`; `None` is no limit. With a limit, swap is forbidden too (`memory.swap.max` = 0), because memory that
+    /// can be swapped out is reclaimable and exhaustion would come late.
+    pub memory_max_bytes: Option<u64>,
+    /// `memory.oom.group`: the kernel's OOM killer takes the whole group or nothing of it.
+    pub oom_group: bool,
+    /// `pids.max`; `None` is no limit.
+    pub pids_max: Option<u32>,
+}
+
+/// The controllers that the kernel offers here. Limits of a missing one are left out: lifeboat has said so loudly, and
+/// is DEGRADED.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Controllers {
+    /// `memory`.
+    pub memory: bool,
+    /// `pids`.
+    pub pids: bool,
+}
+
+/// Sets the limits of the group in `folder`.
+///
+/// Fails with the kernel's errno, with `ENOENT` where the file of a present controller is missing, or with `ERANGE` where
+/// the value read back is another one; the error's object then names the file, what was wanted and what was found.
+pub fn apply(folder: &Path, limits: &GroupLimits, controllers: Controllers) -> Result<(), SysError> {
+    if controllers.memory {
+        apply_memory(folder, limits)?;
+    }
+    if controllers.pids {
+        let max = limits.pids_max.map_or(MaxValue::Max, |max| MaxValue::Value(max.into()));
+        let pids = PidController::new(folder.to_path_buf(), folder.to_path_buf(), true);
+        set(folder, "pids.max", limits.pids_max.map(u64::from), 1, || pids.set_pid_max(max))?;
+    }
+    Ok(())
+}
+
+fn apply_memory(folder: &Path, limits: &GroupLimits) -> Result<(), SysError> {
+    let memory = MemController::new(folder.to_path_buf(), folder.to_path_buf(), true);
+    let value = |bytes| i64::try_from(bytes).map_or(MaxValue::Max, MaxValue::Value);
+    let max = limits.memory_max_bytes.map_or(MaxValue::Max, value);
+    set(folder, "memory.max", limits.memory_max_bytes, page_bytes(), || {
+        memory.set_mem(SetMemory { max: Some(max), low: None, high: None, min: None })
+    })?;
+    // A kernel without swap has no such file, and needs none.
+    if folder.join("memory.swap.max").exists() {
+        let (wanted, written) = if limits.memory_max_bytes.is_some() { (Some(0), 0) } else { (None, -1) };
+        set(folder, "memory.swap.max", wanted, 1, || memory.set_memswap_limit(written))?;
+    }
+    // cgroups-rs does not know this one.
+    let path = folder.join("memory.oom.group");
+    let wanted = u64::from(limits.oom_group);
+    write_value(&path, if limits.oom_group { "1" } else { "0" })?;
+    compare(&path, Some(wanted), 1)
+}
+
+/// One limit: the file is there, is written, and holds the value afterwards.
+fn set(
+    folder: &Path,
+    name: &str,
+    wanted: Option<u64>,
+    unit: u64,
+    write: impl FnOnce() -> cgroups_rs::fs::error::Result<()>,
+) -> Result<(), SysError> {
+    let path = folder.join(name);
+    if !path.exists() {
+        return Err(SysError::new("find", path.display().to_string(), libc::ENOENT));
+    }
+    write().map_err(|error| {
+        let errno = error
+            .source()
+            .and_then(|cause| cause.downcast_ref::<std::io::Error>())
+            .and_then(std::io::Error::raw_os_error);
+        SysError::new("write", format!("{} to {}", Shown(wanted), path.display()), errno.unwrap_or(libc::EIO))
+    })?;
+    compare(&path, wanted, unit)
+}
+
+/// Reads a limit back; the kernel may have rounded it down to a multiple of `unit`.
+fn compare(path: &Path, wanted: Option<u64>, unit: u64) -> Result<(), SysError> {
+    let text = read_value(path)?.unwrap_or_default();
+    let found = parse::limit(&with_line_end(text));
+    let expected = wanted.filter(|bytes| i64::try_from(*bytes).is_ok()).map(|bytes| bytes - bytes % unit);
+    match found {
+        Ok(found) if found == expected || found == wanted => Ok(()),
+        Ok(found) => Err(not_taken(path, wanted, &Shown(found).to_string())),
+        Err(error) => Err(not_taken(path, wanted, &error.to_string())),
+    }
+}
+
+/// What was just written to a folder of captured files has no line's end, the kernel's own answer has.
+fn with_line_end(mut text: Vec<u8>) -> Vec<u8> {
+    if text.last().is_some_and(|last| *last != b'\n') {
+        text.push(b'\n');
+    }
+    text
+}
+
+fn not_taken(path: &Path, wanted: Option<u64>, found: &str) -> SysError {
+    let what = format!("the value of {}: wanted {}, found {found}", path.display(), Shown(wanted));
+    SysError::new("confirm", what, libc::ERANGE)
+}
+
+/// A limit as the kernel writes it.
+struct Shown(Option<u64>);
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(value) => write!(f, "{value}"),
+            None => f.write_str("max"),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The kernel's cgroup files as numbers (Documentation/admin-guide/cgroup-v2.rst, Documentation/accounting/psi.rst).
+//!
+//! Pure, and without allocation: these run in the exhaustion path. A file that is cut, empty or strange is an error and
+//! never a panic; keys that are not known here are passed over, because every kernel release adds some.
+
+use crate::engine::event::MemoryEvents;
+use std::fmt;
+
+/// What is wrong with a file's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParseError {
+    /// It does not end with its line's end: it was cut, or is empty.
+    Cut,
+    /// This key is not there.
+    Missing(&'static str),
+    /// This key's value (or the whole file, for a file of one value) is not the number that belongs there.
+    NotANumber(&'static str),
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cut => f.write_str("the text is cut or empty"),
+            Self::Missing(key) => write!(f, "`{key}` is missing"),
+            Self::NotANumber(key) => write!(f, "`{key}` has no valid value"),
+        }
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+/// `cgroup.events`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupState {
+    /// The group or a descendant has a live process.
+    pub populated: bool,
+    /// Every process of it is frozen.
+    pub frozen: bool,
+}
+
+/// `memory.pressure`, as far as lifeboat uses it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// `some avg10`, in hundredths of a percent.
+    pub some_avg10: u16,
+    /// `full avg10`, in hundredths of a percent.
+    pub full_avg10: u16,
+    /// `full total`.
+    pub full_total_us: u64,
+}
+
+/// A file of one number, such as `memory.current`.
+pub fn number(text: &[u8]) -> Result<u64, ParseError> {
+    let [line] = whole_lines::<1>(text)?;
+    digits(line).ok_or(ParseError::NotANumber("number"))
+}
+
+/// A file of one limit, such as `memory.max`; `None` is the kernel's `max`, no limit.
+pub fn limit(text: &[u8]) -> Result<Option<u64>, ParseError> {
+    let [line] = whole_lines::<1>(text)?;
+    if line == b"max" {
+        return Ok(None);
+    }
+    digits(line).map(Some).ok_or(ParseError::NotANumber("limit"))
+}
+
+/// `memory.events` and `memory.events.local`.
+pub fn memory_events(text: &[u8]) -> Result<MemoryEvents, ParseError> {
+    let [high, max, oom, oom_kill] = flat_keyed(text, ["high", "max", "oom", "oom_kill"])?;
+    Ok(MemoryEvents {
+        high: high.ok_or(ParseError::Missing("high"))?,
+        max: max.ok_or(ParseError::Missing("max"))?,
+        oom: oom.ok_or(ParseError::Missing("oom"))?,
+        oom_kill: oom_kill.ok_or(ParseError::Missing("oom_kill"))?,
+    })
+}
+
+/// `cgroup.events`. `frozen` is missing before Linux 5.2, where nothing can be frozen.
+pub fn group_state(text: &[u8]) -> Result<GroupState, ParseError> {
+    let [populated, frozen] = flat_keyed(text, ["populated", "frozen"])?;
+    let yes = |value, key| match value {
+        Some(0) => Ok(false),
+        Some(1) => Ok(true),
+        Some(_) => Err(ParseError::NotANumber(key)),
+        None => Err(ParseError::Missing(key)),
+    };
+    Ok(GroupState { populated: yes(populated, "populated")?, frozen: yes(frozen.or(Some(0)), "frozen")? })
+}
+
+/// U from `memory.stat`: the bytes that reclaim cannot free, for a group that may not swap.
+///
+/// Two ways lead to the user's part, and each alone would be wrong:
+///
+/// - `anon + shmem` misses what was locked in memory and belongs to a file (mlock(2), ramfs);
+/// - `unevictable` counts locked pages of *every* kind, so that adding it to the above would count locked anonymous
+///   pages twice.
+///
+/// The lists do partition the pages: `inactive_anon + active_anon + unevictable` counts each of them once, but
+/// lags by the pages that each CPU still collects before it puts them on a list. So the larger of the two is taken.
+/// Pages freed by `MADV_FREE` still count as `anon`: U errs to the side of caution there.
+///
+/// The kernel's part is `kernel + sock − slab_reclaimable`; where `kernel` is missing (before Linux 5.18) it is summed
+/// up from its parts. Dirty and written-back file pages are slow to free, but they are not counted.
+pub fn unreclaimable_bytes(text: &[u8]) -> Result<u64, ParseError> {
+    let user = ["anon", "shmem", "inactive_anon", "active_anon", "unevictable"];
+    let [anon, shmem, inactive_anon, active_anon, unevictable] = flat_keyed(text, user)?;
+    let anon = anon.ok_or(ParseError::Missing("anon"))?;
+    let shmem = shmem.ok_or(ParseError::Missing("shmem"))?;
+    let unevictable = unevictable.ok_or(ParseError::Missing("unevictable"))?;
+    let counted = anon.saturating_add(shmem);
+    let listed = sum([inactive_anon, active_anon, Some(unevictable)]);
+
+    let kernel = ["kernel", "sock", "slab_reclaimable"];
+    let [kernel, sock, slab_reclaimable] = flat_keyed(text, kernel)?;
+    let kernel = match kernel {
+        Some(kernel) => kernel.saturating_sub(slab_reclaimable.unwrap_or(0)),
+        None => sum(flat_keyed(text, ["slab_unreclaimable", "kernel_stack", "pagetables", "percpu"])?),
+    };
+    Ok(counted.max(listed).saturating_add(kernel).saturating_add(sock.unwrap_or(0)))
+}
+
+/// `memory.pressure`.
+pub fn pressure(text: &[u8]) -> Result<Pressure, ParseError> {
+    let mut found = Pressure::default();
+    let (mut some, mut full) = (false, false);
+    for line in lines(text)? {
+        if let Some(rest) = line.strip_prefix(b"some ") {
+            some = true;
+            found.some_avg10 = hundredths(field(rest, b"avg10=").ok_or(ParseError::Missing("some avg10"))?)
+                .ok_or(ParseError::NotANumber("some avg10"))?;
+        } else if let Some(rest) = line.strip_prefix(b"full ") {
+            full = true;
+            found.full_avg10 = hundredths(field(rest, b"avg10=").ok_or(ParseError::Missing("full avg10"))?)
+                .ok_or(ParseError::NotANumber("full avg10"))?;
+            found.full_total_us = digits(field(rest, b"total=").ok_or(ParseError::Missing("full total"))?)
+                .ok_or(ParseError::NotANumber("full total"))?;
+        }
+    }
+    match (some, full) {
+        (false, _) => Err(ParseError::Missing("some")),
+        (_, false) => Err(ParseError::Missing("full")),
+        (true, true) => Ok(found),
+    }
+}
+
+/// The lines of a text that ends with a line's end.
+fn lines(text: &[u8]) -> Result<impl Iterator<Item = &[u8]>, ParseError> {
+    let text = text.strip_suffix(b"\n").ok_or(ParseError::Cut)?;
+    Ok(text.split(|byte| *byte == b'\n'))
+}
+
+/// Exactly `N` lines.
+fn whole_lines<const N: usize>(text: &[u8]) -> Result<[&[u8]; N], ParseError> {
+    let mut found = [&b""[..]; N];
+    let mut lines = lines(text)?;
+    for place in &mut found {
+        *place = lines.next().ok_or(ParseError::Cut)?;
+    }
+    if lines.next().is_some() { Err(ParseError::NotANumber("number")) } else { Ok(found) }
+}
+
+/// The values of the wanted keys of a file of `KEY VALUE` lines.
+fn flat_keyed<const N: usize>(text: &[u8], keys: [&'static str; N]) -> Result<[Option<u64>; N], ParseError> {
+    let mut found = [None; N];
+    for line in lines(text)? {
+        let mut words = line.splitn(2, |byte| *byte == b' ');
+        let (Some(key), Some(value)) = (words.next(), words.next()) else { continue };
+        for (place, wanted) in found.iter_mut().zip(keys) {
+            if key == wanted.as_bytes() {
+                *place = Some(digits(value).ok_or(ParseError::NotANumber(wanted))?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The value behind `name` among words parted by a space.
+fn field<'a>(words: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    words.split(|byte| *byte == b' ').find_map(|word| word.strip_prefix(name))
+}
+
+/// A decimal number of nothing but digits.
+fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |sum, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// `12.34` as 1234.
+fn hundredths(text: &[u8]) -> Option<u16> {
+    let (whole, [b'.', tens @ b'0'..=b'9', ones @ b'0'..=b'9']) = text.split_last_chunk::<3>()? else {
+        return None;
+    };
+    let part = u64::from(tens - b'0') * 10 + u64::from(ones - b'0');
+    u16::try_from(digits(whole)?.checked_mul(100)?.checked_add(part)?).ok()
+}
+
+fn sum<const N: usize>(parts: [Option<u64>; N]) -> u64 {
+    parts.into_iter().flatten().fold(0, u64::saturating_add)
+}

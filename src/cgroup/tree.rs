@@ -1,0 +1,197 @@
+//! The tree: three branches, and a group in one of them for each unit.
+//!
+//! ```text
+//! ROOT/supervisor/         lifeboat itself, where the root is not the machine's real root group
+//! ROOT/shutdown/NAME/      shutdown procedures; memory.max = reserve
+//! ROOT/guaranteed/NAME/    units whose memory is counted in full; memory.max = their sum
+//! ROOT/pool/NAME/          the rest; memory.max = what is left
+//! ```
+
+use super::capabilities::Capabilities;
+use super::file::{make_folder, read_value, write_value};
+use super::group::Group;
+use super::limits::{self, Controllers, GroupLimits};
+use crate::engine::event::SpawnStage;
+use crate::engine::policy::Class;
+use crate::engine::snapshot::BudgetView;
+use crate::sys::error::SysError;
+use std::fmt;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// The branch of the shutdown slice.
+pub(super) const SHUTDOWN: &str = "shutdown";
+const GUARANTEED: &str = "guaranteed";
+const POOL: &str = "pool";
+const SUPERVISOR: &str = "supervisor";
+
+/// The prepared tree.
+#[derive(Debug)]
+pub struct Tree {
+    root: PathBuf,
+    controllers: Controllers,
+}
+
+/// A group that could not be made ready: at which stage, and why in `source()`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupError {
+    /// [`SpawnStage::Cgroup`] or [`SpawnStage::Limit`].
+    pub stage: SpawnStage,
+    cause: SysError,
+}
+
+impl GroupError {
+    /// errno(3) of the cause.
+    #[must_use]
+    pub fn errno(&self) -> i32 {
+        self.cause.errno()
+    }
+
+    fn cgroup(cause: SysError) -> Self {
+        Self { stage: SpawnStage::Cgroup, cause }
+    }
+
+    fn limit(cause: SysError) -> Self {
+        Self { stage: SpawnStage::Limit, cause }
+    }
+}
+
+impl fmt::Display for GroupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.stage == SpawnStage::Limit { "set its limits" } else { "make its cgroup" })
+    }
+}
+
+impl std::error::Error for GroupError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+impl Tree {
+    /// Makes the branches under `root`, hands them the controllers, and sets their `memory.max` from the budget.
+    ///
+    /// Where lifeboat itself is in `root`, and this is not the real root group, it first moves into `supervisor/`, because
+    /// a group that has processes cannot hand down controllers. `EBUSY` means that it still has others: start
+    /// lifeboat in a group of its own.
+    pub fn prepare(root: &Path, budget: &BudgetView, capabilities: &Capabilities) -> Result<Self, SysError> {
+        let controllers = capabilities.controllers;
+        // Only the real root group has no type.
+        if root.join("cgroup.type").exists() && is_in(root)? {
+            let supervisor = root.join(SUPERVISOR);
+            make_folder(&supervisor)?;
+            write_value(&supervisor.join("cgroup.procs"), "0")?;
+        }
+        hand_down(root, controllers)?;
+        let branches = [
+            (SHUTDOWN, budget.reserve_bytes),
+            (GUARANTEED, budget.guaranteed_bytes),
+            (POOL, budget.pool_bytes),
+        ];
+        for (name, memory_max_bytes) in branches {
+            let branch = root.join(name);
+            make_folder(&branch)?;
+            hand_down(&branch, controllers)?;
+            let limits = GroupLimits { memory_max_bytes: Some(memory_max_bytes), ..GroupLimits::default() };
+            limits::apply(&branch, &limits, controllers)?;
+        }
+        Ok(Self { root: root.to_path_buf(), controllers })
+    }
+
+    /// The group of a service or task, ready for its first run.
+    ///
+    /// Where a controller is missing its limits are left out; [`Group::is_bounded`] tells.
+    pub fn service(&self, name: &str, class: Class, limits: &GroupLimits) -> Result<Group, GroupError> {
+        let branch = match class {
+            Class::Guaranteed => GUARANTEED,
+            Class::Pool => POOL,
+        };
+        self.group(branch, name, limits)
+    }
+
+    /// The group of a unit's shutdown procedure.
+    pub fn procedure(&self, name: &str, memory_max_bytes: u64) -> Result<Group, GroupError> {
+        let limits = GroupLimits { memory_max_bytes: Some(memory_max_bytes), ..GroupLimits::default() };
+        self.group(SHUTDOWN, name, &limits)
+    }
+
+    fn group(&self, branch: &str, name: &str, limits: &GroupLimits) -> Result<Group, GroupError> {
+        let path = self.root.join(branch).join(folder_name(name));
+        let is_new = make_folder(&path).map_err(GroupError::cgroup)?;
+        let mut group = Group::open(path, is_new, self.controllers).map_err(GroupError::cgroup)?;
+        group.renew(limits).map_err(GroupError::limit)?;
+        // Read once, so that the first change is news.
+        let _ = group.state();
+        let _ = group.memory_events();
+        Ok(group)
+    }
+}
+
+/// This process is in the group.
+fn is_in(folder: &Path) -> Result<bool, SysError> {
+    let own = std::process::id().to_string();
+    let pids = read_value(&folder.join("cgroup.procs"))?.unwrap_or_default();
+    Ok(pids.split(|byte| *byte == b'\n').any(|pid| pid == own.as_bytes()))
+}
+
+/// Lets a group's children use the controllers.
+fn hand_down(folder: &Path, controllers: Controllers) -> Result<(), SysError> {
+    let text = match (controllers.memory, controllers.pids) {
+        (true, true) => "+memory +pids",
+        (true, false) => "+memory",
+        (false, true) => "+pids",
+        (false, false) => return Ok(()),
+    };
+    write_value(&folder.join("cgroup.subtree_control"), text)
+}
+
+/// The kernel's own files in a group begin with one of these and a point.
+const KERNEL_PREFIXES: [&str; 9] =
+    ["cgroup", "cpu", "cpuset", "hugetlb", "io", "irq", "memory", "misc", "pids"];
+
+/// A unit's name as one component of a path: letters, digits and `-_.:@+` stay, every other byte becomes `%XX`. A name
+/// that is hidden, a way up, or could be one of the kernel's files loses its first point.
+fn folder_name(name: &str) -> String {
+    let first = name.split('.').next().unwrap_or(name);
+    let own_point = first.is_empty() || KERNEL_PREFIXES.contains(&first) || ["rdma", "dmem"].contains(&first);
+    let mut points = 0;
+    let mut folder = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        points += u32::from(byte == b'.');
+        let plain = byte.is_ascii_alphanumeric() || b"-_:@+".contains(&byte);
+        if plain || (byte == b'.' && !(own_point && points == 1)) {
+            folder.push(byte.into());
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(folder, "%{byte:02X}");
+        }
+    }
+    if folder.is_empty() { "%".to_owned() } else { folder }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_safe_components() {
+        for (name, expected) in [
+            ("recorder", "recorder"),
+            ("getty@tty1", "getty@tty1"),
+            ("a.b.c", "a.b.c"),
+            ("", "%"),
+            (".", "%2E"),
+            ("..", "%2E."),
+            (".hidden", "%2Ehidden"),
+            ("../../etc", "%2E.%2F..%2Fetc"),
+            ("memory.max", "memory%2Emax"),
+            ("cgroup.procs.x", "cgroup%2Eprocs.x"),
+            ("a b\n", "a%20b%0A"),
+            ("100%", "100%25"),
+            ("übung", "%C3%BCbung"),
+        ] {
+            assert_eq!(folder_name(name), expected, "{name:?}");
+            assert!(!Path::new(expected).is_absolute() && Path::new(expected).components().count() == 1);
+        }
+    }
+}

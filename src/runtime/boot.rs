@@ -1,0 +1,337 @@
+//! From the first instruction to the loop, and from the loop to the end of the machine.
+//!
+//! As PID 1 nothing here may fail for good: what does not work is said loudly and left out (DEGRADED), and the device
+//! still boots. Below another init a missing guard is a reason not to start.
+
+use super::Config;
+use super::control::Control;
+use super::event_loop::Lifeboat;
+use super::seat::{Pids, Seat, Source};
+use super::story::{self, Story};
+use crate::cgroup::capabilities::Capabilities;
+use crate::cgroup::tree::Tree;
+use crate::engine::budget::{self, Refusal};
+use crate::engine::event::ShutdownKind;
+use crate::engine::policy::{RunId, UnitPolicy};
+use crate::engine::snapshot::{BudgetView, SystemView};
+use crate::engine::{Engine, Plan};
+use crate::sys::error::SysError;
+use crate::sys::poll::{Interest, Poller};
+use crate::sys::signals::Signals;
+use crate::sys::spawn::Program;
+use crate::sys::{clock, console, epitaph, kmsg, memory, mount, power};
+use crate::unit::{Loaded, load};
+use crate::unit::{System, Unit};
+use procfs::{Current, Meminfo};
+use std::collections::{BTreeMap, VecDeque};
+use std::error::Error;
+use std::ffi::CString;
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+
+/// Each of sync and unmount at the end: a slow flash may need seconds for its dirty pages, a dead one never ends.
+const FINAL_STEP_MS: u64 = 20_000;
+
+/// The sync after a panic, and the reboot after that.
+const EPITAPH_MS: u64 = 5_000;
+
+/// Why lifeboat does not start below another init.
+#[derive(Debug)]
+pub enum StartError {
+    /// A call to the kernel failed.
+    Sys(SysError),
+    /// The kernel lacks what guards memory.
+    Degraded(Vec<String>),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sys(error) => error.fmt(f),
+            Self::Degraded(missing) => {
+                f.write_str("memory cannot be guarded here")?;
+                for line in missing {
+                    write!(f, "\n  - {line}")?;
+                }
+                f.write_str("\nstart with --degraded to supervise without it")
+            }
+        }
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Sys(error) => error.source(),
+            Self::Degraded(_) => None,
+        }
+    }
+}
+
+impl From<SysError> for StartError {
+    fn from(error: SysError) -> Self {
+        Self::Sys(error)
+    }
+}
+
+/// Runs as PID 1 until the machine ends.
+pub fn as_init(config: &Config) -> ! {
+    let mut troubles: Vec<SysError> = console::ensure_standard_descriptors().err().into_iter().collect();
+    // Before the mounts: people send signals very early, and PID 1 loses those that it has no handler for.
+    let signals = Signals::install();
+    troubles.extend(mount::early_mounts());
+    epitaph::install(epitaph::Epitaph {
+        kmsg: kmsg::open_kmsg().ok(),
+        console: console::open_console().ok(),
+        reboot_after_ms: Some(EPITAPH_MS),
+    });
+    let (story, no_places) = Story::of_init();
+    story.take_log();
+    troubles.extend(no_places);
+    log::info!("lifeboat {} as PID 1", env!("CARGO_PKG_VERSION"));
+    troubles.extend(kmsg::quieten_kernel());
+    troubles.extend(memory::raise_descriptor_limit().err());
+    troubles.extend(memory::shield_self().err());
+    troubles.extend(power::take_ctrl_alt_del().err());
+    for error in &troubles {
+        story::complain(error);
+    }
+    let how = match signals.and_then(|signals| assemble(config, signals, story, true)) {
+        Ok(mut lifeboat) => serve(&mut lifeboat),
+        Err(error) => {
+            // No epoll, no pipe: there is nothing to supervise with. Saying so and starting afresh beats a machine
+            // that hangs without a word.
+            story::complain(&error);
+            ShutdownKind::Reboot
+        }
+    };
+    power::final_sequence(how, FINAL_STEP_MS, &mut |line| log::error!("{line}"))
+}
+
+/// Runs below another init, or in a container, until it is told to stop.
+pub fn as_supervisor(config: &Config) -> Result<(), StartError> {
+    console::ensure_standard_descriptors()?;
+    let signals = Signals::install()?;
+    let story = Story::of_supervisor()?;
+    story.take_log();
+    log::info!("lifeboat {} as a supervisor", env!("CARGO_PKG_VERSION"));
+    for error in [memory::raise_descriptor_limit(), memory::become_subreaper()].into_iter().filter_map(Result::err) {
+        story::complain(&error);
+    }
+    // Without the privilege the kernel may choose lifeboat itself: worth a word, not a refusal.
+    if let Err(error) = memory::shield_self() {
+        story::complain(&error);
+    }
+    let mut lifeboat = assemble(config, signals, story, false)?;
+    if !lifeboat.system.degraded.is_empty() && !config.degraded_is_fine {
+        return Err(StartError::Degraded(lifeboat.system.degraded));
+    }
+    serve(&mut lifeboat);
+    let _ = std::fs::remove_file(&config.socket);
+    Ok(())
+}
+
+/// The loop comes back only with the engine's last action. An error of epoll itself leaves nothing to wait with; it is
+/// told, and the wait is tried again at a slow pace, because PID 1 never exits.
+fn serve(lifeboat: &mut Lifeboat) -> ShutdownKind {
+    loop {
+        match lifeboat.run() {
+            Ok(how) => return how,
+            Err(error) => {
+                story::complain(&error);
+                std::thread::sleep(std::time::Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Result<Lifeboat, SysError> {
+    let poller = Poller::new()?;
+    poller.add(signals.fd(), Source::Signals.token(), Interest::Read)?;
+    let Loaded { mut units, system, faults } = load(&config.unit_folders, Some(&config.system_file));
+    for fault in &faults {
+        log::error!("{fault}");
+    }
+    if init {
+        settle_in(&system);
+    }
+    let mut view = SystemView {
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        started: clock::now(),
+        faults: faults.iter().map(ToString::to_string).collect(),
+        ..SystemView::default()
+    };
+    let refusals = divide(&mut units, &system, &mut view);
+    for refusal in &refusals {
+        log::error!("{refusal}");
+        view.faults.push(refusal.to_string());
+    }
+    let tree = prepare_tree(config, &mut view);
+    for missing in &view.degraded {
+        log::error!("DEGRADED: {missing}");
+    }
+    let control = Control::open(&config.socket, &poller).unwrap_or_else(|error| {
+        story::complain(&error);
+        Control::closed()
+    });
+    let null = console::open_null()?;
+    let output = story.output_for_children().or_else(|_| console::open_null())?;
+    let policies: Vec<UnitPolicy> = units.iter().map(|unit| unit.policy.clone()).collect();
+    let names: Vec<String> = policies.iter().map(|policy| policy.name.clone()).collect();
+    let seats: Vec<Seat> = units.into_iter().map(seat_of).collect();
+    let count = seats.len();
+    // Last, so that what is allocated up to here is locked too.
+    if let Err(error) = memory::lock() {
+        story::complain(&error);
+    }
+    Ok(Lifeboat {
+        engine: Engine::new(policies, view.budget.reserve_bytes),
+        plan: Plan::for_units(count),
+        events: VecDeque::with_capacity(4 * count + 64),
+        seats,
+        names,
+        pids: Pids::with_capacity(2 * count),
+        poller,
+        signals,
+        control,
+        story,
+        tree,
+        system: view,
+        null,
+        output,
+        finished: None,
+    })
+}
+
+/// What system.ron says of the machine itself.
+fn settle_in(system: &System) {
+    if let Some(hostname) = &system.hostname
+        && let Err(errno) = nix::unistd::sethostname(hostname)
+    {
+        story::complain(&SysError::new("set the host name to", hostname.clone(), errno));
+    }
+    for (name, value) in &system.sysctls {
+        if let Err(error) = kmsg::write_sysctl(name, value) {
+            story::complain(&error);
+        }
+    }
+}
+
+/// Divides the machine's memory; units that do not fit are refused before anything starts.
+fn divide(units: &mut [Unit], system: &System, view: &mut SystemView) -> Vec<Refusal> {
+    let total_bytes = match Meminfo::current() {
+        Ok(facts) => facts.mem_total,
+        Err(error) => {
+            story::complain(&error);
+            return Vec::new();
+        }
+    };
+    let mut policies: Vec<UnitPolicy> = units.iter().map(|unit| unit.policy.clone()).collect();
+    let (budget, refusals) =
+        budget::divide(
+            total_bytes,
+            system.reserve_bytes(total_bytes),
+            system.margin_bytes(total_bytes),
+            &mut policies,
+        );
+    for (unit, policy) in units.iter_mut().zip(policies) {
+        unit.policy = policy;
+    }
+    view.budget = budget;
+    log::info!("memory: {}", BudgetLine(budget));
+    refusals
+}
+
+struct BudgetLine(BudgetView);
+
+impl fmt::Display for BudgetLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes >> 20;
+        let BudgetView { total_bytes, margin_bytes, reserve_bytes, guaranteed_bytes, pool_bytes } = self.0;
+        write!(
+            f,
+            "{} MiB in all = {} margin + {} reserve + {} guaranteed + {} pool",
+            mib(total_bytes),
+            mib(margin_bytes),
+            mib(reserve_bytes),
+            mib(guaranteed_bytes),
+            mib(pool_bytes)
+        )
+    }
+}
+
+/// The tree of cgroups, as far as the kernel has what it takes; what is missing goes into the view.
+fn prepare_tree(config: &Config, view: &mut SystemView) -> Option<Tree> {
+    let capabilities = Capabilities::find(&config.cgroup_root).unwrap_or_else(|error| {
+        story::complain(&error);
+        Capabilities::default()
+    });
+    view.degraded.extend(capabilities.missing().iter().map(ToString::to_string));
+    if !capabilities.cgroup2 {
+        return None;
+    }
+    if capabilities.controllers.memory && view.budget.pool_bytes == 0 {
+        view.degraded.push(
+            "margin and reserve take all of the memory: nothing is left for units; lower them in system.ron".into(),
+        );
+        return None;
+    }
+    match Tree::prepare(&config.cgroup_root, &view.budget, &capabilities) {
+        Ok(tree) => Some(tree),
+        Err(error) => {
+            story::complain(&error);
+            view.degraded.push(format!(
+                "the tree of cgroups cannot be made: services run without limits; cure what failed: {error}"
+            ));
+            None
+        }
+    }
+}
+
+fn seat_of(unit: Unit) -> Seat {
+    let mut environment = Environment::inherited();
+    for pair in &unit.environment {
+        environment.set(pair.as_bytes());
+    }
+    // A refused unit has no command; it is never started.
+    let program = Program::new(&unit.command, &environment.strings()).ok();
+    environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
+    let procedure_program = unit
+        .policy
+        .procedure
+        .and_then(|_| Program::procedure(&unit.procedure, &environment.strings()).ok());
+    Seat {
+        unit,
+        program,
+        procedure_program,
+        run: RunId::default(),
+        service_group: None,
+        procedure_group: None,
+        main: None,
+        saver: None,
+    }
+}
+
+/// Names and values; a name that is set again gets the new value.
+struct Environment(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl Environment {
+    /// lifeboat's own, with a `PATH` where there is none: the kernel gives PID 1 only `HOME` and `TERM`.
+    fn inherited() -> Self {
+        let mut strings: BTreeMap<_, _> =
+            std::env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
+        strings.entry(b"PATH".to_vec()).or_insert_with(|| b"/usr/sbin:/usr/bin:/sbin:/bin".to_vec());
+        Self(strings)
+    }
+
+    fn set(&mut self, pair: &[u8]) {
+        let at = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
+        let (name, value) = pair.split_at(at);
+        self.0.insert(name.to_vec(), value.get(1..).unwrap_or_default().to_vec());
+    }
+
+    fn strings(&self) -> Vec<CString> {
+        self.0.iter().filter_map(|(name, value)| CString::new([&name[..], value].join(&b'=')).ok()).collect()
+    }
+}

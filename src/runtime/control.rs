@@ -1,0 +1,315 @@
+//! The control socket: connections, their bounds, and their bytes. What the calls mean is in `wire` and `event_loop`.
+//!
+//! # Invariants
+//! - At most `CLIENTS_MAX` connections; a new one beyond that replaces the one that has been idle longest.
+//! - A connection has one answer on its way at most: what it asks further is read when that one is taken. So what a
+//!   client can make us hold is one message in and one answer out.
+//! - No call here blocks.
+
+use super::seat::Source;
+use crate::engine::action::Reply;
+use crate::engine::event::{ClientId, Time};
+use crate::sys::clock;
+use crate::sys::error::SysError;
+use crate::sys::poll::{Interest, Poller};
+use crate::wire::codec::{self, Inbox, REQUEST_BYTES_MAX};
+use crate::wire::reply::{ErrorReply, encode_outcome};
+use crate::wire::request::{Call, Refusal, parse};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use serde::Serialize;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+/// People and scripts at the same time. Each may hold a snapshot that it has not taken yet.
+const CLIENTS_MAX: usize = 32;
+
+/// Read from one connection in one turn: one noisy client cannot keep the loop.
+const READ_BYTES_MAX: usize = 16 * 1024;
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// Nothing: its next call may be read.
+    No,
+    /// The engine's answer; it is thrown away where the call was one way.
+    Outcome { oneway: bool },
+    /// Snapshots from after this generation on.
+    Watch { seen: u64 },
+}
+
+#[derive(Debug)]
+struct Client {
+    id: ClientId,
+    stream: UnixStream,
+    inbox: Inbox,
+    out: Vec<u8>,
+    written: usize,
+    waiting: Waiting,
+    may_change: bool,
+    active: Time,
+    /// The other side sends no more; it still gets its answers.
+    ended: bool,
+    broken: bool,
+    interest: Interest,
+}
+
+/// The control socket.
+#[derive(Debug)]
+pub(super) struct Control {
+    listener: Option<UnixListener>,
+    clients: Vec<Client>,
+    next_id: u64,
+    own_uid: u32,
+    /// Clients pushed out by new ones, to be told to the engine.
+    gone: Vec<ClientId>,
+}
+
+impl Control {
+    /// A control room without a socket: nobody can ask anything.
+    pub(super) fn closed() -> Self {
+        Self {
+            listener: None,
+            clients: Vec::with_capacity(CLIENTS_MAX),
+            next_id: 1,
+            own_uid: nix::unistd::Uid::effective().as_raw(),
+            gone: Vec::with_capacity(CLIENTS_MAX),
+        }
+    }
+
+    /// Binds the socket; one left behind by an earlier life is replaced. Everybody may connect: who may change
+    /// anything is decided by the peer's user (unix(7), `SO_PEERCRED`).
+    pub(super) fn open(path: &Path, poller: &Poller) -> Result<Self, SysError> {
+        let failed = |op, cause: std::io::Error| SysError::new(op, path.display().to_string(), cause);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|cause| failed("make the folder of", cause))?;
+        }
+        match std::fs::remove_file(path) {
+            Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(failed("replace", cause)),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(path).map_err(|cause| failed("listen on", cause))?;
+        listener.set_nonblocking(true).map_err(|cause| failed("prepare", cause))?;
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        std::fs::set_permissions(path, everybody).map_err(|cause| failed("open to everybody", cause))?;
+        poller.add(listener.as_fd(), Source::Listener.token(), Interest::Read)?;
+        Ok(Self { listener: Some(listener), ..Self::closed() })
+    }
+
+    /// Takes the connections that wait, a bounded number in one turn.
+    pub(super) fn accept(&mut self, poller: &Poller) {
+        for _ in 0..CLIENTS_MAX {
+            let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) else { return };
+            if stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            self.make_room();
+            let id = ClientId(self.next_id);
+            self.next_id += 1;
+            if poller.add(stream.as_fd(), Source::Client(id.0).token(), Interest::Read).is_err() {
+                continue;
+            }
+            let uid = getsockopt(&stream, PeerCredentials).map(|peer| peer.uid());
+            let may_change = uid.is_ok_and(|uid| uid == 0 || uid == self.own_uid);
+            self.clients.push(Client {
+                id,
+                stream,
+                inbox: Inbox::new(REQUEST_BYTES_MAX),
+                out: Vec::new(),
+                written: 0,
+                waiting: Waiting::No,
+                may_change,
+                active: clock::now(),
+                ended: false,
+                broken: false,
+                interest: Interest::Read,
+            });
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.clients.len() < CLIENTS_MAX {
+            return;
+        }
+        // Those who wait for an answer or watch are kept as long as there is somebody who does neither.
+        let idle = |client: &Client| (client.waiting != Waiting::No, client.active);
+        if let Some(at) = (0..self.clients.len()).min_by_key(|&at| self.clients.get(at).map(idle)) {
+            let client = self.clients.swap_remove(at);
+            self.gone.push(client.id);
+        }
+    }
+
+    /// The clients that were pushed out since the last call.
+    pub(super) fn take_gone(&mut self) -> Option<ClientId> {
+        self.gone.pop()
+    }
+
+    fn client(&mut self, id: ClientId) -> Option<&mut Client> {
+        self.clients.iter_mut().find(|client| client.id == id)
+    }
+
+    pub(super) fn may_change(&mut self, id: ClientId) -> bool {
+        self.client(id).is_some_and(|client| client.may_change)
+    }
+
+    /// Reads what has come, as far as there is room for it.
+    pub(super) fn read(&mut self, id: ClientId) {
+        let Some(client) = self.client(id) else { return };
+        client.active = clock::now();
+        let mut bytes = [0_u8; 4096];
+        let mut total = 0;
+        while total < READ_BYTES_MAX {
+            let room = client.inbox.room().min(bytes.len());
+            if room == 0 {
+                return;
+            }
+            match client.stream.read(bytes.get_mut(..room).unwrap_or_default()) {
+                Ok(0) => {
+                    client.ended = true;
+                    return;
+                }
+                Ok(length) => {
+                    total += length;
+                    let _ = client.inbox.feed(bytes.get(..length).unwrap_or_default());
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    client.broken = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The next call, unless the client's last answer is still on its way. What is not a call ends the connection.
+    pub(super) fn next_call(&mut self, id: ClientId) -> Option<Call> {
+        loop {
+            let client = self.client(id)?;
+            if client.waiting != Waiting::No || !client.out.is_empty() || client.broken {
+                return None;
+            }
+            let message = match client.inbox.next_message() {
+                Ok(Some(message)) => message,
+                Ok(None) => return None,
+                Err(_) => {
+                    client.broken = true;
+                    return None;
+                }
+            };
+            match parse(message) {
+                Ok(call) => return Some(call),
+                Err(Refusal::NotACall) => client.broken = true,
+                Err(Refusal::Answer(error)) => self.refuse(id, &error),
+                Err(Refusal::Silent) => {}
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, id: ClientId, parameters: &impl Serialize) {
+        if let Some(client) = self.client(id) {
+            client.broken |= codec::encode_reply(&mut client.out, parameters, false).is_err();
+        }
+    }
+
+    pub(super) fn refuse(&mut self, id: ClientId, error: &ErrorReply) {
+        if let Some(client) = self.client(id) {
+            client.broken |= codec::encode_error(&mut client.out, error).is_err();
+        }
+    }
+
+    pub(super) fn expect_outcome(&mut self, id: ClientId, oneway: bool) {
+        if let Some(client) = self.client(id) {
+            client.waiting = Waiting::Outcome { oneway };
+        }
+    }
+
+    pub(super) fn outcome(&mut self, id: ClientId, reply: Reply) {
+        let Some(client) = self.client(id) else { return };
+        let oneway = client.waiting == Waiting::Outcome { oneway: true };
+        client.waiting = Waiting::No;
+        if !oneway {
+            client.broken |= encode_outcome(&mut client.out, reply).is_err();
+        }
+    }
+
+    pub(super) fn watch(&mut self, id: ClientId) {
+        if let Some(client) = self.client(id) {
+            client.waiting = Waiting::Watch { seen: 0 };
+        }
+    }
+
+    fn is_behind(client: &Client, generation: u64) -> bool {
+        matches!(client.waiting, Waiting::Watch { seen } if seen < generation) && client.out.is_empty()
+    }
+
+    pub(super) fn somebody_watches(&self, generation: u64) -> bool {
+        self.clients.iter().any(|client| Self::is_behind(client, generation))
+    }
+
+    /// Gives an encoded snapshot to everybody who waits for it.
+    pub(super) fn publish(&mut self, generation: u64, text: &[u8], poller: &Poller) {
+        for client in &mut self.clients {
+            if Self::is_behind(client, generation) {
+                client.waiting = Waiting::Watch { seen: generation };
+                client.out.extend_from_slice(text);
+                client.write();
+                client.wish(poller);
+            }
+        }
+    }
+
+    /// Writes what the client takes. False where the connection has come to its end: then `close` it.
+    pub(super) fn flush(&mut self, id: ClientId, poller: &Poller) -> bool {
+        let Some(client) = self.client(id) else { return true };
+        client.write();
+        client.wish(poller);
+        let idle = client.out.is_empty() && client.waiting == Waiting::No;
+        let watcher_left = client.ended && matches!(client.waiting, Waiting::Watch { .. });
+        !(client.broken || watcher_left || (client.ended && idle))
+    }
+
+    /// Forgets the connection; dropping it closes it, which ends its watch in epoll too.
+    pub(super) fn close(&mut self, id: ClientId) {
+        self.clients.retain(|client| client.id != id);
+    }
+}
+
+impl Client {
+    fn write(&mut self) {
+        while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match self.stream.write(rest) {
+                Ok(0) => self.broken = true,
+                Ok(length) => {
+                    self.written += length;
+                    self.active = clock::now();
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => self.broken = true,
+            }
+            return;
+        }
+        // The memory of a large answer is given back at once.
+        self.out = Vec::new();
+        self.written = 0;
+    }
+
+    /// Waits for room while an answer is on its way, and for calls while there is none. One that has sent its end
+    /// and waits for an outcome is not listened to: it would be ready for ever.
+    fn wish(&mut self, poller: &Poller) {
+        let interest = match (self.out.is_empty(), self.ended, self.waiting) {
+            (false, _, _) => Interest::Write,
+            (true, true, _) => Interest::Nothing,
+            (true, false, Waiting::Outcome { .. }) => Interest::Nothing,
+            (true, false, Waiting::No | Waiting::Watch { .. }) => Interest::Read,
+        };
+        if interest != self.interest {
+            self.interest = interest;
+            self.broken |=
+                poller.modify(self.stream.as_fd(), Source::Client(self.id.0).token(), interest).is_err();
+        }
+    }
+}

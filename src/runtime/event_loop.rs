@@ -1,0 +1,202 @@
+//! The one loop: wait, turn readiness into events, let the engine decide, perform, publish.
+//!
+//! Order within a turn: signals and dead children, start pipes, deadlines, memory events, PSI triggers, cgroup events,
+//! the control socket. While nothing is ready and no deadline is due, nothing runs.
+
+use super::control::Control;
+use super::seat::{Pids, Seat, Source};
+use super::story::Story;
+use crate::cgroup::tree::Tree;
+use crate::engine::event::{ClientId, Event, ShutdownKind};
+use crate::engine::policy::UnitId;
+use crate::engine::snapshot::{Snapshot, SystemView};
+use crate::engine::{Engine, Plan};
+use crate::sys::clock;
+use crate::sys::error::SysError;
+use crate::sys::poll::{Poller, ReadyBuffer};
+use crate::sys::signals::Signals;
+use crate::wire::reply::{Description, Empty, ErrorReply, StatusReply, WhyReply};
+use crate::wire::request::{Call, Request};
+use crate::wire::{codec, interface};
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+/// Everything that lifeboat holds while it runs.
+#[derive(Debug)]
+pub(super) struct Lifeboat {
+    pub(super) engine: Engine,
+    pub(super) plan: Plan,
+    /// What has happened and is not handled yet.
+    pub(super) events: VecDeque<Event>,
+    pub(super) seats: Vec<Seat>,
+    pub(super) names: Vec<String>,
+    pub(super) pids: Pids,
+    pub(super) poller: Poller,
+    pub(super) signals: Signals,
+    pub(super) control: Control,
+    pub(super) story: Story,
+    /// The cgroups; `None` where the kernel has no cgroup v2.
+    pub(super) tree: Option<Tree>,
+    pub(super) system: SystemView,
+    /// `/dev/null`, and where output goes: lent to every child.
+    pub(super) null: OwnedFd,
+    pub(super) output: OwnedFd,
+    /// Set by the engine's last action.
+    pub(super) finished: Option<ShutdownKind>,
+}
+
+impl Lifeboat {
+    /// Runs until the engine's last action; gives what it asked for.
+    pub(super) fn run(&mut self) -> Result<ShutdownKind, SysError> {
+        let mut buffer = ReadyBuffer::default();
+        self.events.push_back(Event::Boot);
+        self.pump();
+        loop {
+            if let Some(how) = self.finished {
+                return Ok(how);
+            }
+            self.poller.wait(clock::now(), self.engine.next_deadline(), &mut buffer)?;
+            self.turn(&buffer);
+        }
+    }
+
+    fn turn(&mut self, buffer: &ReadyBuffer) {
+        let mut ready = [const { None }; ReadyBuffer::CAPACITY];
+        let mut count = 0;
+        for (slot, found) in ready.iter_mut().zip(buffer.iter()) {
+            *slot = Some(found);
+            count += 1;
+        }
+        let ready = ready.get_mut(..count).unwrap_or_default();
+        ready.sort_unstable_by_key(|ready| ready.map(|ready| ready.token));
+        let mut deadlines_done = false;
+        for ready in ready.iter().flatten() {
+            let Some(source) = Source::of(ready.token) else { continue };
+            if !deadlines_done && source >= Source::MemoryEvents(UnitId(0)) {
+                deadlines_done = true;
+                self.deadlines();
+            }
+            match source {
+                Source::Signals => self.signals_came(),
+                Source::Status(unit, role) => self.status_came(unit, role),
+                Source::MemoryEvents(unit) => self.memory_events_came(unit, ready),
+                Source::Pressure(unit) => self.pressure_came(unit, ready),
+                Source::CgroupEvents(unit, role) => self.cgroup_events_came(unit, role),
+                Source::Listener => self.connections_came(),
+                Source::Client(id) => self.client_came(ClientId(id), ready.readable, ready.hangup),
+            }
+            self.pump();
+        }
+        if !deadlines_done {
+            self.deadlines();
+        }
+        self.publish();
+    }
+
+    fn deadlines(&mut self) {
+        if self.engine.next_deadline().is_some_and(|due| due <= clock::now()) {
+            self.events.push_back(Event::Deadline);
+            self.pump();
+        }
+    }
+
+    /// Handles events until none is left. Performing makes further ones, a bounded number for each action.
+    pub(super) fn pump(&mut self) {
+        while let Some(event) = self.events.pop_front() {
+            self.engine.handle(clock::now(), event, &mut self.plan);
+            while let Some(action) = self.plan.take() {
+                self.perform(action);
+            }
+        }
+    }
+
+    fn connections_came(&mut self) {
+        self.control.accept(&self.poller);
+        while let Some(client) = self.control.take_gone() {
+            self.events.push_back(Event::ClientGone { client });
+        }
+    }
+
+    fn client_came(&mut self, client: ClientId, readable: bool, hangup: bool) {
+        if readable || hangup {
+            self.control.read(client);
+        }
+        while let Some(call) = self.control.next_call(client) {
+            self.answer(client, call);
+            self.pump();
+        }
+        if !self.control.flush(client, &self.poller) {
+            self.control.close(client);
+            self.events.push_back(Event::ClientGone { client });
+        }
+    }
+
+    /// One call of a client that has sent a whole and proper message.
+    fn answer(&mut self, client: ClientId, call: Call) {
+        if call.request.changes() && !self.control.may_change(client) {
+            self.control.refuse(client, &ErrorReply::NotPermitted {});
+            return;
+        }
+        match call.request {
+            Request::GetInfo => self.control.reply(client, &interface::info()),
+            Request::GetInterfaceDescription { interface } => match interface::description(&interface) {
+                Some(text) => self.control.reply(client, &Description { description: Cow::Borrowed(text) }),
+                None => self.control.refuse(client, &ErrorReply::InterfaceNotFound { interface }),
+            },
+            Request::Status => {
+                let snapshot = self.fresh_snapshot();
+                self.control.reply(client, &StatusReply { snapshot: Cow::Owned(snapshot) });
+            }
+            Request::Watch => self.control.watch(client),
+            Request::Why { name } => {
+                let snapshot = self.fresh_snapshot();
+                match WhyReply::of(&snapshot, &name) {
+                    Some(why) => self.control.reply(client, &why),
+                    None => self.control.refuse(client, &ErrorReply::NoSuchUnit { name }),
+                }
+            }
+            Request::Ask { verb, name } => match self.id_of(&name) {
+                Some(unit) => {
+                    self.control.expect_outcome(client, call.oneway);
+                    self.events.push_back(Event::Asked { client, unit, verb });
+                }
+                None => self.control.refuse(client, &ErrorReply::NoSuchUnit { name }),
+            },
+            Request::Shutdown { how } => {
+                self.control.reply(client, &Empty {});
+                self.events.push_back(Event::ShutdownAsked { how });
+            }
+        }
+    }
+
+    fn id_of(&self, name: &str) -> Option<UnitId> {
+        let at = self.names.iter().position(|known| known == name)?;
+        u16::try_from(at).ok().map(UnitId)
+    }
+
+    /// A snapshot with memory figures of now.
+    fn fresh_snapshot(&mut self) -> Snapshot {
+        for at in 0..self.seats.len() {
+            if let Ok(unit) = u16::try_from(at) {
+                self.sample(UnitId(unit));
+            }
+        }
+        self.pump();
+        self.engine.snapshot(clock::now(), self.system.clone())
+    }
+
+    /// Those who watch get the newest generation, each as soon as it has taken the last.
+    fn publish(&mut self) {
+        let generation = self.engine.generation();
+        if !self.control.somebody_watches(generation) {
+            return;
+        }
+        let snapshot = self.engine.snapshot(clock::now(), self.system.clone());
+        let mut text = Vec::new();
+        let reply = StatusReply { snapshot: Cow::Owned(snapshot) };
+        if codec::encode_reply(&mut text, &reply, true).is_ok() {
+            self.control.publish(generation, &text, &self.poller);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Actions to the kernel. What comes of them goes back as events, also when it fails at once.
+
+use super::event_loop::Lifeboat;
+use super::seat::{Process, Source};
+use super::story;
+use crate::cgroup::group::Group;
+use crate::cgroup::limits::GroupLimits;
+use crate::cgroup::tree::GroupError;
+use crate::engine::action::{Action, ProcedureOrder};
+use crate::engine::event::{Effect, Event, Role, SpawnStage};
+use crate::engine::policy::{Class, Guard, RunId, UnitId};
+use crate::sys::children;
+use crate::sys::error::SysError;
+use crate::sys::poll::Interest;
+use crate::sys::spawn::{Order, SpawnError, Start, park, release, start};
+use crate::unit::Output;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// `oom_score_adj` of a shielded service: the kernel never chooses it (`OOM_SCORE_ADJ_MIN`, include/uapi/linux/oom.h).
+const SHIELDED: i32 = -1_000;
+
+/// Of a procedure: chosen last when all of the machine's memory is gone, but still chosen in its own cgroup, so that
+/// one that outgrows its share dies at once and does not hang until its deadline.
+const PROCEDURE: i32 = -999;
+
+/// Of a service without a shield.
+const ORDINARY: i32 = 0;
+
+/// `ENOSYS` of errno(3).
+const ENOSYS: i32 = libc::ENOSYS;
+
+impl Lifeboat {
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            Action::Park { unit, run } => {
+                self.take_seat(unit, run);
+                if let Err(error) = self.park(unit) {
+                    self.spawn_failed(unit, run, Role::Procedure, error);
+                }
+            }
+            Action::Spawn { unit, run } => {
+                self.take_seat(unit, run);
+                if let Err(error) = self.spawn(unit) {
+                    self.spawn_failed(unit, run, Role::Service, error);
+                }
+            }
+            Action::Freeze { unit, run } => self.freeze(unit, run),
+            Action::StartProcedure { unit, run, order } => self.start_procedure(unit, run, order),
+            Action::Signal { unit, run: _, signal, reason: _ } => self.signal(unit, signal),
+            Action::KillCgroup { unit, run, role, reason: _ } => self.kill_cgroup(unit, run, role),
+            Action::Sample { unit, run: _ } => self.sample(unit),
+            Action::Log(record) => self.story.tell(&record, &self.names),
+            Action::Reply { client, reply } => {
+                self.control.outcome(client, reply);
+                if !self.control.flush(client, &self.poller) {
+                    self.control.close(client);
+                    self.events.push_back(Event::ClientGone { client });
+                }
+            }
+            Action::Finish { how } => self.finished = Some(how),
+        }
+    }
+
+    fn take_seat(&mut self, unit: UnitId, run: RunId) {
+        if let Some(seat) = self.seats.get_mut(usize::from(unit.0)) {
+            seat.run = run;
+        }
+    }
+
+    fn spawn_failed(&mut self, unit: UnitId, run: RunId, role: Role, error: SpawnError) {
+        self.events.push_back(Event::SpawnFailed { unit, run, role, stage: error.stage, errno: error.errno() });
+    }
+
+    fn park(&mut self, unit: UnitId) -> Result<(), SpawnError> {
+        self.make_procedure_group(unit)?;
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
+        let Some(program) = &seat.procedure_program else { return Err(no_seat()) };
+        let memory_bytes = seat.unit.policy.procedure.map_or(0, |procedure| procedure.memory_bytes);
+        let out = stdout_of(seat.unit.output, &self.null, &self.output);
+        let parked = park(
+            &Start {
+                program,
+                cgroup: seat.procedure_group.as_ref().map(Group::place),
+                oom_score_adj: PROCEDURE,
+                stdio: [self.null.as_fd(), out, out],
+                working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
+            },
+            memory_bytes / 2,
+        )?;
+        self.pids.insert(parked.pid, (unit, Role::Procedure));
+        seat.saver =
+            Some(Process { pid: parked.pid, status: Some(parked.status), go: Some(parked.go) });
+        self.watch_start(unit, Role::Procedure);
+        Ok(())
+    }
+
+    fn spawn(&mut self, unit: UnitId) -> Result<(), SpawnError> {
+        self.make_service_group(unit)?;
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
+        let Some(program) = &seat.program else { return Err(no_seat()) };
+        let shielded = seat.unit.policy.memory.is_some_and(|memory| memory.guard == Guard::Shield);
+        // Without a bound there is no shield: an unkillable process would take the machine with it.
+        let bounded = seat.service_group.as_ref().is_some_and(Group::is_bounded);
+        let out = stdout_of(seat.unit.output, &self.null, &self.output);
+        let child = start(&Start {
+            program,
+            cgroup: seat.service_group.as_ref().map(Group::place),
+            oom_score_adj: if shielded && bounded { SHIELDED } else { ORDINARY },
+            stdio: [self.null.as_fd(), out, out],
+            working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
+        })?;
+        self.pids.insert(child.pid, (unit, Role::Service));
+        seat.main = Some(Process { pid: child.pid, status: Some(child.status), go: None });
+        self.watch_start(unit, Role::Service);
+        Ok(())
+    }
+
+    fn watch_start(&mut self, unit: UnitId, role: Role) {
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        let process = match role {
+            Role::Service => &seat.main,
+            Role::Procedure => &seat.saver,
+        };
+        if let Some(status) = process.as_ref().and_then(|process| process.status.as_ref()) {
+            self.watch_status(unit, role, status.as_fd());
+        }
+    }
+
+    /// The cgroup of a service is made once; later runs find it thawed, with its limits as they were.
+    fn make_service_group(&mut self, unit: UnitId) -> Result<(), SpawnError> {
+        let Some(tree) = &self.tree else { return Ok(()) };
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
+        let memory = seat.unit.policy.memory;
+        let limits = GroupLimits {
+            memory_max_bytes: memory.map(|memory| memory.max_bytes),
+            oom_group: memory.is_some_and(|memory| memory.guard == Guard::None),
+            pids_max: seat.unit.pids_max,
+        };
+        if let Some(group) = &mut seat.service_group {
+            return group.renew(&limits).map_err(|error| told(SpawnStage::Limit, &error));
+        }
+        let class = memory.map_or(Class::Pool, |memory| memory.class);
+        let mut group = tree.service(&seat.unit.policy.name, class, &limits).map_err(|error| refused(&error))?;
+        // A trigger costs a kernel thread: only where its ringing can lead to anything.
+        let shielded = memory.is_some_and(|memory| memory.guard == Guard::Shield);
+        if shielded && seat.unit.policy.procedure.is_some_and(|procedure| procedure.on_exhaustion) {
+            group.arm_trigger();
+        }
+        let watched = [
+            (Some(group.events_fd()), Source::CgroupEvents(unit, Role::Service)),
+            (group.memory_events_fd(), Source::MemoryEvents(unit)),
+            (group.trigger_fd(), Source::Pressure(unit)),
+        ];
+        for (fd, source) in watched {
+            if let Some(fd) = fd {
+                self.poller
+                    .add(fd, source.token(), Interest::Priority)
+                    .map_err(|error| told(SpawnStage::Cgroup, &error))?;
+            }
+        }
+        seat.service_group = Some(group);
+        Ok(())
+    }
+
+    fn make_procedure_group(&mut self, unit: UnitId) -> Result<(), SpawnError> {
+        let Some(tree) = &self.tree else { return Ok(()) };
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
+        if seat.procedure_group.is_some() {
+            return Ok(());
+        }
+        let bytes = seat.unit.policy.procedure.map_or(0, |procedure| procedure.memory_bytes);
+        let group = tree.procedure(&seat.unit.policy.name, bytes).map_err(|error| refused(&error))?;
+        let token = Source::CgroupEvents(unit, Role::Procedure).token();
+        self.poller
+            .add(group.events_fd(), token, Interest::Priority)
+            .map_err(|error| told(SpawnStage::Cgroup, &error))?;
+        seat.procedure_group = Some(group);
+        Ok(())
+    }
+
+    fn freeze(&mut self, unit: UnitId, run: RunId) {
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        let Some(group) = &seat.service_group else {
+            self.events.push_back(Event::Failed { unit, run, effect: Effect::Freeze, errno: ENOSYS });
+            return;
+        };
+        match group.freeze() {
+            // An empty or quick cgroup is frozen already; else the file's notification tells.
+            Ok(()) if group.state().is_ok_and(|state| state.frozen) => {
+                self.events.push_back(Event::Frozen { unit, run });
+            }
+            Ok(()) => {}
+            Err(errno) => {
+                self.events.push_back(Event::Failed { unit, run, effect: Effect::Freeze, errno });
+            }
+        }
+    }
+
+    fn start_procedure(&mut self, unit: UnitId, run: RunId, order: ProcedureOrder) {
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
+        let go = seat.saver.as_mut().and_then(|process| process.go.take());
+        let order = Order::new(order.cause.word(), order.main_pid, order.deadline_ms);
+        let released = match &go {
+            Some(go) => release(go.as_fd(), &order),
+            None => Err(libc::ESRCH),
+        };
+        if let Err(errno) = released {
+            self.events.push_back(Event::Failed { unit, run, effect: Effect::StartProcedure, errno });
+        }
+    }
+
+    /// To the first process only: it is not reaped, so its pid is still its own.
+    fn signal(&mut self, unit: UnitId, signal: i32) {
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        if let Some(process) = &seat.main {
+            // It may have ended in this very moment; then its exit is on its way.
+            let _ = children::signal(process.pid, signal);
+        }
+    }
+
+    fn kill_cgroup(&mut self, unit: UnitId, run: RunId, role: Role) {
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
+        match seat.group(role).map(|group| group.kill().and_then(|()| group.state())) {
+            Some(Ok(state)) if state.populated => {}
+            Some(Ok(_)) => self.events.push_back(Event::Emptied { unit, run, role }),
+            Some(Err(errno)) => {
+                self.events.push_back(Event::Failed { unit, run, effect: Effect::Kill, errno });
+            }
+            None => self.kill_without_cgroup(unit, run, role),
+        }
+    }
+
+    /// DEGRADED: without cgroups there is only the session that the start made, and no way to see that it is empty.
+    fn kill_without_cgroup(&mut self, unit: UnitId, run: RunId, role: Role) {
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
+        if let Some(process) = seat.process_mut(role) {
+            let _ = children::kill_group(process.pid);
+        }
+        self.events.push_back(Event::Emptied { unit, run, role });
+    }
+}
+
+fn stdout_of<'a>(
+    output: Output,
+    null: &'a std::os::fd::OwnedFd,
+    console: &'a std::os::fd::OwnedFd,
+) -> BorrowedFd<'a> {
+    match output {
+        Output::Console => console.as_fd(),
+        Output::Null => null.as_fd(),
+    }
+}
+
+fn no_seat() -> SpawnError {
+    SpawnError::new(SpawnStage::Clone, libc::EINVAL)
+}
+
+/// The event carries only the stage and errno; which file refused which value goes to the log.
+fn told(stage: SpawnStage, error: &SysError) -> SpawnError {
+    story::complain(error);
+    SpawnError::new(stage, error.errno())
+}
+
+fn refused(error: &GroupError) -> SpawnError {
+    story::complain(error);
+    SpawnError::new(error.stage, error.errno())
+}

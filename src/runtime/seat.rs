@@ -1,0 +1,131 @@
+//! A unit's kernel side: its cgroups with their open files, its processes with their pipes.
+//!
+//! The engine's side of the same unit is `engine::service`. The two are tied by the run's number only.
+
+use crate::cgroup::group::Group;
+use crate::engine::event::Role;
+use crate::engine::policy::{RunId, UnitId};
+use crate::sys::spawn::Program;
+use crate::unit::Unit;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+
+/// A process of the present run that is not reaped yet.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    /// The pipe that tells how its start goes; closed once it has told everything.
+    pub(super) status: Option<OwnedFd>,
+    /// What lets it go, while it is parked.
+    pub(super) go: Option<OwnedFd>,
+}
+
+/// One unit's kernel side.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) unit: Unit,
+    pub(super) program: Option<Program>,
+    pub(super) procedure_program: Option<Program>,
+    /// The run that the processes and the readiness of the files below belong to.
+    pub(super) run: RunId,
+    pub(super) service_group: Option<Group>,
+    pub(super) procedure_group: Option<Group>,
+    pub(super) main: Option<Process>,
+    pub(super) saver: Option<Process>,
+}
+
+impl Seat {
+    pub(super) fn process_mut(&mut self, role: Role) -> &mut Option<Process> {
+        match role {
+            Role::Service => &mut self.main,
+            Role::Procedure => &mut self.saver,
+        }
+    }
+
+    pub(super) fn group(&self, role: Role) -> Option<&Group> {
+        match role {
+            Role::Service => self.service_group.as_ref(),
+            Role::Procedure => self.procedure_group.as_ref(),
+        }
+    }
+}
+
+/// Which unit a pid belongs to, while it is not reaped. So a pid here can not have been reused.
+pub(super) type Pids = HashMap<u32, (UnitId, Role)>;
+
+/// What a file descriptor in the epoll set stands for. The order is the order in which one turn looks at them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    /// The pipe of signals, children included.
+    Signals,
+    /// A start's status pipe.
+    Status(UnitId, Role),
+    /// `memory.events.local` of a service.
+    MemoryEvents(UnitId),
+    /// The PSI trigger of a service.
+    Pressure(UnitId),
+    /// `cgroup.events`.
+    CgroupEvents(UnitId, Role),
+    /// The listening control socket.
+    Listener,
+    /// A connection of it.
+    Client(u64),
+}
+
+impl Source {
+    /// The token that stands for it in epoll.
+    pub(super) fn token(self) -> u64 {
+        let of = |kind: u64, unit: UnitId, role: Role| {
+            kind << 56 | u64::from(role == Role::Procedure) << 32 | u64::from(unit.0)
+        };
+        match self {
+            Self::Signals => 0,
+            Self::Status(unit, role) => of(1, unit, role),
+            Self::MemoryEvents(unit) => of(2, unit, Role::Service),
+            Self::Pressure(unit) => of(3, unit, Role::Service),
+            Self::CgroupEvents(unit, role) => of(4, unit, role),
+            Self::Listener => 5 << 56,
+            Self::Client(id) => 6 << 56 | (id & 0x00ff_ffff_ffff_ffff),
+        }
+    }
+
+    /// What a token stands for; `None` for one that `token` does not make.
+    pub(super) fn of(token: u64) -> Option<Self> {
+        let unit = UnitId(u16::try_from(token & 0xffff).ok()?);
+        let role = if token >> 32 & 1 == 1 { Role::Procedure } else { Role::Service };
+        match token >> 56 {
+            0 => Some(Self::Signals),
+            1 => Some(Self::Status(unit, role)),
+            2 => Some(Self::MemoryEvents(unit)),
+            3 => Some(Self::Pressure(unit)),
+            4 => Some(Self::CgroupEvents(unit, role)),
+            5 => Some(Self::Listener),
+            6 => Some(Self::Client(token & 0x00ff_ffff_ffff_ffff)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_and_sort_in_the_order_of_a_turn() {
+        let sources = [
+            Source::Signals,
+            Source::Status(UnitId(3), Role::Service),
+            Source::Status(UnitId(3), Role::Procedure),
+            Source::MemoryEvents(UnitId(1_023)),
+            Source::Pressure(UnitId(0)),
+            Source::CgroupEvents(UnitId(7), Role::Service),
+            Source::CgroupEvents(UnitId(7), Role::Procedure),
+            Source::Listener,
+            Source::Client(77),
+        ];
+        for source in sources {
+            assert_eq!(Source::of(source.token()), Some(source));
+        }
+        assert!(sources.windows(2).all(|pair| pair[0].token() < pair[1].token()));
+    }
+}

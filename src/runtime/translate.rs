@@ -1,0 +1,163 @@
+//! Readiness to events: reads what the kernel has to say and tags it with the unit's run.
+
+use super::event_loop::Lifeboat;
+use super::seat::Source;
+use crate::cgroup::group::Group;
+use crate::engine::event::{Effect, Event, Exit, Role, ShutdownKind};
+use crate::engine::policy::UnitId;
+use crate::sys::children;
+use crate::sys::poll::{Interest, Ready};
+use crate::sys::spawn::{Status, read_status};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// What a signal asks of PID 1: BusyBox's meanings first, then systemd's numbers (`SIGRTMIN+3` to `+5` and `+15`, as
+/// plain numbers, since C libraries count `SIGRTMIN` differently).
+fn asked_by(signal: i32) -> Option<ShutdownKind> {
+    match signal {
+        libc::SIGTERM | libc::SIGINT | 39 | 49 => Some(ShutdownKind::Reboot),
+        libc::SIGUSR1 | 37 => Some(ShutdownKind::Halt),
+        libc::SIGUSR2 | libc::SIGPWR | 38 => Some(ShutdownKind::PowerOff),
+        _ => None,
+    }
+}
+
+impl Lifeboat {
+    pub(super) fn signals_came(&mut self) {
+        let mut children_died = false;
+        let mut asked = None;
+        self.signals.drain(&mut |signal| {
+            children_died |= signal == libc::SIGCHLD;
+            asked = asked.or(asked_by(signal));
+        });
+        if children_died {
+            self.reap();
+        }
+        if let Some(how) = asked {
+            self.events.push_back(Event::ShutdownAsked { how });
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Some((pid, exit)) = children::reap_one() {
+            self.died(pid, exit);
+            self.pump();
+        }
+    }
+
+    /// A pid that belongs to no unit was an orphan: reaping it was all.
+    fn died(&mut self, pid: u32, exit: Exit) {
+        let Some((unit, role)) = self.pids.remove(&pid) else { return };
+        // Told in the order in which it happened: how the start went, what memory did, the end.
+        self.status_came(unit, role);
+        self.read_memory_events(unit, role);
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
+        let run = seat.run;
+        if let Some(process) = seat.process_mut(role).take()
+            && let Some(status) = &process.status
+        {
+            // Not told yet how the start went, and now it never will be.
+            let _ = self.poller.remove(status.as_fd());
+        }
+        self.events.push_back(Event::Exited { unit, run, role, exit });
+    }
+
+    pub(super) fn status_came(&mut self, unit: UnitId, role: Role) {
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
+        let run = seat.run;
+        let Some(process) = seat.process_mut(role).as_mut() else { return };
+        let (pid, parked) = (process.pid, process.go.is_some());
+        let Some(status) = &process.status else { return };
+        let event = match (read_status(status.as_fd()), role) {
+            (Status::Pending, _) => return,
+            (Status::Parked, _) => {
+                self.events.push_back(Event::Parked { unit, run, pid });
+                return;
+            }
+            // The pipe's end without a word while it is parked: it was killed there, and its exit tells so.
+            (Status::Running, Role::Procedure) if parked => None,
+            (Status::Running, Role::Procedure) => Some(Event::ProcedureRunning { unit, run }),
+            (Status::Running, Role::Service) => Some(Event::Spawned { unit, run, pid }),
+            (Status::Failed(error), role) => {
+                Some(Event::SpawnFailed { unit, run, role, stage: error.stage, errno: error.errno() })
+            }
+        };
+        let _ = self.poller.remove(status.as_fd());
+        process.status = None;
+        self.events.extend(event);
+    }
+
+    pub(super) fn memory_events_came(&mut self, unit: UnitId, ready: &Ready) {
+        if ready.error && !ready.priority {
+            // The file is gone: somebody removed the cgroup under us. Level-triggered, it would ring for ever.
+            if let Some(fd) = self.group(unit, Role::Service).and_then(Group::memory_events_fd) {
+                let _ = self.poller.remove(fd);
+            }
+            return;
+        }
+        self.read_memory_events(unit, Role::Service);
+    }
+
+    fn read_memory_events(&mut self, unit: UnitId, role: Role) {
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        if let Some(Ok(counters)) = seat.group(role).map(Group::memory_events) {
+            self.events.push_back(Event::MemoryEvents { unit, run: seat.run, role, counters });
+        }
+    }
+
+    pub(super) fn pressure_came(&mut self, unit: UnitId, ready: &Ready) {
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        if ready.error && !ready.priority {
+            if let Some(fd) = seat.group(Role::Service).and_then(Group::trigger_fd) {
+                let _ = self.poller.remove(fd);
+            }
+            return;
+        }
+        self.events.push_back(Event::PressureRang { unit, run: seat.run });
+    }
+
+    pub(super) fn cgroup_events_came(&mut self, unit: UnitId, role: Role) {
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        let run = seat.run;
+        match seat.group(role).map(Group::state) {
+            Some(Ok(state)) => {
+                if state.frozen && role == Role::Service {
+                    self.events.push_back(Event::Frozen { unit, run });
+                }
+                if !state.populated {
+                    self.events.push_back(Event::Emptied { unit, run, role });
+                }
+            }
+            Some(Err(errno)) => {
+                self.events.push_back(Event::Failed { unit, run, effect: Effect::Kill, errno });
+                // A cgroup that cannot be read any more would ring for ever.
+                if let Some(fd) = self.group(unit, role).map(Group::events_fd) {
+                    let _ = self.poller.remove(fd);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Reads a unit's memory files; nothing where it has none or no process.
+    pub(super) fn sample(&mut self, unit: UnitId) {
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        if seat.main.is_none() {
+            return;
+        }
+        if let Some(Ok(sample)) = seat.group(Role::Service).map(Group::sample) {
+            self.events.push_back(Event::MemorySampled { unit, run: seat.run, sample });
+        }
+    }
+
+    fn group(&self, unit: UnitId, role: Role) -> Option<&Group> {
+        self.seats.get(usize::from(unit.0))?.group(role)
+    }
+
+    pub(super) fn watch_status(&self, unit: UnitId, role: Role, fd: BorrowedFd<'_>) {
+        if let Err(error) =
+            self.poller.add(fd, Source::Status(unit, role).token(), Interest::Read)
+        {
+            log::error!("{error}: a start will only be seen to fail by its deadline");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The end of the machine: kill what is left, save what is in memory, unmount, reboot(2). Every step has a deadline.
+
+use super::aside::{Aside, aside};
+use super::children::reap;
+use super::clock::now;
+use super::error::SysError;
+use super::mount::unmount_all;
+use crate::engine::event::{ShutdownKind, Time};
+use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Processes that were killed get this long to be gone.
+const KILL_MS: u64 = 2_000;
+
+/// Makes Ctrl-Alt-Del a SIGINT to PID 1 instead of a reboot on the spot (reboot(2), `RB_DISABLE_CAD`).
+pub fn take_ctrl_alt_del() -> Result<(), SysError> {
+    set_cad_enabled(false).map_err(|errno| SysError::new("take over", "Ctrl-Alt-Del (reboot)", errno))
+}
+
+/// This process is PID 1 (of the machine, or of its PID namespace).
+#[must_use]
+pub fn is_pid_1() -> bool {
+    std::process::id() == 1
+}
+
+/// Ends the machine, for PID 1 when all units are down: SIGKILL to all that is left, sync(2), unmount, sync again,
+/// reboot(2). `say` gets a line for every step that did not go well. Each of the steps that could hang is done in a
+/// child and has `step_ms`; then the next one begins.
+///
+/// Does not return: where reboot(2) itself fails, PID 1 waits for ever, and for its orphans. Another process than PID 1
+/// exits at once without doing any of it.
+pub fn final_sequence(kind: ShutdownKind, step_ms: u64, say: &mut dyn FnMut(&str)) -> ! {
+    if !is_pid_1() {
+        std::process::exit(0);
+    }
+    kill_the_rest(say);
+    step("sync", step_ms, say, sync);
+    // Its own words go to the standard error of this process's copy.
+    step("unmount", step_ms, say, || {
+        let errors = unmount_all();
+        errors.iter().for_each(report);
+        errors.is_empty()
+    });
+    step("sync", step_ms, say, sync);
+    end_machine(kind, step_ms, say);
+    loop {
+        nix::unistd::pause();
+        reap(&mut |_, _| {});
+    }
+}
+
+/// reboot(2), first in a child: `RB_HALT_SYSTEM` ends the calling process, and the end of PID 1 would be a panic.
+pub(super) fn end_machine(kind: ShutdownKind, step_ms: u64, say: &mut dyn FnMut(&str)) {
+    let mode = match kind {
+        ShutdownKind::PowerOff => RebootMode::RB_POWER_OFF,
+        ShutdownKind::Reboot => RebootMode::RB_AUTOBOOT,
+        ShutdownKind::Halt => RebootMode::RB_HALT_SYSTEM,
+    };
+    let ended = aside(now().plus_ms(step_ms), || {
+        // Comes back only where it has failed.
+        let Err(_) = reboot(mode);
+        false
+    });
+    // Overdue: the kernel hangs in it, and would hold up PID 1 too.
+    if !matches!(ended, Ok(Aside::Done | Aside::Overdue)) {
+        let Err(errno) = reboot(mode);
+        say(&format!("reboot(2) failed: {errno}"));
+    }
+}
+
+/// sync(2), as a step.
+pub(super) fn sync() -> bool {
+    nix::unistd::sync();
+    true
+}
+
+fn step(name: &str, step_ms: u64, say: &mut dyn FnMut(&str), work: impl FnOnce() -> bool) {
+    match aside(now().plus_ms(step_ms), work) {
+        Ok(Aside::Done) => {}
+        Ok(Aside::Overdue) => say(&format!("{name}: not done within {step_ms} ms, going on")),
+        Ok(Aside::Broken) => say(&format!("{name}: failed, going on")),
+        Err(error) => say(&format!("{name}: {error}, going on without")),
+    }
+}
+
+/// SIGKILL to every process but this one, and a moment to be gone. PID 1 gets them all as its children.
+fn kill_the_rest(say: &mut dyn FnMut(&str)) {
+    let until = now().plus_ms(KILL_MS);
+    if kill(Pid::from_raw(-1), Signal::SIGKILL).is_err() {
+        // ESRCH: there is none.
+        return;
+    }
+    loop {
+        let mut collected = 0;
+        reap(&mut |_, _| collected += 1);
+        if no_child_left() {
+            return;
+        }
+        if now() >= until {
+            say("some processes did not die, going on");
+            return;
+        }
+        if collected == 0 {
+            wait_a_moment(until);
+        }
+    }
+}
+
+fn no_child_left() -> bool {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::All, options).is_err_and(|errno| errno == rustix::io::Errno::CHILD)
+}
+
+/// Until SIGCHLD interrupts, 20 ms at the most.
+fn wait_a_moment(until: Time) {
+    let ms = until.since_us(now()).div_ceil(1_000).clamp(1, 20);
+    let timeout = nix::poll::PollTimeout::try_from(i32::try_from(ms).unwrap_or(20));
+    let _ = nix::poll::poll(&mut [], timeout.unwrap_or(nix::poll::PollTimeout::ZERO));
+}
+
+fn report(error: &SysError) {
+    use std::io::Write;
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    let _ = writeln!(std::io::stderr(), "lifeboat: {error}: {cause}");
+}

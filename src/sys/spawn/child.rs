@@ -1,0 +1,364 @@
+#![expect(unsafe_code, reason = "clone3 and the code between it and execve have no safe form")]
+
+//! The way from clone3(2) to execve(2).
+//!
+//! What runs in the child is straight-line code over the parent's preparations: no allocation, no lock, nothing of the
+//! standard library that could take one, no panic. The child has a copy of lifeboat's memory, not the memory itself.
+
+use super::program::{Order, OrderBytes, Slots};
+use super::{Place, SpawnError, Start, Way};
+use crate::engine::event::SpawnStage;
+use crate::sys::memory::{DescriptorLimit, descriptor_limit_of_children};
+use linux_raw_sys::general::{CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, clone_args};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use std::ffi::{CStr, c_char, c_int};
+use std::io::Write;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+
+/// The byte by which a parked child says that it stands ready. No [`SpawnStage`] has this number.
+pub(super) const READY: u8 = 0xFF;
+
+/// The exit code of a child that could not execute its program, as in the shell.
+const EXIT_NOT_EXECUTED: c_int = 127;
+
+/// Kernel signal numbers go from 1 to this one.
+const SIGNAL_MAX: c_int = 64;
+
+/// Bytes in the kernel's set of signals.
+const SIGNAL_SET_BYTES: usize = 8;
+
+/// Where close_range(2) is missing (before Linux 5.9), descriptors up to here are closed one by one.
+const DESCRIPTOR_MAX: c_int = 65_536;
+
+/// Where a child waits, and how much of its program it may lock in memory.
+pub(super) struct Hold<'a> {
+    pub(super) wait: &'a OwnedFd,
+    pub(super) lock_max_bytes: u64,
+}
+
+/// Everything that the child needs, as the kernel wants it.
+pub(super) struct Plan<'a> {
+    path: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+    slots: *mut Slots,
+    working_directory: *const c_char,
+    stdio: [c_int; 3],
+    tell: c_int,
+    /// -1 where the child does not wait.
+    wait: c_int,
+    lock_max_bytes: u64,
+    oom_score_adj: [u8; 8],
+    oom_score_adj_len: usize,
+    descriptor_limit: Option<DescriptorLimit>,
+    /// `cgroup.procs`, where the child has to move itself; else -1.
+    cgroup_procs: c_int,
+    borrows: PhantomData<&'a ()>,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(start: &Start<'a>, tell: &'a OwnedFd, hold: Option<Hold<'a>>) -> Self {
+        let mut oom_score_adj = [0; 8];
+        let room = oom_score_adj.len();
+        let mut rest = &mut oom_score_adj[..];
+        // A number that does not fit is none that the kernel takes: the cut one is refused there too.
+        let _ = write!(rest, "{}", start.oom_score_adj);
+        let oom_score_adj_len = room - rest.len();
+        Self {
+            path: start.program.path(),
+            argv: start.program.argv(),
+            envp: start.program.envp(),
+            slots: start.program.slots(),
+            working_directory: start.working_directory.map_or(ptr::null(), CStr::as_ptr),
+            stdio: start.stdio.map(|fd| fd.as_raw_fd()),
+            tell: tell.as_raw_fd(),
+            wait: hold.as_ref().map_or(-1, |hold| hold.wait.as_raw_fd()),
+            lock_max_bytes: hold.map_or(0, |hold| hold.lock_max_bytes),
+            oom_score_adj,
+            oom_score_adj_len,
+            descriptor_limit: descriptor_limit_of_children(),
+            cgroup_procs: -1,
+            borrows: PhantomData,
+        }
+    }
+}
+
+/// Makes the child and lets it run its plan; the pid is the parent's answer.
+///
+/// Signals are held back over the call, so that none of lifeboat's handlers can run in the child.
+pub(super) fn spawn(mut plan: Plan<'_>, cgroup: Option<Place<'_>>) -> Result<u32, SpawnError> {
+    let held = hold_signals();
+    let made = match cgroup {
+        Some(Place { folder, way: Way::Moved }) => fork_and_join(&mut plan, folder),
+        Some(Place { folder, way: Way::Born }) => {
+            clone_into(&plan, folder).or_else(|errno| match errno {
+                // An old kernel, or a filter that hides clone3.
+                Errno::ENOSYS | Errno::EINVAL | Errno::E2BIG | Errno::EPERM => {
+                    fork_and_join(&mut plan, folder)
+                }
+                other => Err(SpawnError::new(SpawnStage::Clone, other as i32)),
+            })
+        }
+        None => fork(&plan),
+    };
+    restore_signals(&held);
+    made
+}
+
+/// clone3(2) without shared memory, straight into the cgroup.
+fn clone_into(plan: &Plan<'_>, cgroup: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let args = clone_args {
+        flags: CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: u64::from(cgroup.as_raw_fd().unsigned_abs()),
+    };
+    // SAFETY: `args` is a whole clone_args of the size given, and lives over the call. Without CLONE_VM the child gets
+    // its own copy of memory and stack, as by fork(2), and goes on right here with the result 0.
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone3, ptr::from_ref(&args), std::mem::size_of::<clone_args>()) };
+    answer(pid, plan)
+}
+
+/// The other way: fork(2), and the child moves itself before anything else.
+fn fork_and_join(plan: &mut Plan<'_>, cgroup: BorrowedFd<'_>) -> Result<u32, SpawnError> {
+    let procs = openat(cgroup, c"cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| SpawnError::new(SpawnStage::JoinCgroup, errno as i32))?;
+    plan.cgroup_procs = procs.as_raw_fd();
+    fork(plan)
+}
+
+fn fork(plan: &Plan<'_>) -> Result<u32, SpawnError> {
+    // SAFETY: the child only runs `run`, which is written for this place (see the head of this page).
+    let pid = unsafe { libc::fork() };
+    answer(pid.into(), plan).map_err(|errno| SpawnError::new(SpawnStage::Clone, errno as i32))
+}
+
+/// Parent: the pid or the error. Child: goes its way and never comes back.
+fn answer(pid: libc::c_long, plan: &Plan<'_>) -> Result<u32, Errno> {
+    if pid == 0 {
+        // SAFETY: this is the child, alone in its copy of memory, with every signal held back.
+        unsafe { run(plan) }
+    }
+    u32::try_from(pid).map_err(|_| Errno::last())
+}
+
+/// Holds back every signal; the answer is what was held back before.
+fn hold_signals() -> libc::sigset_t {
+    // SAFETY: sigset_t is plain data for which all zeros is a valid value, and both sets live over the call.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        before
+    }
+}
+
+fn restore_signals(before: &libc::sigset_t) {
+    // SAFETY: the set was filled in by the kernel.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, ptr::from_ref(before), ptr::null_mut()) };
+}
+
+/// The child's whole life before its program.
+///
+/// # Safety
+///
+/// To be called in a fresh child only, with the memory that the plan points to.
+unsafe fn run(plan: &Plan<'_>) -> ! {
+    // SAFETY: every pointer in the plan is valid in this copy of memory, and only calls that are safe after fork are
+    // made.
+    unsafe {
+        if plan.cgroup_procs >= 0 && libc::write(plan.cgroup_procs, c"0".as_ptr().cast(), 1) != 1 {
+            fail(plan, SpawnStage::JoinCgroup);
+        }
+        libc::setsid();
+        reset_signals();
+        if write_oom_score_adj(plan).is_err() {
+            fail(plan, SpawnStage::OomScoreAdj);
+        }
+        if set_stdio(plan).is_err() {
+            fail(plan, SpawnStage::Stdio);
+        }
+        if !plan.working_directory.is_null() && libc::chdir(plan.working_directory) != 0 {
+            fail(plan, SpawnStage::WorkingDirectory);
+        }
+        close_the_rest(plan);
+        if let Some(limit) = plan.descriptor_limit {
+            limit.apply();
+        }
+        if plan.wait >= 0 {
+            wait_for_order(plan);
+        }
+        libc::execve(plan.path, plan.argv, plan.envp);
+        fail(plan, SpawnStage::Exec)
+    }
+}
+
+/// The child's way of saying no.
+struct Refused;
+
+/// Tells the parent the stage and errno, in one write that the pipe keeps whole, and ends.
+unsafe fn fail(plan: &Plan<'_>, stage: SpawnStage) -> ! {
+    let [a, b, c, d] = (Errno::last() as i32).to_ne_bytes();
+    let message = [stage as u8, a, b, c, d];
+    // SAFETY: the message lives over the call.
+    unsafe {
+        libc::write(plan.tell, message.as_ptr().cast(), message.len());
+        libc::_exit(EXIT_NOT_EXECUTED)
+    }
+}
+
+/// Default handling for every signal (also the ignored ones: Rust ignores SIGPIPE), and none held back.
+///
+/// The raw call, because the C libraries keep two or three signals to themselves and would leave those ignored.
+unsafe fn reset_signals() {
+    // SAFETY: zeros are SIG_DFL with no flags and an empty mask, in more room than any kernel's sigaction takes; the set
+    // is plain data.
+    unsafe {
+        let default = [0_u64; 8];
+        for signal in 1..=SIGNAL_MAX {
+            let action = default.as_ptr();
+            libc::syscall(libc::SYS_rt_sigaction, signal, action, ptr::null_mut::<u64>(), SIGNAL_SET_BYTES);
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
+}
+
+unsafe fn write_oom_score_adj(plan: &Plan<'_>) -> Result<(), Refused> {
+    // SAFETY: the path ends in NUL, the text lives in the plan.
+    unsafe {
+        let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if file < 0 {
+            return Err(Refused);
+        }
+        // The file is closed with all the others.
+        let written = libc::write(file, plan.oom_score_adj.as_ptr().cast(), plan.oom_score_adj_len);
+        if written < 0 { Err(Refused) } else { Ok(()) }
+    }
+}
+
+/// Makes the three given descriptors 0, 1 and 2. First copies, so that they may be given in any order.
+unsafe fn set_stdio(plan: &Plan<'_>) -> Result<(), Refused> {
+    // SAFETY: plain calls on numbers.
+    unsafe {
+        let mut copies = [-1; 3];
+        for (copy, fd) in copies.iter_mut().zip(plan.stdio) {
+            *copy = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, libc::STDERR_FILENO + 1);
+            if *copy < 0 {
+                return Err(Refused);
+            }
+        }
+        for (number, copy) in (0..).zip(copies) {
+            if libc::dup2(copy, number) < 0 {
+                return Err(Refused);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Really closes everything above 2 but the child's own pipe ends, so that no child holds another's go pipe, a cgroup
+/// or a socket of lifeboat while it waits.
+unsafe fn close_the_rest(plan: &Plan<'_>) {
+    let low = if plan.wait < 0 { plan.tell } else { plan.tell.min(plan.wait) };
+    let high = plan.tell.max(plan.wait);
+    let ranges = [(3, low - 1), (low + 1, high - 1), (high + 1, c_int::MAX)];
+    for (first, last) in ranges {
+        if first <= last {
+            // SAFETY: only this process's own descriptors are closed, and nothing in this copy of lifeboat uses them.
+            unsafe { close_range(first, last) };
+        }
+    }
+}
+
+unsafe fn close_range(first: c_int, last: c_int) {
+    // SAFETY: as of the caller.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, first, last, 0) == 0 {
+            return;
+        }
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        let highest = c_int::try_from(limit.rlim_cur).unwrap_or(c_int::MAX).min(DESCRIPTOR_MAX);
+        for fd in first..=last.min(highest) {
+            libc::close(fd);
+        }
+    }
+}
+
+/// Stands ready, and comes back only to execute the program.
+unsafe fn wait_for_order(plan: &Plan<'_>) {
+    // SAFETY: the pointers of the plan are valid, the buffer lives over the calls, and the slots belong to this copy of
+    // memory alone.
+    unsafe {
+        if libc::access(plan.path, libc::X_OK) != 0 || lock_program(plan).is_err() {
+            fail(plan, SpawnStage::Exec);
+        }
+        if !plan.slots.is_null() {
+            // Takes this process's own copy of the page now, not under exhaustion.
+            (*plan.slots).fill(&Order::empty());
+        }
+        let ready = [READY];
+        libc::write(plan.tell, ready.as_ptr().cast(), 1);
+        let mut bytes: OrderBytes = [0; size_of::<OrderBytes>()];
+        loop {
+            let length = libc::read(plan.wait, bytes.as_mut_ptr().cast(), bytes.len());
+            if length.unsigned_abs() == bytes.len() {
+                break;
+            }
+            if length >= 0 || Errno::last() != Errno::EINTR {
+                // Nobody will let this process go any more.
+                libc::_exit(0);
+            }
+        }
+        if !plan.slots.is_null() {
+            (*plan.slots).fill(&Order::from_bytes(&bytes));
+        }
+        libc::close(plan.wait);
+    }
+}
+
+/// Brings the program's file into memory and locks it there until execve(2). Only a program that cannot be executed at
+/// all is an error.
+unsafe fn lock_program(plan: &Plan<'_>) -> Result<(), Refused> {
+    // SAFETY: the mapping is only read, by the kernel, and lives until execve or the process's end.
+    unsafe {
+        let file = libc::open(plan.path, libc::O_RDONLY | libc::O_CLOEXEC);
+        if file < 0 {
+            // It may still be executable: mode 0111.
+            return Ok(());
+        }
+        let mut stat: libc::stat = std::mem::zeroed();
+        let known = libc::fstat(file, &raw mut stat) == 0;
+        if known && stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+            Errno::EACCES.set();
+            return Err(Refused);
+        }
+        let length = if known { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
+        if let (1.., Ok(length)) = (length, usize::try_from(length))
+            && length as u64 <= plan.lock_max_bytes
+        {
+            let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+            let pages = libc::mmap(ptr::null_mut(), length, libc::PROT_READ, flags, file, 0);
+            if pages != libc::MAP_FAILED {
+                libc::mlock(pages, length);
+            }
+        }
+        libc::close(file);
+        Ok(())
+    }
+}

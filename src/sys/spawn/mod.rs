@@ -1,0 +1,230 @@
+//! Processes, started straight into their cgroup.
+//!
+//! The standard library cannot do it: it knows no cgroups, it waits for the child's `execve` (a child that is frozen
+//! or has no memory would hold up PID 1 for ever), and it leaves no place to stop in between. So the parent prepares
+//! everything here, [`child`] runs straight-line code after clone3(2), and the outcome comes through a pipe that the
+//! event loop watches.
+
+mod child;
+mod program;
+
+pub use program::{Order, Program};
+
+use crate::engine::event::SpawnStage;
+use child::{Hold, Plan};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::pipe2;
+use std::ffi::CStr;
+use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+/// A cgroup to start in, and the way into it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The group's folder.
+    pub folder: BorrowedFd<'a>,
+    /// The way in.
+    pub way: Way,
+}
+
+/// How a child gets into its cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It is made there (`CLONE_INTO_CGROUP`, Linux 5.7; an older kernel gets the other way).
+    Born,
+    /// It is made beside lifeboat and moves itself, before anything else, by a write to `cgroup.procs`.
+    ///
+    /// For groups that `cgroup.kill` was ever used on: kernels from 6.14 on (and the stable ones that took the same
+    /// change, 6.1 and 6.12 among them) compare the kill counter of the *parent's* group with that of the new one, and
+    /// kill every child that is made there.
+    Moved,
+}
+
+/// Everything about one start.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// What to run.
+    pub program: &'a Program,
+    /// The cgroup to start in; `None` starts in lifeboat's own.
+    pub cgroup: Option<Place<'a>>,
+    /// Written to `/proc/self/oom_score_adj`, -1000 to 1000. Below the present value it needs `CAP_SYS_RESOURCE`.
+    pub oom_score_adj: i32,
+    /// Standard input, output and error.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// Entered before `execve`; `None` stays in lifeboat's.
+    pub working_directory: Option<&'a CStr>,
+}
+
+/// A process on its way to `execve`.
+#[derive(Debug)]
+pub struct Child {
+    /// Its pid.
+    pub pid: u32,
+    /// Tells by [`read_status`] how the start went; nonblocking.
+    pub status: OwnedFd,
+}
+
+/// A process that has been set up and waits for [`release`].
+#[derive(Debug)]
+pub struct Parked {
+    /// Its pid.
+    pub pid: u32,
+    /// Tells by [`read_status`] when it stands ready, and later how its `execve` went; nonblocking.
+    pub status: OwnedFd,
+    /// What [`release`] writes to. Closing it ends the process with exit code 0.
+    pub go: OwnedFd,
+}
+
+/// Why a start failed. The cause is in `source()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpawnError {
+    /// Where.
+    pub stage: SpawnStage,
+    cause: Errno,
+}
+
+impl SpawnError {
+    /// A failure at `stage` with this errno(3).
+    #[must_use]
+    pub fn new(stage: SpawnStage, errno: i32) -> Self {
+        Self { stage, cause: Errno::from_raw(errno) }
+    }
+
+    /// errno(3).
+    #[must_use]
+    pub fn errno(&self) -> i32 {
+        self.cause as i32
+    }
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.stage {
+            SpawnStage::Cgroup => "make its cgroup",
+            SpawnStage::Limit => "set its limits",
+            SpawnStage::Clone => "make its process",
+            SpawnStage::JoinCgroup => "move it into its cgroup",
+            SpawnStage::OomScoreAdj => "set its oom_score_adj",
+            SpawnStage::Stdio => "set its standard input and output",
+            SpawnStage::WorkingDirectory => "enter its working directory",
+            SpawnStage::Exec => "execute its program",
+        })
+    }
+}
+
+impl std::error::Error for SpawnError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// What the status pipe told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing yet.
+    Pending,
+    /// The parked process stands ready. Told once, then [`Status::Pending`] until its release.
+    Parked,
+    /// `execve` succeeded. (Or the process was killed before it: then its death is told by `reap`.)
+    Running,
+    /// The start failed; the process exits with code 127.
+    Failed(SpawnError),
+}
+
+/// Starts a program and does not wait for its `execve`: see [`Child::status`].
+///
+/// The child is the leader of a new session, has default signal handling and an empty signal mask, lifeboat's old limit
+/// of open files, and no descriptor but the three that it was given.
+pub fn start(start: &Start<'_>) -> Result<Child, SpawnError> {
+    let (status, tell) = pipe(OurEnd::Read)?;
+    let plan = Plan::new(start, &tell, None);
+    let pid = child::spawn(plan, start.cgroup)?;
+    Ok(Child { pid, status })
+}
+
+/// Starts a process that does everything up to `execve`, says that it stands ready, and waits for [`release`].
+///
+/// A program that is missing or not executable is told now, not on the release. Where its file is no longer than
+/// `lock_max_bytes` the process maps and locks its pages, which charges them to its own cgroup. That may fail without
+/// harm: then the release is only slower. A program made by [`Program::procedure`] gets the order's values in its
+/// environment.
+pub fn park(start: &Start<'_>, lock_max_bytes: u64) -> Result<Parked, SpawnError> {
+    let (status, tell) = pipe(OurEnd::Read)?;
+    let (wait, go) = pipe(OurEnd::Write)?;
+    let plan = Plan::new(start, &tell, Some(Hold { wait: &wait, lock_max_bytes }));
+    let pid = child::spawn(plan, start.cgroup)?;
+    Ok(Parked { pid, status, go })
+}
+
+/// Lets a parked process go. Allocates nothing and never blocks.
+///
+/// `EPIPE` where the process is gone.
+pub fn release(go: BorrowedFd<'_>, order: &Order) -> Result<(), i32> {
+    let bytes = order.to_bytes();
+    match nix::unistd::write(go, &bytes) {
+        Ok(length) if length == bytes.len() => Ok(()),
+        Ok(_) => Err(libc::EIO),
+        Err(errno) => Err(errno as i32),
+    }
+}
+
+/// Reads what a start's status pipe has to tell. Allocates nothing and never blocks.
+#[must_use]
+pub fn read_status(status: BorrowedFd<'_>) -> Status {
+    let mut first = [0_u8; 1];
+    match nix::unistd::read(status, &mut first) {
+        Ok(0) => Status::Running,
+        Ok(_) if first == [child::READY] => Status::Parked,
+        Ok(_) => Status::Failed(read_failure(first, status)),
+        Err(Errno::EAGAIN | Errno::EINTR) => Status::Pending,
+        Err(errno) => Status::Failed(SpawnError { stage: SpawnStage::Exec, cause: errno }),
+    }
+}
+
+/// The rest of a failure's message, which the child writes in one piece.
+fn read_failure([stage]: [u8; 1], status: BorrowedFd<'_>) -> SpawnError {
+    let mut errno = [0_u8; 4];
+    let errno = match nix::unistd::read(status, &mut errno) {
+        Ok(4) => i32::from_ne_bytes(errno),
+        Ok(_) | Err(_) => libc::EIO,
+    };
+    let stage = STAGES.into_iter().find(|known| *known as u8 == stage).unwrap_or(SpawnStage::Exec);
+    SpawnError::new(stage, errno)
+}
+
+const STAGES: [SpawnStage; 8] = [
+    SpawnStage::Cgroup,
+    SpawnStage::Limit,
+    SpawnStage::Clone,
+    SpawnStage::JoinCgroup,
+    SpawnStage::OomScoreAdj,
+    SpawnStage::Stdio,
+    SpawnStage::WorkingDirectory,
+    SpawnStage::Exec,
+];
+
+/// Which end of a pipe lifeboat keeps, and therefore must never block on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OurEnd {
+    Read,
+    Write,
+}
+
+/// A pipe (read end, write end) with both numbers above 2, so that the child's standard descriptors cannot cover them.
+fn pipe(ours: OurEnd) -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    let failed = |cause| SpawnError { stage: SpawnStage::Clone, cause };
+    let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let (read, write) = (above_stdio(read)?, above_stdio(write)?);
+    let own = if ours == OurEnd::Read { &read } else { &write };
+    fcntl(own, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
+    Ok((read, write))
+}
+
+fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, SpawnError> {
+    if fd.as_raw_fd() > libc::STDERR_FILENO {
+        return Ok(fd);
+    }
+    rustix::io::fcntl_dupfd_cloexec(&fd, libc::STDERR_FILENO + 1)
+        .map_err(|errno| SpawnError::new(SpawnStage::Clone, errno.raw_os_error()))
+}

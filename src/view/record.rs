@@ -1,0 +1,265 @@
+//! One log record in words, on one line without its newline.
+//!
+//! The exhaustion path calls this with a fixed buffer: nothing here allocates.
+
+use super::words::{self, Bytes, ExitWords, Millis, ProcedureWords, Took, TroubleWords};
+use crate::engine::event::{Effect, Exit, Role};
+use crate::engine::policy::UnitId;
+use crate::engine::record::Record;
+use crate::engine::snapshot::{Cause, KillReason, ProcedureResult, Verdict};
+use std::fmt::{self, Write};
+
+/// Writes a record; `names` gives the unit's name by its `UnitId`.
+///
+/// # Errors
+/// Only what `out` fails with, such as a fixed buffer that is full.
+pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -> fmt::Result {
+    if let Some(unit) = unit_of(record) {
+        write!(out, "{}: ", words::name_of(names, unit))?;
+    }
+    match *record {
+        Record::Exhausted { .. }
+        | Record::Frozen { .. }
+        | Record::FreezeTimedOut { .. }
+        | Record::WaitsForReserve { .. }
+        | Record::Rescuing { .. }
+        | Record::ProcedureOver { .. }
+        | Record::Killing { .. }
+        | Record::EffectFailed { .. }
+        | Record::Emptied { .. }
+        | Record::IncidentClosed { .. }
+        | Record::StillPopulated { .. } => exhaustion(out, record),
+        Record::Starting { run, .. } => write!(out, "starting, run {}", run.0),
+        Record::Running { pid, after_us, .. } => {
+            write!(out, "RUNNING: pid {pid}, after {}", Took(after_us))
+        }
+        Record::SpawnFailed { role, stage, errno, .. } => {
+            let what = match role {
+                Role::Service => "cannot be started",
+                Role::Procedure => "its procedure cannot be made ready",
+            };
+            write!(out, "{what}: {}: {}", words::stage(stage), words::errno(errno))
+        }
+        Record::Ended { exit: Exit::Code(code), .. } => write!(out, "exited with code {code}"),
+        Record::Ended { exit: exit @ Exit::Signal(_), .. } => {
+            write!(out, "was killed by {}", ExitWords(exit))
+        }
+        Record::Done { .. } => write!(out, "DONE"),
+        Record::Backoff { delay_ms, .. } => write!(out, "BACKOFF: starts again in {}", millis(delay_ms)),
+        Record::Fatal { trouble, .. } => write!(out, "FATAL: {}", TroubleWords { trouble, names }),
+        Record::Stopping { reason, .. } => write!(out, "STOPPING ({})", words::kill_reason(reason)),
+        Record::Stopped { .. } => write!(out, "STOPPED"),
+        Record::ShuttingDown { how } => write!(out, "going down: {}", words::shutdown(how)),
+        Record::AllDown { how } => write!(out, "all units are down: {}", words::shutdown(how)),
+    }
+}
+
+/// The records of the path from an exhaustion to its end.
+fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
+    match *record {
+        Record::Exhausted { cause, verdict, limit_bytes, .. } => {
+            exhausted(out, cause, verdict, Bytes(limit_bytes))
+        }
+        Record::Frozen { after_us, .. } => write!(out, "frozen after {}", Took(after_us)),
+        Record::FreezeTimedOut { after_ms, .. } => {
+            write!(out, "did not freeze within {}, going on", millis(after_ms))
+        }
+        Record::WaitsForReserve { needs_bytes, free_bytes, .. } => {
+            let (needs, free) = (Bytes(needs_bytes), Bytes(free_bytes));
+            write!(out, "procedure waits for room in the reserve: needs {needs}, {free} free")
+        }
+        Record::Rescuing { cause, deadline_ms, .. } => match cause {
+            Cause::Exhaustion | Cause::KernelOomKill => {
+                write!(out, "RESCUING: procedure released, deadline {}", millis(deadline_ms))
+            }
+            Cause::Stop => {
+                write!(out, "procedure released before the stop, deadline {}", millis(deadline_ms))
+            }
+        },
+        Record::ProcedureOver { result: result @ ProcedureResult::None, .. } => {
+            write!(out, "no procedure: {}", ProcedureWords(result))
+        }
+        Record::ProcedureOver { result, after_us, .. } => {
+            write!(out, "procedure {} after {}", ProcedureWords(result), Took(after_us))
+        }
+        Record::Killing { role, reason, .. } => killing(out, role, reason),
+        Record::EffectFailed { effect, errno, .. } => {
+            let what = match effect {
+                Effect::Freeze => "cgroup.freeze cannot be written",
+                Effect::Kill => "cgroup.kill cannot be written",
+                Effect::StartProcedure => "the procedure cannot be released",
+            };
+            write!(out, "{what}: {}", words::errno(errno))
+        }
+        Record::Emptied { after_us, .. } => write!(out, "empty after {}", Took(after_us)),
+        Record::IncidentClosed { number, total_us, .. } => {
+            write!(out, "incident {number} closed after {}", Took(total_us))
+        }
+        Record::StillPopulated { .. } => write!(out, "processes are left after cgroup.kill"),
+        Record::Starting { .. }
+        | Record::Running { .. }
+        | Record::SpawnFailed { .. }
+        | Record::Ended { .. }
+        | Record::Done { .. }
+        | Record::Backoff { .. }
+        | Record::Fatal { .. }
+        | Record::Stopping { .. }
+        | Record::Stopped { .. }
+        | Record::ShuttingDown { .. }
+        | Record::AllDown { .. } => Ok(()),
+    }
+}
+
+fn exhausted(out: &mut dyn Write, cause: Cause, verdict: Verdict, limit: Bytes) -> fmt::Result {
+    match (cause, verdict) {
+        (_, Verdict::OomEvent { oom }) => {
+            write!(out, "memory is exhausted: oom event ({oom}), limit {limit}")
+        }
+        (_, Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms }) => {
+            let (used, slope, left) = (Bytes(unreclaimable_bytes), Bytes(bytes_per_s), Millis(left_ms));
+            write!(out, "memory is exhausted in {left}: {used} and {slope}/s more, limit {limit}")
+        }
+        (_, Verdict::KernelKilled { oom_kill }) => {
+            write!(out, "the kernel's OOM killer struck: oom_kill ({oom_kill}), limit {limit}")
+        }
+    }
+}
+
+fn killing(out: &mut dyn Write, role: Role, reason: KillReason) -> fmt::Result {
+    let what = match role {
+        Role::Service => "killing what is left",
+        Role::Procedure => "killing its procedure",
+    };
+    write!(out, "{what} ({})", words::kill_reason(reason))
+}
+
+fn millis(ms: u32) -> Millis {
+    Millis(u64::from(ms))
+}
+
+fn unit_of(record: &Record) -> Option<UnitId> {
+    match *record {
+        Record::Starting { unit, .. }
+        | Record::Running { unit, .. }
+        | Record::SpawnFailed { unit, .. }
+        | Record::Ended { unit, .. }
+        | Record::Done { unit }
+        | Record::Backoff { unit, .. }
+        | Record::Fatal { unit, .. }
+        | Record::Stopping { unit, .. }
+        | Record::Stopped { unit }
+        | Record::Exhausted { unit, .. }
+        | Record::Frozen { unit, .. }
+        | Record::FreezeTimedOut { unit, .. }
+        | Record::WaitsForReserve { unit, .. }
+        | Record::Rescuing { unit, .. }
+        | Record::ProcedureOver { unit, .. }
+        | Record::Killing { unit, .. }
+        | Record::EffectFailed { unit, .. }
+        | Record::Emptied { unit, .. }
+        | Record::IncidentClosed { unit, .. }
+        | Record::StillPopulated { unit } => Some(unit),
+        Record::ShuttingDown { .. } | Record::AllDown { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::event::{ShutdownKind, SpawnStage};
+    use crate::engine::policy::RunId;
+    use crate::engine::snapshot::Trouble;
+
+    const UNIT: UnitId = UnitId(1);
+
+    fn check(record: &Record, expected: &str) {
+        let mut line = String::new();
+        write(&mut line, record, &["bus", "recorder"]).expect("a String takes everything");
+        assert_eq!(line, expected);
+        assert!(line.len() <= 200, "too long for a line of the kernel log: {line}");
+    }
+
+    #[test]
+    fn the_path_of_an_exhaustion() {
+        let (unit, cause) = (UNIT, Cause::Exhaustion);
+        let limit_bytes = 32 << 20;
+        let verdict = Verdict::OomEvent { oom: 1 };
+        check(
+            &Record::Exhausted { unit, cause, verdict, limit_bytes },
+            "recorder: memory is exhausted: oom event (1), limit 32 MiB",
+        );
+        let verdict =
+            Verdict::Predicted { unreclaimable_bytes: 31 << 20, bytes_per_s: 4 << 20, left_ms: 250 };
+        check(
+            &Record::Exhausted { unit, cause, verdict, limit_bytes },
+            "recorder: memory is exhausted in 250 ms: 31 MiB and 4 MiB/s more, limit 32 MiB",
+        );
+        let (cause, verdict) = (Cause::KernelOomKill, Verdict::KernelKilled { oom_kill: 2 });
+        check(
+            &Record::Exhausted { unit, cause, verdict, limit_bytes },
+            "recorder: the kernel's OOM killer struck: oom_kill (2), limit 32 MiB",
+        );
+        check(&Record::Frozen { unit, after_us: 14_213 }, "recorder: frozen after 14.2 ms");
+        check(
+            &Record::FreezeTimedOut { unit, after_ms: 500 },
+            "recorder: did not freeze within 500 ms, going on",
+        );
+        check(
+            &Record::WaitsForReserve { unit, needs_bytes: 4 << 20, free_bytes: 0 },
+            "recorder: procedure waits for room in the reserve: needs 4 MiB, 0 B free",
+        );
+        check(
+            &Record::Rescuing { unit, cause: Cause::Exhaustion, deadline_ms: 2_000 },
+            "recorder: RESCUING: procedure released, deadline 2 s",
+        );
+        check(
+            &Record::ProcedureOver { unit, result: ProcedureResult::Ended(Exit::Code(0)), after_us: 101_000 },
+            "recorder: procedure ended with exit code 0 after 101.0 ms",
+        );
+        check(
+            &Record::Killing { unit, role: Role::Service, reason: KillReason::ProcedureEnded },
+            "recorder: killing what is left (procedure ended)",
+        );
+        check(&Record::Emptied { unit, after_us: 3_100 }, "recorder: empty after 3.1 ms");
+        check(
+            &Record::IncidentClosed { unit, number: 1, total_us: 140_000 },
+            "recorder: incident 1 closed after 140.0 ms",
+        );
+        check(
+            &Record::EffectFailed { unit, effect: Effect::Freeze, errno: 19 },
+            "recorder: cgroup.freeze cannot be written: No such device",
+        );
+        check(&Record::StillPopulated { unit }, "recorder: processes are left after cgroup.kill");
+    }
+
+    #[test]
+    fn ordinary_life() {
+        let unit = UNIT;
+        check(&Record::Starting { unit, run: RunId(2) }, "recorder: starting, run 2");
+        check(&Record::Running { unit, pid: 71, after_us: 8_000 }, "recorder: RUNNING: pid 71, after 8.0 ms");
+        check(
+            &Record::SpawnFailed { unit, role: Role::Service, stage: SpawnStage::Exec, errno: 2 },
+            "recorder: cannot be started: execve: No such file or directory",
+        );
+        check(
+            &Record::SpawnFailed { unit, role: Role::Procedure, stage: SpawnStage::Clone, errno: 12 },
+            "recorder: its procedure cannot be made ready: clone3: Out of memory",
+        );
+        check(&Record::Ended { unit, exit: Exit::Code(1) }, "recorder: exited with code 1");
+        check(&Record::Ended { unit, exit: Exit::Signal(11) }, "recorder: was killed by SIGSEGV");
+        check(&Record::Done { unit }, "recorder: DONE");
+        check(&Record::Backoff { unit, delay_ms: 100 }, "recorder: BACKOFF: starts again in 100 ms");
+        check(
+            &Record::Fatal { unit, trouble: Trouble::RequirementDown { unit: UnitId(0) } },
+            "recorder: FATAL: bus is down, which it requires",
+        );
+        check(
+            &Record::Stopping { unit, reason: KillReason::StopAsked },
+            "recorder: STOPPING (asked to stop)",
+        );
+        check(&Record::Stopped { unit }, "recorder: STOPPED");
+        check(&Record::ShuttingDown { how: ShutdownKind::PowerOff }, "going down: power off");
+        check(&Record::AllDown { how: ShutdownKind::Reboot }, "all units are down: reboot");
+        check(&Record::Done { unit: UnitId(9) }, "?: DONE");
+    }
+}

@@ -1,0 +1,126 @@
+//! `status`: one line for each unit, in supervisorctl's format.
+
+use super::words::{self, Bytes, Calendar, Tenths, TroubleWords, Uptime};
+use crate::engine::event::Time;
+use crate::engine::snapshot::{Incident, MemoryView, Snapshot, StateName, UnitView};
+use std::fmt::{self, Write};
+
+/// supervisorctl's name column is at least so wide, and three more.
+const NAME_WIDTH_MIN: usize = 30;
+
+/// From `CLOCK_BOOTTIME` to the calendar: microseconds since 1970 at boot, with the time zone if there is one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WallOffset(pub i64);
+
+impl WallOffset {
+    /// A moment on the calendar.
+    #[must_use]
+    pub fn calendar(self, time: Time) -> Calendar {
+        let since_boot_us = i64::try_from(time.0).unwrap_or(i64::MAX);
+        Calendar::of(self.0.saturating_add(since_boot_us) / 1_000_000)
+    }
+}
+
+/// Writes what is wrong with the machine as a whole, a line each; nothing when all is well.
+///
+/// # Errors
+/// Only what `out` fails with.
+pub fn header(out: &mut dyn Write, snapshot: &Snapshot) -> fmt::Result {
+    for reason in &snapshot.system.degraded {
+        writeln!(out, "DEGRADED: {}", OneLine(reason))?;
+    }
+    if let Some(how) = snapshot.system.shutting_down {
+        writeln!(out, "GOING DOWN: {}", words::shutdown(how))?;
+    }
+    Ok(())
+}
+
+/// Writes the lines of these units, which must be from this snapshot.
+///
+/// # Errors
+/// Only what `out` fails with.
+pub fn lines<'a>(
+    out: &mut dyn Write,
+    snapshot: &Snapshot,
+    units: impl IntoIterator<Item = &'a UnitView>,
+    wall: WallOffset,
+) -> fmt::Result {
+    let longest = snapshot.units.iter().map(|unit| unit.name.chars().count()).max().unwrap_or(0);
+    let width = longest.max(NAME_WIDTH_MIN) + 3;
+    for unit in units {
+        let mut description = String::new();
+        describe(&mut description, snapshot, unit, wall)?;
+        let line = format!("{:<width$}{:<10}{description}", unit.name, words::state(unit.state));
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// supervisorctl's third column, with the memory behind it where it is bounded.
+fn describe(out: &mut dyn Write, snapshot: &Snapshot, unit: &UnitView, wall: WallOffset) -> fmt::Result {
+    match unit.state {
+        StateName::Running => {
+            write!(out, "pid {}, ", unit.pid.unwrap_or(0))?;
+            write!(out, "uptime {}", Uptime(snapshot.time.since_us(unit.since)))?;
+        }
+        StateName::Stopped | StateName::Exited => {
+            if unit.run.0 == 0 {
+                write!(out, "Not started")?;
+            } else {
+                write!(out, "{}", wall.calendar(unit.since))?;
+            }
+            return trouble(out, ", ", snapshot, unit);
+        }
+        StateName::Done => return write!(out, "{}", wall.calendar(unit.since)),
+        StateName::Fatal | StateName::Backoff => {
+            return match unit.trouble {
+                Some(_) => trouble(out, "", snapshot, unit),
+                None => write!(out, "unknown error (try \"why {}\")", unit.name),
+            };
+        }
+        StateName::Rescuing => write!(out, "{}", rescue_step(snapshot, unit))?,
+        StateName::Starting | StateName::Stopping => return Ok(()),
+    }
+    unit.memory.as_ref().map_or(Ok(()), |memory| memory_words(out, memory))
+}
+
+fn trouble(out: &mut dyn Write, lead: &str, snapshot: &Snapshot, unit: &UnitView) -> fmt::Result {
+    let Some(trouble) = unit.trouble else { return Ok(()) };
+    write!(out, "{lead}{}", TroubleWords { trouble, names: &snapshot.names })
+}
+
+fn memory_words(out: &mut dyn Write, memory: &MemoryView) -> fmt::Result {
+    const MIB: u64 = 1 << 20;
+    let Some((_, sample)) = memory.sample else {
+        return write!(out, ", memory limit {}", Bytes(memory.max_bytes));
+    };
+    let (used, max) = (Tenths::of(sample.current_bytes, MIB), Tenths::of(memory.max_bytes, MIB));
+    let some = Tenths::of(u64::from(sample.psi_some_avg10), 100);
+    let full = Tenths::of(u64::from(sample.psi_full_avg10), 100);
+    write!(out, ", memory {used}/{max} MiB, psi {some}/{full}")
+}
+
+/// What is being done, as far as the open incident tells.
+fn rescue_step(snapshot: &Snapshot, unit: &UnitView) -> &'static str {
+    let is_open = |incident: &&Incident| {
+        words::name_of(&snapshot.names, incident.unit) == unit.name && incident.emptied.is_none()
+    };
+    match snapshot.incidents.iter().rev().find(is_open) {
+        None => "memory exhausted, shutdown procedure at work",
+        Some(Incident { killed: Some(_), .. }) => "memory exhausted, killing what is left",
+        Some(Incident { procedure_ended: Some(_), .. }) => "memory exhausted, shutdown procedure is over",
+        Some(Incident { released: Some(_), .. }) => "memory exhausted, shutdown procedure at work",
+        Some(Incident { frozen: Some(_), .. }) => "memory exhausted, frozen, shutdown procedure waits",
+        Some(_) => "memory exhausted, freezing",
+    }
+}
+
+/// A text without what would break a line or move the cursor.
+#[derive(Clone, Copy, Debug)]
+pub struct OneLine<'a>(pub &'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| f.write_char(if c.is_control() { ' ' } else { c }))
+    }
+}

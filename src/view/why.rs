@@ -1,0 +1,187 @@
+//! `why`: the story of a unit's last trouble and of its incidents, with what happened when.
+
+use super::status::{OneLine, WallOffset};
+use super::words::{self, Bytes, ExitWords, Millis, ProcedureWords, Tenths, TroubleWords, Uptime};
+use crate::engine::event::{MemoryEvents, MemorySample, Time};
+use crate::engine::snapshot::{Desired, Incident, Killer, ProcedureResult, StateName, UnitView, Verdict};
+use std::fmt::{self, Write};
+
+/// What is known of one unit.
+#[derive(Clone, Copy, Debug)]
+pub struct Story<'a> {
+    /// When the snapshot was taken.
+    pub time: Time,
+    /// The unit.
+    pub unit: &'a UnitView,
+    /// Its incidents, oldest first.
+    pub incidents: &'a [Incident],
+    /// Names by `UnitId`.
+    pub names: &'a [String],
+    /// Faults of all unit files.
+    pub faults: &'a [String],
+}
+
+/// Writes the whole story; `all` incidents that are on record, or only the last.
+///
+/// # Errors
+/// Only what `out` fails with.
+pub fn write(out: &mut dyn Write, why: &Story<'_>, wall: WallOffset, all: bool) -> fmt::Result {
+    let unit = why.unit;
+    write!(out, "{}: {}", unit.name, words::state(unit.state))?;
+    if let Some(pid) = unit.pid {
+        write!(out, ", pid {pid}")?;
+    }
+    if unit.run.0 > 0 {
+        let since = Uptime(why.time.since_us(unit.since));
+        write!(out, ", run {}, for {since} (since {})", unit.run.0, wall.calendar(unit.since))?;
+    }
+    writeln!(out)?;
+    if !unit.description.is_empty() {
+        writeln!(out, "  {}", OneLine(&unit.description))?;
+    }
+    match unit.trouble {
+        Some(trouble) => {
+            writeln!(out, "  last trouble: {}", TroubleWords { trouble, names: why.names })?;
+        }
+        None => writeln!(out, "  no trouble is on record")?,
+    }
+    if let Some(exit) = unit.last_exit {
+        writeln!(out, "  last end: {}", ExitWords(exit))?;
+    }
+    writeln!(out, "  next: {}", next(why))?;
+    faults(out, why)?;
+    let shown = if all { usize::MAX } else { 1 };
+    let skipped = why.incidents.len().saturating_sub(shown);
+    for incident in why.incidents.iter().skip(skipped) {
+        writeln!(out)?;
+        story(out, incident, why, wall)?;
+    }
+    let known = u32::try_from(why.incidents.len().min(shown)).unwrap_or(u32::MAX);
+    match unit.incidents.saturating_sub(known) {
+        0 => Ok(()),
+        _ if all => writeln!(out, "\n{} exhaustions since boot", unit.incidents),
+        _ => writeln!(out, "\n{} exhaustions since boot (--all shows those on record)", unit.incidents),
+    }
+}
+
+/// What comes next, from what is and what was asked.
+fn next(why: &Story<'_>) -> &'static str {
+    match (why.unit.state, why.unit.desired) {
+        (StateName::Running, Desired::Up) => "it goes on running",
+        (StateName::Starting, Desired::Up) => "it is on its way up",
+        (StateName::Backoff, Desired::Up) => "it is started again after its delay",
+        (StateName::Rescuing, Desired::Up) => "what is left is killed, then its `then` decides",
+        (StateName::Stopping, Desired::Up) => "it goes down and comes up again",
+        (StateName::Rescuing, Desired::Down) => "what is left is killed, and it stays down",
+        (StateName::Running | StateName::Starting | StateName::Stopping, Desired::Down) => "it goes down",
+        (StateName::Fatal, _) => "nothing, until the cause is removed and somebody starts it",
+        (StateName::Done, _) => "nothing: the task is done",
+        (StateName::Stopped | StateName::Exited, _) | (StateName::Backoff, Desired::Down) => {
+            "it stays down until somebody starts it"
+        }
+    }
+}
+
+/// The faults of this unit's file: a rendered fault begins with, or names, the file.
+fn faults(out: &mut dyn Write, why: &Story<'_>) -> fmt::Result {
+    let file = format!("/{}.ron", why.unit.name);
+    for fault in why.faults.iter().filter(|fault| fault.contains(&file)) {
+        for line in fault.lines() {
+            writeln!(out, "  {}", OneLine(line))?;
+        }
+    }
+    Ok(())
+}
+
+fn story(out: &mut dyn Write, incident: &Incident, why: &Story<'_>, wall: WallOffset) -> fmt::Result {
+    let ago = Uptime(why.time.since_us(incident.began));
+    let calendar = wall.calendar(incident.began);
+    writeln!(out, "incident {}, run {}, {ago} ago ({calendar})", incident.number, incident.run.0)?;
+    evidence(out, incident)?;
+    if let Some(sample) = incident.sample {
+        memory(out, sample, why.unit.memory.map(|memory| memory.max_bytes))?;
+    }
+    timeline(out, incident)?;
+    let over = incident.emptied.is_some();
+    match incident.procedure {
+        ProcedureResult::None if over => writeln!(out, "  procedure: this unit has none")?,
+        ProcedureResult::None => {}
+        result @ (ProcedureResult::Ended(_)
+        | ProcedureResult::OutOfMemory
+        | ProcedureResult::TimedOut
+        | ProcedureResult::SpawnFailed { .. }) => writeln!(out, "  procedure: {}", ProcedureWords(result))?,
+    }
+    if over {
+        writeln!(out, "  ended by: {}", words::killer(incident.killer))?;
+    }
+    counters(out, incident.counters_at_start, incident.counters)
+}
+
+fn evidence(out: &mut dyn Write, incident: &Incident) -> fmt::Result {
+    write!(out, "  evidence: ")?;
+    match incident.verdict {
+        Verdict::OomEvent { oom } => {
+            writeln!(out, "the kernel found nothing to reclaim (memory.events: oom +{oom})")
+        }
+        Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms } => {
+            let (used, slope) = (Bytes(unreclaimable_bytes), Bytes(bytes_per_s));
+            writeln!(out, "{used} unreclaimable, growing {slope}/s: {} left", Millis(left_ms))
+        }
+        Verdict::KernelKilled { oom_kill } => {
+            writeln!(out, "the kernel killed (memory.events: oom_kill +{oom_kill})")
+        }
+    }
+}
+
+fn memory(out: &mut dyn Write, sample: MemorySample, limit: Option<u64>) -> fmt::Result {
+    let (used, hard) = (Bytes(sample.current_bytes), Bytes(sample.unreclaimable_bytes));
+    write!(out, "  memory: {used}, of which {hard} unreclaimable")?;
+    if let Some(limit) = limit {
+        write!(out, ", limit {}", Bytes(limit))?;
+    }
+    let some = Tenths::of(u64::from(sample.psi_some_avg10), 100);
+    let full = Tenths::of(u64::from(sample.psi_full_avg10), 100);
+    writeln!(out, "; psi some {some} %, full {full} %")
+}
+
+/// Microseconds from the beginning, in the order of the steps.
+fn timeline(out: &mut dyn Write, incident: &Incident) -> fmt::Result {
+    let killed = match incident.killer {
+        Killer::Lifeboat => "cgroup.kill written",
+        Killer::KernelCgroup | Killer::KernelOutside => "cgroup.kill written for what the kernel left",
+    };
+    let began = words::cause(incident.cause);
+    let mut steps: [(Option<Time>, &str); 7] = [
+        (Some(incident.began), began),
+        (incident.frozen, "frozen: the service stands still"),
+        (incident.released, "procedure released"),
+        (incident.procedure_running, "procedure running"),
+        (incident.procedure_ended, "procedure over"),
+        (incident.killed, killed),
+        (incident.emptied, "empty: no process is left"),
+    ];
+    // A stable sort: steps of one reading of the clock keep their order.
+    steps.sort_by_key(|(time, _)| *time);
+    writeln!(out, "  timeline in µs:")?;
+    for (time, words) in steps.iter().filter_map(|(time, words)| time.map(|time| (time, words))) {
+        writeln!(out, "  {:>12}  {words}", time.since_us(incident.began))?;
+    }
+    match incident.emptied {
+        Some(_) => Ok(()),
+        None => writeln!(out, "             …  not over yet"),
+    }
+}
+
+fn counters(out: &mut dyn Write, start: MemoryEvents, end: MemoryEvents) -> fmt::Result {
+    let pairs = [
+        ("max", start.max, end.max),
+        ("oom", start.oom, end.oom),
+        ("oom_kill", start.oom_kill, end.oom_kill),
+        ("high", start.high, end.high),
+    ];
+    write!(out, "  memory.events in this run:")?;
+    for (name, start, end) in pairs {
+        write!(out, " {name} +{}", end.saturating_sub(start))?;
+    }
+    writeln!(out)
+}

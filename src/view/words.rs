@@ -1,0 +1,385 @@
+//! The small words: sizes, times, exits, errors. Each is a `Display` that allocates nothing.
+
+use crate::engine::event::{Exit, Role, ShutdownKind, SpawnStage};
+use crate::engine::policy::UnitId;
+use crate::engine::snapshot::{Cause, KillReason, Killer, ProcedureResult, StateName, Trouble};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use std::fmt::{self, Display, Formatter};
+
+/// The name of a unit by its id; `?` for an id that is not in the table.
+#[must_use]
+pub fn name_of<S: AsRef<str>>(names: &[S], unit: UnitId) -> &str {
+    names.get(usize::from(unit.0)).map_or("?", AsRef::as_ref)
+}
+
+/// A state in supervisorctl's capitals.
+#[must_use]
+pub fn state(state: StateName) -> &'static str {
+    match state {
+        StateName::Stopped => "STOPPED",
+        StateName::Starting => "STARTING",
+        StateName::Running => "RUNNING",
+        StateName::Backoff => "BACKOFF",
+        StateName::Stopping => "STOPPING",
+        StateName::Exited => "EXITED",
+        StateName::Fatal => "FATAL",
+        StateName::Done => "DONE",
+        StateName::Rescuing => "RESCUING",
+    }
+}
+
+/// An errno in words: "No such file or directory".
+#[must_use]
+pub fn errno(errno: i32) -> &'static str {
+    Errno::from_raw(errno).desc()
+}
+
+/// What was being done when a start failed, with the kernel's word for it.
+#[must_use]
+pub fn stage(stage: SpawnStage) -> &'static str {
+    match stage {
+        SpawnStage::Cgroup => "making its cgroup",
+        SpawnStage::Limit => "setting a limit of its cgroup",
+        SpawnStage::Clone => "clone3",
+        SpawnStage::JoinCgroup => "entering its cgroup",
+        SpawnStage::OomScoreAdj => "writing oom_score_adj",
+        SpawnStage::Stdio => "setting its standard input and output",
+        SpawnStage::WorkingDirectory => "entering its working directory",
+        SpawnStage::Exec => "execve",
+    }
+}
+
+/// Why something was killed or is stopped.
+#[must_use]
+pub fn kill_reason(reason: KillReason) -> &'static str {
+    match reason {
+        KillReason::StopAsked => "asked to stop",
+        KillReason::StopTimedOut => "did not stop in time",
+        KillReason::Shutdown => "the machine is going down",
+        KillReason::RequirementDown => "a unit that it requires is down",
+        KillReason::ProcedureEnded => "procedure ended",
+        KillReason::ProcedureTimedOut => "procedure met its deadline",
+        KillReason::NoProcedure => "memory exhausted, no procedure",
+        KillReason::ProcedureFailed => "procedure could not be started",
+        KillReason::LeftBehind => "left behind by the first process",
+        KillReason::StartFailed => "the start failed half way",
+        KillReason::NotNeeded => "not needed any more",
+    }
+}
+
+/// Why a procedure runs.
+#[must_use]
+pub fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Exhaustion => "memory is exhausted",
+        Cause::KernelOomKill => "the kernel's OOM killer struck",
+        Cause::Stop => "asked to stop",
+    }
+}
+
+/// Who ended the service.
+#[must_use]
+pub fn killer(killer: Killer) -> &'static str {
+    match killer {
+        Killer::Lifeboat => "lifeboat, by cgroup.kill",
+        Killer::KernelCgroup => "the kernel's OOM killer, at the unit's own limit",
+        Killer::KernelOutside => "the kernel's OOM killer, because memory ran out above the unit",
+    }
+}
+
+/// A role as one word for what is killed.
+#[must_use]
+pub fn role(role: Role) -> &'static str {
+    match role {
+        Role::Service => "service",
+        Role::Procedure => "procedure",
+    }
+}
+
+/// How the machine ends.
+#[must_use]
+pub fn shutdown(how: ShutdownKind) -> &'static str {
+    match how {
+        ShutdownKind::PowerOff => "power off",
+        ShutdownKind::Reboot => "reboot",
+        ShutdownKind::Halt => "halt",
+    }
+}
+
+/// A size: "32 MiB", "31.9 MiB", "512 KiB".
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes(pub u64);
+
+impl Display for Bytes {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        const STEPS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        for (unit, word) in STEPS {
+            if self.0 >= unit {
+                return match self.0 % unit {
+                    0 => write!(f, "{} {word}", self.0 / unit),
+                    _ => write!(f, "{} {word}", Tenths::of(self.0, unit)),
+                };
+            }
+        }
+        write!(f, "{} B", self.0)
+    }
+}
+
+/// A number with one decimal, rounded half up, without floating point.
+#[derive(Clone, Copy, Debug)]
+pub struct Tenths(u128);
+
+impl Tenths {
+    /// `value / unit`; a unit of 0 counts as 1.
+    #[must_use]
+    pub fn of(value: u64, unit: u64) -> Self {
+        let unit = u128::from(unit.max(1));
+        Self((u128::from(value) * 10 + unit / 2) / unit)
+    }
+}
+
+impl Display for Tenths {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0 / 10, self.0 % 10)
+    }
+}
+
+/// A short time: "840 µs", "14.2 ms", "2.5 s".
+#[derive(Clone, Copy, Debug)]
+pub struct Took(pub u64);
+
+impl Display for Took {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            us @ 0..1_000 => write!(f, "{us} µs"),
+            us @ 1_000..1_000_000 => write!(f, "{} ms", Tenths::of(us, 1_000)),
+            us => write!(f, "{} s", Tenths::of(us, 1_000_000)),
+        }
+    }
+}
+
+/// A time that was set by somebody: "2 s", "250 ms", "1.5 s".
+#[derive(Clone, Copy, Debug)]
+pub struct Millis(pub u64);
+
+impl Display for Millis {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match (self.0 / 1_000, self.0 % 1_000) {
+            (0, ms) => write!(f, "{ms} ms"),
+            (s, 0) => write!(f, "{s} s"),
+            (_, _) => write!(f, "{} s", Tenths::of(self.0, 1_000)),
+        }
+    }
+}
+
+/// An uptime as supervisorctl writes it: "0:02:35", "1 day, 2:03:04".
+#[derive(Clone, Copy, Debug)]
+pub struct Uptime(pub u64);
+
+impl Display for Uptime {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let s = self.0 / 1_000_000;
+        match s / 86_400 {
+            0 => {}
+            1 => write!(f, "1 day, ")?,
+            days => write!(f, "{days} days, ")?,
+        }
+        write!(f, "{}:{:02}:{:02}", s / 3_600 % 24, s / 60 % 60, s % 60)
+    }
+}
+
+/// How a process ended: "exit code 3", "SIGSEGV".
+#[derive(Clone, Copy, Debug)]
+pub struct ExitWords(pub Exit);
+
+impl Display for ExitWords {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Exit::Code(code) => write!(f, "exit code {code}"),
+            Exit::Signal(number) => match Signal::try_from(number) {
+                Ok(signal) => f.write_str(signal.as_str()),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+/// How a procedure went: "ended with exit code 0".
+#[derive(Clone, Copy, Debug)]
+pub struct ProcedureWords(pub ProcedureResult);
+
+impl Display for ProcedureWords {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ProcedureResult::None => write!(f, "there is none"),
+            ProcedureResult::Ended(exit @ Exit::Code(_)) => write!(f, "ended with {}", ExitWords(exit)),
+            ProcedureResult::Ended(exit @ Exit::Signal(_)) => write!(f, "was killed by {}", ExitWords(exit)),
+            ProcedureResult::OutOfMemory => write!(f, "ran out of its own memory and was killed"),
+            ProcedureResult::TimedOut => write!(f, "was killed at its deadline"),
+            ProcedureResult::SpawnFailed { stage: at, errno: number } => {
+                write!(f, "could not be started: {}: {}", stage(at), errno(number))
+            }
+        }
+    }
+}
+
+/// Why a unit is not up. The reference's words where supervisorctl has some.
+#[derive(Clone, Copy, Debug)]
+pub struct TroubleWords<'a, S> {
+    /// What.
+    pub trouble: Trouble,
+    /// The names of the units by `UnitId`.
+    pub names: &'a [S],
+}
+
+impl<S: AsRef<str>> Display for TroubleWords<'_, S> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.trouble {
+            Trouble::BadUnit => write!(f, "its unit file has faults"),
+            Trouble::OverBudget => write!(f, "its memory does not fit the budget"),
+            Trouble::SpawnFailed { stage: at, errno: number, procedure } => {
+                let whose = if procedure { " of the procedure" } else { "" };
+                write!(f, "spawn error{whose}: {}: {}", stage(at), errno(number))
+            }
+            Trouble::Ended { exit: Exit::Code(code) } => write!(f, "exited with code {code}"),
+            Trouble::Ended { exit: exit @ Exit::Signal(_) } => write!(f, "killed by {}", ExitWords(exit)),
+            Trouble::Exhausted { incident } => write!(f, "memory exhausted, incident {incident}"),
+            Trouble::StartLimit { starts } => write!(f, "Exited too quickly: started {starts} times"),
+            Trouble::RequirementDown { unit } => {
+                write!(f, "{} is down, which it requires", name_of(self.names, unit))
+            }
+            Trouble::OrderCycle => write!(f, "it stands in a circle of requires and after"),
+            Trouble::Unkillable => write!(f, "its processes did not die after cgroup.kill"),
+        }
+    }
+}
+
+/// What supervisorctl says in `NAME: ERROR (…)` when a start failed for this reason, and whether it counts the
+/// program as dead (exit code 7) rather than the request as wrong (1).
+#[must_use]
+pub fn start_error(trouble: Option<Trouble>) -> (&'static str, bool) {
+    match trouble {
+        Some(Trouble::SpawnFailed { stage: SpawnStage::Exec, errno, procedure: false }) => {
+            match Errno::from_raw(errno) {
+                Errno::ENOENT => ("no such file", false),
+                Errno::EACCES => ("file is not executable", false),
+                _ => ("spawn error", true),
+            }
+        }
+        Some(Trouble::SpawnFailed { .. }) => ("spawn error", true),
+        Some(Trouble::BadUnit) => ("unit file has faults", false),
+        Some(Trouble::OverBudget) => ("does not fit the memory budget", false),
+        Some(Trouble::RequirementDown { .. }) => ("a required unit is down", true),
+        Some(Trouble::OrderCycle) => ("circular order", false),
+        Some(Trouble::Unkillable) => ("processes do not die", true),
+        Some(Trouble::Ended { .. } | Trouble::Exhausted { .. } | Trouble::StartLimit { .. }) | None => {
+            ("abnormal termination", true)
+        }
+    }
+}
+
+/// A moment on the calendar, in UTC unless its offset carries a time zone.
+#[derive(Clone, Copy, Debug)]
+pub struct Calendar {
+    /// 1 to 12.
+    pub month: u8,
+    /// 1 to 31.
+    pub day: u8,
+    /// 0 to 23.
+    pub hour: u8,
+    /// 0 to 59.
+    pub minute: u8,
+}
+
+impl Calendar {
+    /// From seconds since 1970; what lies before counts as 1970.
+    #[must_use]
+    pub fn of(unix_s: i64) -> Self {
+        let unix_s = unix_s.max(0);
+        let (mut days, seconds) = (unix_s / 86_400, unix_s % 86_400);
+        // 400 years repeat exactly; the year begins in March so that the leap day comes last.
+        days = (days + 719_468) % 146_097;
+        let year = (days - days / 1_460 + days / 36_524 - days / 146_096) / 365;
+        let of_year = days - (365 * year + year / 4 - year / 100);
+        let shifted = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * shifted + 2) / 5 + 1;
+        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+        let small = |value: i64| u8::try_from(value).unwrap_or(0);
+        Self {
+            month: small(month),
+            day: small(day),
+            hour: small(seconds / 3_600),
+            minute: small(seconds / 60 % 60),
+        }
+    }
+}
+
+impl Display for Calendar {
+    /// supervisorctl's `%b %d %I:%M %p`: "Aug 29 10:47 AM".
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let month = MONTHS.get(usize::from(self.month.saturating_sub(1))).unwrap_or(&"?");
+        let half = if self.hour < 12 { "AM" } else { "PM" };
+        let hour = match self.hour % 12 {
+            0 => 12,
+            hour => hour,
+        };
+        write!(f, "{month} {:02} {hour:02}:{:02} {half}", self.day, self.minute)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(value: impl Display, expected: &str) {
+        assert_eq!(value.to_string(), expected);
+    }
+
+    #[test]
+    fn sizes() {
+        check(Bytes(0), "0 B");
+        check(Bytes(1023), "1023 B");
+        check(Bytes(512 << 10), "512 KiB");
+        check(Bytes(32 << 20), "32 MiB");
+        check(Bytes((32 << 20) - 1), "32.0 MiB");
+        check(Bytes(12_897_485), "12.3 MiB");
+        check(Bytes(u64::MAX), "17179869184.0 GiB");
+    }
+
+    #[test]
+    fn times() {
+        check(Took(0), "0 µs");
+        check(Took(999), "999 µs");
+        check(Took(14_249), "14.2 ms");
+        check(Took(2_500_000), "2.5 s");
+        check(Millis(2_000), "2 s");
+        check(Millis(250), "250 ms");
+        check(Millis(1_500), "1.5 s");
+        check(Uptime(155_999_999), "0:02:35");
+        check(Uptime(93_784_000_000), "1 day, 2:03:04");
+        check(Uptime(2 * 86_400_000_000), "2 days, 0:00:00");
+    }
+
+    #[test]
+    fn calendar() {
+        check(Calendar::of(0), "Jan 01 12:00 AM");
+        check(Calendar::of(-5), "Jan 01 12:00 AM");
+        check(Calendar::of(1_724_928_420), "Aug 29 10:47 AM");
+        check(Calendar::of(1_709_208_000), "Feb 29 12:00 PM");
+        check(Calendar::of(4_107_542_399), "Feb 28 11:59 PM");
+        check(Calendar::of(4_107_542_400), "Mar 01 12:00 AM");
+    }
+
+    #[test]
+    fn exits() {
+        check(ExitWords(Exit::Code(3)), "exit code 3");
+        check(ExitWords(Exit::Signal(9)), "SIGKILL");
+        check(ExitWords(Exit::Signal(37)), "signal 37");
+        check(ExitWords(Exit::Signal(-1)), "signal -1");
+        assert_eq!(errno(2), "No such file or directory");
+        assert_eq!(errno(-7), "Unknown errno");
+    }
+}

@@ -1,0 +1,312 @@
+//! What a client may ask: a closed list, read from bytes that nobody vouches for.
+//!
+//! The parser keeps only the parameters that it knows and skips the rest while reading, so that 64 KiB of hostile
+//! JSON cost no memory beyond their own. serde_json bounds the depth.
+
+use super::interface::{SERVICE, SUPERVISOR};
+use super::reply::ErrorReply;
+use crate::engine::event::{ShutdownKind, Verb};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use std::fmt;
+
+/// So much of a wrong name is sent back.
+const ECHO_BYTES_MAX: usize = 255;
+
+/// Everything that can be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// `org.varlink.service.GetInfo`
+    GetInfo,
+    /// `org.varlink.service.GetInterfaceDescription`
+    GetInterfaceDescription {
+        /// Of which.
+        interface: String,
+    },
+    /// `Status`
+    Status,
+    /// `Watch`: only with `more`.
+    Watch,
+    /// `Start`, `Stop`, `Restart`
+    Ask {
+        /// Which of the three.
+        verb: Verb,
+        /// The unit's name.
+        name: String,
+    },
+    /// `Why`
+    Why {
+        /// The unit's name.
+        name: String,
+    },
+    /// `Shutdown`
+    Shutdown {
+        /// How the machine is to end.
+        how: ShutdownKind,
+    },
+}
+
+impl Request {
+    /// Its method's full name.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        match self {
+            Self::GetInfo => "org.varlink.service.GetInfo",
+            Self::GetInterfaceDescription { .. } => "org.varlink.service.GetInterfaceDescription",
+            Self::Status => "org.lifeboat.Supervisor.Status",
+            Self::Watch => "org.lifeboat.Supervisor.Watch",
+            Self::Ask { verb: Verb::Start, .. } => "org.lifeboat.Supervisor.Start",
+            Self::Ask { verb: Verb::Stop, .. } => "org.lifeboat.Supervisor.Stop",
+            Self::Ask { verb: Verb::Restart, .. } => "org.lifeboat.Supervisor.Restart",
+            Self::Why { .. } => "org.lifeboat.Supervisor.Why",
+            Self::Shutdown { .. } => "org.lifeboat.Supervisor.Shutdown",
+        }
+    }
+
+    /// It changes something: the peer's credentials must allow it.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::Ask { .. } | Self::Shutdown { .. } => true,
+            Self::GetInfo
+            | Self::GetInterfaceDescription { .. }
+            | Self::Status
+            | Self::Watch
+            | Self::Why { .. } => false,
+        }
+    }
+}
+
+/// One call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// What is asked.
+    pub request: Request,
+    /// The client takes more than one answer.
+    pub more: bool,
+    /// The client wants no answer.
+    pub oneway: bool,
+}
+
+impl From<Request> for Call {
+    /// A call that wants its answers: `more` for `Watch`, one for the others.
+    fn from(request: Request) -> Self {
+        let more = request == Request::Watch;
+        Self { request, more, oneway: false }
+    }
+}
+
+/// Why a message is not served, and what the client hears of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not a Varlink call at all: close the connection without an answer.
+    NotACall,
+    /// Send this error; the connection goes on.
+    Answer(ErrorReply),
+    /// A faulty call that wants no answer: go on.
+    Silent,
+}
+
+/// Reads one message (without its NUL). Never panics, whatever the bytes.
+///
+/// # Errors
+/// `Refusal` says what to do.
+pub fn parse(message: &[u8]) -> Result<Call, Refusal> {
+    // serde would also read a struct from an array.
+    if message.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Refusal::NotACall);
+    }
+    let raw: RawCall = serde_json::from_slice(message).map_err(|_| Refusal::NotACall)?;
+    let oneway = raw.oneway.unwrap_or_default();
+    let more = raw.more.unwrap_or_default();
+    let request =
+        request_of(&raw.method, raw.parameters.unwrap_or_default()).and_then(|request| match request {
+            Request::Watch if !more => Err(ErrorReply::ExpectedMore {}),
+            request => Ok(request),
+        });
+    match request {
+        Ok(request) => Ok(Call { request, more, oneway }),
+        Err(_) if oneway => Err(Refusal::Silent),
+        Err(error) => Err(Refusal::Answer(error)),
+    }
+}
+
+fn request_of(method: &str, parameters: Parameters) -> Result<Request, ErrorReply> {
+    let (interface, word) = method.rsplit_once('.').unwrap_or((method, ""));
+    let ask = |verb: Verb, name: Field| Ok(Request::Ask { verb, name: name.text("name")? });
+    match (interface, word) {
+        (SERVICE, "GetInfo") => Ok(Request::GetInfo),
+        (SERVICE, "GetInterfaceDescription") => {
+            Ok(Request::GetInterfaceDescription { interface: parameters.interface.text("interface")? })
+        }
+        (SUPERVISOR, "Status") => Ok(Request::Status),
+        (SUPERVISOR, "Watch") => Ok(Request::Watch),
+        (SUPERVISOR, "Start") => ask(Verb::Start, parameters.name),
+        (SUPERVISOR, "Stop") => ask(Verb::Stop, parameters.name),
+        (SUPERVISOR, "Restart") => ask(Verb::Restart, parameters.name),
+        (SUPERVISOR, "Why") => Ok(Request::Why { name: parameters.name.text("name")? }),
+        (SUPERVISOR, "Shutdown") => match parameters.how.text("how")?.as_str() {
+            "PowerOff" => Ok(Request::Shutdown { how: ShutdownKind::PowerOff }),
+            "Reboot" => Ok(Request::Shutdown { how: ShutdownKind::Reboot }),
+            "Halt" => Ok(Request::Shutdown { how: ShutdownKind::Halt }),
+            _ => Err(ErrorReply::InvalidParameter { parameter: "how".into() }),
+        },
+        (SERVICE | SUPERVISOR, _) => Err(ErrorReply::MethodNotFound { method: echo(method) }),
+        _ => Err(ErrorReply::InterfaceNotFound { interface: echo(interface) }),
+    }
+}
+
+/// The head of what the client sent, cut at a character.
+fn echo(text: &str) -> String {
+    let cut = (0..=ECHO_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    text.get(..cut.unwrap_or(0)).unwrap_or_default().to_owned()
+}
+
+#[derive(Deserialize)]
+struct RawCall {
+    method: String,
+    parameters: Option<Parameters>,
+    more: Option<bool>,
+    oneway: Option<bool>,
+}
+
+/// The parameters of all methods together.
+#[derive(Debug, Default)]
+struct Parameters {
+    name: Field,
+    interface: Field,
+    how: Field,
+}
+
+/// A parameter as it came in.
+#[derive(Debug, Default)]
+enum Field {
+    #[default]
+    Missing,
+    Text(String),
+    NotText,
+}
+
+impl Field {
+    fn text(self, name: &str) -> Result<String, ErrorReply> {
+        match self {
+            Self::Text(text) => Ok(text),
+            Self::Missing | Self::NotText => Err(ErrorReply::InvalidParameter { parameter: name.into() }),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Parameters {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(ParametersVisitor)
+    }
+}
+
+struct ParametersVisitor;
+
+impl<'de> Visitor<'de> for ParametersVisitor {
+    type Value = Parameters;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of parameters")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parameters, A::Error> {
+        let mut parameters = Parameters::default();
+        while let Some(key) = map.next_key::<String>()? {
+            let place = match key.as_str() {
+                "name" => &mut parameters.name,
+                "interface" => &mut parameters.interface,
+                "how" => &mut parameters.how,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            *place = map.next_value()?;
+        }
+        Ok(parameters)
+    }
+}
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(FieldVisitor)
+    }
+}
+
+struct FieldVisitor;
+
+impl<'de> Visitor<'de> for FieldVisitor {
+    type Value = Field;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Field, E> {
+        Ok(Field::Text(text.to_owned()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Field, E> {
+        Ok(Field::NotText)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Field, E> {
+        Ok(Field::NotText)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Field, E> {
+        Ok(Field::NotText)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Field, E> {
+        Ok(Field::NotText)
+    }
+
+    fn visit_unit<E>(self) -> Result<Field, E> {
+        Ok(Field::Missing)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Field, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Field::NotText)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Field, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Field::NotText)
+    }
+}
+
+impl Serialize for Call {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        map.serialize_entry("method", self.request.method())?;
+        map.serialize_entry("parameters", &Sent(&self.request))?;
+        if self.more {
+            map.serialize_entry("more", &true)?;
+        }
+        if self.oneway {
+            map.serialize_entry("oneway", &true)?;
+        }
+        map.end()
+    }
+}
+
+/// The parameters of a request.
+struct Sent<'a>(&'a Request);
+
+impl Serialize for Sent<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        match self.0 {
+            Request::GetInfo | Request::Status | Request::Watch => {}
+            Request::GetInterfaceDescription { interface } => map.serialize_entry("interface", interface)?,
+            Request::Ask { name, .. } | Request::Why { name } => map.serialize_entry("name", name)?,
+            Request::Shutdown { how } => map.serialize_entry("how", how)?,
+        }
+        map.end()
+    }
+}

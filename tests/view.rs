@@ -1,0 +1,82 @@
+//! Golden texts: each `tests/fixtures/cli/CASE.json` is a snapshot, `CASE.status.txt` and `CASE.why.UNIT.txt` are
+//! what `view` makes of it. `UPDATE_GOLDEN=1 cargo test --test view` writes them anew; read the difference then.
+
+use lifeboat::engine::snapshot::Snapshot;
+use lifeboat::view::status::{self, WallOffset};
+use lifeboat::view::why::{self, Story};
+use lifeboat::wire::reply::WhyReply;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Boot on 29 August 2024, 10:44:00 UTC.
+const WALL: WallOffset = WallOffset(1_724_928_240_000_000);
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cli")
+}
+
+fn snapshot(case: &str) -> Snapshot {
+    let text = fs::read_to_string(folder().join(format!("{case}.json"))).expect("the fixture is there");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{case}.json: {error}"))
+}
+
+fn status_text(case: &str) -> String {
+    let snapshot = snapshot(case);
+    let mut text = String::new();
+    status::header(&mut text, &snapshot).expect("a String takes everything");
+    status::lines(&mut text, &snapshot, &snapshot.units, WALL).expect("a String takes everything");
+    text
+}
+
+fn why_text(case: &str, unit: &str) -> String {
+    let snapshot = snapshot(case);
+    let why = WhyReply::of(&snapshot, unit).expect("the unit is in the fixture");
+    let story = Story {
+        time: why.time,
+        unit: &why.unit,
+        incidents: &why.incidents,
+        names: &why.names,
+        faults: &why.faults,
+    };
+    let mut text = String::new();
+    why::write(&mut text, &story, WALL, true).expect("a String takes everything");
+    text
+}
+
+#[test]
+fn golden_texts() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut wrong = Vec::new();
+    let mut cases = 0;
+    for entry in fs::read_dir(folder()).expect("the fixtures are there") {
+        let path = entry.expect("a readable folder").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("names are text").to_owned();
+        let Some(stem) = name.strip_suffix(".txt") else { continue };
+        let got = match stem.split('.').collect::<Vec<_>>()[..] {
+            [case, "status"] => status_text(case),
+            [case, "why", unit] => why_text(case, unit),
+            _ => panic!("{name}: not CASE.status.txt or CASE.why.UNIT.txt"),
+        };
+        cases += 1;
+        if update {
+            fs::write(&path, &got).expect("the golden text can be written");
+        }
+        let expected = fs::read_to_string(&path).expect("a readable golden text");
+        if got != expected {
+            wrong.push(format!("{name}: expected\n{expected}got\n{got}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(cases >= 14, "only {cases} golden texts were found");
+}
+
+#[test]
+fn columns_stay_supervisorctls() {
+    // A script that splits at blanks finds the name, the state and the pid where it always did.
+    let text = status_text("saved");
+    let line = text.lines().find(|line| line.starts_with("recorder")).expect("a line for each unit");
+    let fields: Vec<_> = line.split_whitespace().take(6).collect();
+    assert_eq!(fields, ["recorder", "RUNNING", "pid", "123,", "uptime", "0:00:05,"]);
+    assert_eq!(line.find("RUNNING"), Some(33));
+    assert_eq!(line.find("pid"), Some(43));
+}

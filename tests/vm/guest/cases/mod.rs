@@ -1,0 +1,137 @@
+//! The table of all cases, and the loop that runs a group of them.
+//!
+//! Each case runs in a thread of its own: one that hangs is given up at its deadline, and the next one runs.
+
+mod boot50;
+mod control;
+mod degraded;
+mod ends;
+mod latency;
+mod life;
+mod loss;
+mod rescue;
+mod units;
+
+use super::guest::Guest;
+use super::report;
+use super::stamp::word;
+use super::supervisor::Supervisor;
+use std::io::Write;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// One case. `run` gives an error that says what was seen and what was expected.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    /// In kebab case, once in all groups.
+    pub(crate) name: &'static str,
+    /// A generous bound: software emulation on a busy host is slow.
+    pub(crate) deadline_s: u64,
+    /// The case itself.
+    pub(crate) run: fn(&mut Guest) -> Result<(), String>,
+}
+
+/// How a driver that has run its group ends the machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    PowerOff,
+    /// The group's last case has asked for the end.
+    Asked,
+}
+
+/// The groups: one boot of the machine each.
+fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
+    vec![
+        ("main", End::PowerOff, [life::CASES, rescue::CASES, units::CASES, control::CASES].concat()),
+        ("loss", End::PowerOff, loss::CASES.to_vec()),
+        ("latency", End::PowerOff, latency::CASES.to_vec()),
+        ("boot50", End::PowerOff, boot50::CASES.to_vec()),
+        ("no-memory", End::PowerOff, degraded::NO_MEMORY.to_vec()),
+        ("no-psi", End::PowerOff, degraded::NO_PSI.to_vec()),
+        ("poweroff", End::Asked, ends::POWEROFF.to_vec()),
+        ("reboot", End::Asked, ends::REBOOT.to_vec()),
+        ("halt", End::Asked, ends::HALT.to_vec()),
+    ]
+}
+
+/// Prints every group and its cases.
+pub(crate) fn list() -> Result<(), String> {
+    let text: String = groups()
+        .iter()
+        .flat_map(|(group, _, cases)| cases.iter().map(move |case| format!("{group} {}\n", case.name)))
+        .collect();
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())
+}
+
+/// Runs a group and ends the machine. `vm.cases=a,b` on the kernel's command line narrows it to some cases.
+pub(crate) fn drive(group: Option<&str>) -> Result<(), String> {
+    let name = group.map(str::to_owned).or_else(|| word("vm.group")).unwrap_or_else(|| "main".into());
+    let found = groups().into_iter().find(|(group, _, _)| *group == name);
+    let Some((_, end, mut cases)) = found else {
+        report::line("plan 1");
+        report::line("case group");
+        report::line(&format!("not ok group: no group is named {name:?}"));
+        report::line("done");
+        return power_off();
+    };
+    if let Some(only) = word("vm.cases") {
+        cases.retain(|case| only.split(',').any(|name| name == case.name));
+    }
+    report::line(&format!("plan {}", cases.len()));
+    for case in cases {
+        run(case);
+    }
+    report::line("done");
+    if end == End::PowerOff { power_off() } else { super::cast::pause() }
+}
+
+fn run(case: Case) {
+    report::line(&format!("case {}", case.name));
+    let began = Instant::now();
+    let deadline = Duration::from_secs(case.deadline_s);
+    let (sender, receiver) = mpsc::channel();
+    let body = move || {
+        let mut guest = Guest::new(began + deadline);
+        let result = (case.run)(&mut guest);
+        // Nobody listens where the case was given up.
+        let _ = sender.send((result, guest.skipped().map(str::to_owned)));
+    };
+    if let Err(error) = thread::Builder::new().name(case.name.into()).spawn(body) {
+        return report::line(&format!("not ok {}: no thread: {error}", case.name));
+    }
+    // The case's own waits end at its deadline and say what they waited for: they get a moment more.
+    let verdict = match receiver.recv_timeout(deadline + Duration::from_secs(5)) {
+        Ok((Err(error), _)) => format!("not ok {}: {error}", case.name),
+        Ok((Ok(()), Some(reason))) => format!("skip {}: {reason}", case.name),
+        Ok((Ok(()), None)) => format!("ok {} {}", case.name, began.elapsed().as_millis()),
+        Err(_) => format!("not ok {}: hangs, given up after {} s", case.name, case.deadline_s),
+    };
+    report::line(&verdict);
+}
+
+/// By lifeboat where it answers; else as a person would under any other init.
+fn power_off() -> Result<(), String> {
+    if Supervisor::connect().and_then(|mut supervisor| supervisor.shut_down("PowerOff")).is_ok() {
+        return Ok(());
+    }
+    let status = Command::new("/bin/busybox").arg("poweroff").status();
+    status.map(drop).map_err(|error| format!("/bin/busybox poweroff: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::groups;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_kebab_case_and_unique() {
+        let mut seen = HashSet::new();
+        for case in groups().into_iter().flat_map(|(_, _, cases)| cases) {
+            assert!(seen.insert(case.name), "{} is there twice", case.name);
+            assert!(case.name.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-')), "{}", case.name);
+            assert!((1..=1_800).contains(&case.deadline_s), "{}", case.name);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The cast: small programs that behave in one way, for the units of the cases.
+
+use nix::sys::signal::SigSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// Stays until it is killed.
+pub(crate) fn pause() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// Stays, and only SIGKILL ends it.
+pub(crate) fn ignore_term() -> Result<(), String> {
+    SigSet::all().thread_block().map_err(|error| format!("cannot block signals: {error}"))?;
+    pause()
+}
+
+/// Forks without end, and so does each child. A refusal is tried again: that is what makes it a storm.
+pub(crate) fn fork_storm() -> Result<(), String> {
+    loop {
+        if own("fork-storm")?.spawn().is_err() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Leaves an orphan behind and prints its pid.
+pub(crate) fn double_fork() -> Result<(), String> {
+    let child = own("orphan")?.spawn().map_err(|error| format!("cannot spawn: {error}"))?;
+    writeln!(std::io::stdout(), "{}", child.id()).map_err(|error| error.to_string())
+}
+
+/// Ends once it belongs to PID 1. There is no event for that, so it looks.
+pub(crate) fn orphan() -> Result<(), String> {
+    while nix::unistd::getppid().as_raw() != 1 {
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Prints the proportional set size of PID 1 in KiB.
+pub(crate) fn pss() -> Result<(), String> {
+    writeln!(std::io::stdout(), "{}", pss_kib(1)?).map_err(|error| error.to_string())
+}
+
+/// `Pss` of /proc/PID/smaps_rollup.
+pub(crate) fn pss_kib(pid: u32) -> Result<u64, String> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    field(&text, "Pss:").ok_or_else(|| format!("{path} has no Pss"))
+}
+
+/// The number behind a word at the beginning of a line: `Pss:   1200 kB`, `oom_kill 3`.
+pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().map(str::split_whitespace);
+    lines.find_map(|mut words| if words.next()? == name { words.next()?.parse().ok() } else { None })
+}
+
+fn own(command: &str) -> Result<Command, String> {
+    let program = std::env::current_exe().map_err(|error| format!("/proc/self/exe: {error}"))?;
+    let mut child = Command::new(program);
+    child.arg(command).stdin(Stdio::null()).stdout(Stdio::null());
+    Ok(child)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field;
+
+    #[test]
+    fn fields() {
+        let check = |text: &str, name: &str, expected: Option<u64>| {
+            assert_eq!(field(text, name), expected, "{text:?}")
+        };
+        check("Rss: 9 kB\nPss:                 123 kB\nPss_Anon: 4 kB\n", "Pss:", Some(123));
+        check("oom 1\noom_kill 3\noom_group_kill 4\n", "oom_kill", Some(3));
+        check("oom_kill\n", "oom_kill", None);
+        check("oom_kill x\n", "oom_kill", None);
+        check("\n\n", "oom_kill", None);
+    }
+}

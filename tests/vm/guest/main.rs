@@ -1,0 +1,74 @@
+//! The driver inside the machine of the vm tests, and the cast of its plays.
+//!
+//! lifeboat starts `vm-guest driver` as a unit. It runs the cases of the group that the kernel's command line names
+//! (`vm.group=main`), tells the host about each on the second serial port, and powers the machine off. The other
+//! sub-commands are the programs that the cases' units run.
+//!
+//! A new case is a function in a file of `cases/` and a line in that file's table.
+
+mod beat;
+mod cases;
+mod cast;
+mod guest;
+#[expect(unsafe_code, reason = "mmap(2) has no safe form; this one file holds all of it")]
+#[expect(dead_code, reason = "the driver does not leak")]
+#[path = "../../../examples/recorder/mapping.rs"]
+mod mapping;
+mod report;
+#[expect(dead_code, reason = "the driver only reads rings")]
+#[path = "../../../examples/recorder/ring.rs"]
+mod ring;
+#[expect(dead_code, reason = "the driver saves nothing")]
+#[path = "../../../examples/recorder/saved.rs"]
+mod saved;
+mod stamp;
+#[path = "../../../examples/demo-verdict/supervisor.rs"]
+mod supervisor;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
+  driver            run the cases of GROUP, or of vm.group= on the kernel's command line, and power off
+  list              print groups and cases
+  trivial N         say on the second serial port when this ran, and stay
+  stamp-exec        as PID 1: say when, then become the program of vm.init= on the kernel's command line
+  heartbeat FILE    beat every 10 ms and keep the worst gap in FILE
+  pause             stay
+  ignore-term       stay, whatever signals say
+  exit CODE         end at once
+  fork-storm        fork without end; each child does the same
+  double-fork       leave an orphan behind and print its pid
+  orphan            end once PID 1 is the parent
+  pss               print the PSS of PID 1 in KiB";
+
+fn main() -> ExitCode {
+    // Before anything else: some sub-commands say when their first instruction ran.
+    let began_us = ring::boottime_us();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        // The kernel gives PID 1 such words of its command line as it does not know itself.
+        ["stamp-exec", ..] => stamp::exec(began_us),
+        [] if std::process::id() == 1 => stamp::exec(began_us),
+        [] | ["driver"] => cases::drive(None),
+        ["driver", group] => cases::drive(Some(group)),
+        ["list"] => cases::list(),
+        ["trivial", number] => stamp::trivial(number, began_us),
+        ["heartbeat", file] => beat::beat(file),
+        ["pause"] => cast::pause(),
+        ["ignore-term"] => cast::ignore_term(),
+        ["exit", code] => return code.parse::<u8>().map_or(ExitCode::from(2), ExitCode::from),
+        ["fork-storm"] => cast::fork_storm(),
+        ["double-fork"] => cast::double_fork(),
+        ["orphan"] => cast::orphan(),
+        ["pss"] => cast::pss(),
+        _ => Err(USAGE.into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vm-guest: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

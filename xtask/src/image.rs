@@ -1,0 +1,187 @@
+//! Packs initramfs archives: the overlay, the units, our programs and BusyBox.
+//!
+//! `demo.cpio` is what `cargo xtask demo` boots; `test.cpio` has the units and the driver of the tests instead;
+//! the `boot50` pair starts the same fifty trivial services under lifeboat and under BusyBox init.
+
+use crate::cpio::Archive;
+use crate::error::{AtPath, Error, Result};
+use crate::place;
+use crate::programs;
+use crate::setup::Kit;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where units live in the image.
+const UNITS: &str = "etc/lifeboat/units";
+/// The unit of the tests that runs the driver.
+const DRIVER_UNIT: &str = "driver.ron";
+/// How many trivial services the `boot50` images start.
+pub const TRIVIAL_SERVICES: u32 = 50;
+
+/// An archive that a guest boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Image {
+    /// The demo: `units/`.
+    Demo,
+    /// The tests: `tests/vm/units/` and the driver.
+    Test,
+    /// Fifty trivial units, each in its own limited cgroup, and the driver.
+    Boot50Lifeboat,
+    /// The same fifty services and the driver under BusyBox init.
+    Boot50Busybox,
+}
+
+impl Image {
+    /// All images.
+    pub const ALL: [Self; 4] = [Self::Demo, Self::Test, Self::Boot50Lifeboat, Self::Boot50Busybox];
+
+    /// The archive's file.
+    #[must_use]
+    pub fn path(self) -> PathBuf {
+        let name = match self {
+            Self::Demo => "demo.cpio",
+            Self::Test => "test.cpio",
+            Self::Boot50Lifeboat => "boot50-lifeboat.cpio",
+            Self::Boot50Busybox => "boot50-busybox.cpio",
+        };
+        place::target().join("vm").join(name)
+    }
+}
+
+/// Builds the programs and writes these archives; gives nothing but the files.
+///
+/// # Errors
+/// When a build fails, or a file cannot be read or written.
+pub fn make(kit: &Kit, images: &[Image]) -> Result<()> {
+    programs::build_shipped()?;
+    let mut examples = programs::EXAMPLES.to_vec();
+    if images.iter().any(|image| *image != Image::Demo) {
+        examples.push(programs::GUEST);
+    }
+    programs::build_examples(&examples)?;
+    place::vm_folder()?;
+    let base = base(kit)?;
+    for image in images {
+        let mut archive = base.clone();
+        match image {
+            Image::Demo => add_tree(&mut archive, &place::root().join("units"), UNITS)?,
+            Image::Test => add_tests(&mut archive)?,
+            Image::Boot50Lifeboat => add_fifty_units(&mut archive)?,
+            Image::Boot50Busybox => add_fifty_lines(&mut archive)?,
+        }
+        let bytes = archive.bytes()?;
+        let path = image.path();
+        std::fs::write(&path, &bytes).at("write", &path)?;
+        println!("image: {} ({} KiB)", path.display(), bytes.len() / 1024);
+    }
+    Ok(())
+}
+
+/// What every image has.
+fn base(kit: &Kit) -> Result<Archive> {
+    let mut archive = Archive::default();
+    add_busybox(&mut archive, &kit.busybox)?;
+    add_tree(&mut archive, &place::root().join("rootfs-overlay"), "")?;
+    archive.directory(UNITS);
+    add_program(&mut archive, "sbin/lifeboat", &programs::shipped("lifeboat"))?;
+    add_program(&mut archive, "usr/bin/lifeboatctl", &programs::shipped("lifeboatctl"))?;
+    for name in programs::EXAMPLES {
+        add_program(&mut archive, &format!("usr/bin/{name}"), &programs::example(name))?;
+    }
+    archive.link("init", "sbin/lifeboat");
+    archive.link("sbin/init", "lifeboat");
+    // PID 1 speaks before it mounts /dev, and a program that stands in front of it may never mount it.
+    archive.character_device("dev/console", 0o600, (5, 1));
+    archive.character_device("dev/null", 0o666, (1, 3));
+    archive.character_device("dev/kmsg", 0o600, (1, 11));
+    archive.character_device("dev/ttyS0", 0o600, (4, 64));
+    archive.character_device("dev/ttyS1", 0o600, (4, 65));
+    Ok(archive)
+}
+
+/// BusyBox and a link for each of its applets, at the places that it names itself.
+fn add_busybox(archive: &mut Archive, busybox: &Path) -> Result<()> {
+    add_program(archive, "bin/busybox", busybox)?;
+    let output = Command::new(busybox)
+        .arg("--list-full")
+        .output()
+        .map_err(|error| Error::new(format!("cannot run {}", busybox.display())).because(error))?;
+    let list = String::from_utf8_lossy(&output.stdout).into_owned();
+    for applet in list.lines().filter(|applet| *applet != "bin/busybox" && !applet.is_empty()) {
+        archive.link(applet, "/bin/busybox");
+    }
+    for needed in ["bin/sh", "sbin/init", "sbin/reboot", "sbin/poweroff", "sbin/halt"] {
+        if !archive.contains(needed) {
+            return Err(Error::new(format!("{} has no {needed}", busybox.display()))
+                .cure("remove that file and run `cargo xtask setup`"));
+        }
+    }
+    Ok(())
+}
+
+fn add_tests(archive: &mut Archive) -> Result<()> {
+    add_program(archive, "usr/bin/vm-guest", &programs::example(programs::GUEST))?;
+    add_tree(archive, &test_units(), UNITS)
+}
+
+fn add_fifty_units(archive: &mut Archive) -> Result<()> {
+    add_program(archive, "usr/bin/vm-guest", &programs::example(programs::GUEST))?;
+    let driver = test_units().join(DRIVER_UNIT);
+    let content = std::fs::read(&driver).at("read", &driver)?;
+    archive.file(&format!("{UNITS}/{DRIVER_UNIT}"), 0o644, content);
+    for number in 1..=TRIVIAL_SERVICES {
+        let unit = format!(
+            "(\n    command: [\"/usr/bin/vm-guest\", \"trivial\", \"{number}\"],\n    \
+             memory: (max: \"8MiB\", guard: None),\n)\n"
+        );
+        archive.file(&format!("{UNITS}/trivial-{number:02}.ron"), 0o644, unit.into_bytes());
+    }
+    Ok(())
+}
+
+fn add_fifty_lines(archive: &mut Archive) -> Result<()> {
+    add_program(archive, "usr/bin/vm-guest", &programs::example(programs::GUEST))?;
+    // The driver reads /proc, and that is all that it needs.
+    let mut table = String::from("::sysinit:/bin/mount -t proc proc /proc\n");
+    for number in 1..=TRIVIAL_SERVICES {
+        table.push_str(&format!("::respawn:/usr/bin/vm-guest trivial {number}\n"));
+    }
+    table.push_str("::once:/usr/bin/vm-guest driver\n");
+    archive.file("etc/inittab", 0o644, table.into_bytes());
+    archive.link("sbin/init", "/bin/busybox");
+    Ok(())
+}
+
+fn test_units() -> PathBuf {
+    place::root().join("tests/vm/units")
+}
+
+fn add_program(archive: &mut Archive, path: &str, from: &Path) -> Result<()> {
+    let content = std::fs::read(from).at("read", from)?;
+    archive.file(path, 0o755, content);
+    Ok(())
+}
+
+/// Adds all that is below `from`, with symbolic links as they are. As in Buildroot's overlays, a file named `.empty`
+/// only makes git keep its folder.
+fn add_tree(archive: &mut Archive, from: &Path, to: &str) -> Result<()> {
+    for file in std::fs::read_dir(from).at("read the folder", from)? {
+        let file = file.at("read the folder", from)?;
+        let name = file.file_name().to_string_lossy().into_owned();
+        let (source, path) = (file.path(), format!("{to}/{name}"));
+        let kind = file.file_type().at("look at", &source)?;
+        if kind.is_symlink() {
+            let target = std::fs::read_link(&source).at("read the link", &source)?;
+            archive.link(&path, &target.to_string_lossy());
+        } else if kind.is_dir() {
+            archive.directory(&path);
+            add_tree(archive, &source, &path)?;
+        } else if name != ".empty" {
+            let executable = file.metadata().at("look at", &source)?.permissions().mode() & 0o111 != 0;
+            let content = std::fs::read(&source).at("read", &source)?;
+            archive.file(&path, if executable { 0o755 } else { 0o644 }, content);
+        }
+    }
+    Ok(())
+}

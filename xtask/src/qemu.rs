@@ -1,0 +1,247 @@
+//! Boots one guest under QEMU and reads what it says, line by line, until it ends or its time is over.
+//!
+//! The first serial port is the guest's console and comes out of QEMU's standard output; the second one carries the
+//! report of the tests and comes out of its standard error, so no socket or file is left behind. Two threads
+//! read them and send lines over a channel; the caller's thread waits on it with a deadline and never sleeps.
+
+use crate::error::{Error, Result};
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// One guest: what it boots, and with how much memory.
+#[derive(Debug, Clone)]
+pub struct Machine<'a> {
+    /// The emulator.
+    pub qemu: &'a Path,
+    /// The compressed kernel.
+    pub kernel: &'a Path,
+    /// The initramfs archive.
+    pub initramfs: PathBuf,
+    /// What is added to the kernel's command line.
+    pub cmdline: String,
+    /// The guest's memory in MiB.
+    pub ram_mib: u32,
+}
+
+/// How long a guest may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// The place and the text by which we know that PID 1 is up. A guest that never says it is a fault of the rig.
+    pub marker: (Source, &'static str),
+    /// The time until the marker.
+    pub until_marker: Duration,
+    /// The time until the guest's end, counted from QEMU's start.
+    pub until_end: Duration,
+}
+
+/// The serial port that a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The first one: the kernel's and PID 1's console.
+    Console,
+    /// The second one: the report of the tests.
+    Report,
+}
+
+/// How a guest ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It switched itself off.
+    PoweredOff,
+    /// It asked for a restart, which QEMU turns into an exit.
+    Rebooted,
+    /// It halted; we ended QEMU.
+    Halted,
+    /// The kernel panicked.
+    Panicked,
+    /// It was still running at its deadline; we ended QEMU.
+    Deadline,
+    /// QEMU ended without a last word of the kernel.
+    Vanished,
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::PoweredOff => "powered off",
+            Self::Rebooted => "rebooted",
+            Self::Halted => "halted",
+            Self::Panicked => "ended by a kernel panic",
+            Self::Deadline => "still running at its deadline",
+            Self::Vanished => "gone without a last word of the kernel",
+        })
+    }
+}
+
+/// What became of a guest.
+#[derive(Debug, Clone, Copy)]
+pub struct Boot {
+    /// How it ended.
+    pub end: End,
+    /// Whether PID 1 came up, by the marker of [`Patience`].
+    pub came_up: bool,
+    /// From QEMU's start to its end.
+    pub took: Duration,
+}
+
+/// The kernel's last words, at a level that `quiet` lets through.
+const LAST_WORDS: [(&str, End); 4] = [
+    ("reboot: Power down", End::PoweredOff),
+    ("reboot: Restarting system", End::Rebooted),
+    ("reboot: System halted", End::Halted),
+    ("Kernel panic - not syncing", End::Panicked),
+];
+
+impl Machine<'_> {
+    /// Boots the guest; `on_line` sees each line as it comes.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started.
+    pub fn boot(&self, patience: &Patience, mut on_line: impl FnMut(Source, &str)) -> Result<Boot> {
+        let started = Instant::now();
+        let mut running = Running::start(self.command().stdin(Stdio::null()).args([
+            "-serial",
+            "stdio",
+            "-chardev",
+            "file,id=report,path=/dev/stderr",
+            "-serial",
+            "chardev:report",
+        ]))?;
+        let mut came_up = false;
+        let mut end = None;
+        loop {
+            let limit =
+                if came_up { patience.until_end } else { patience.until_marker.min(patience.until_end) };
+            match running.lines.recv_timeout((started + limit).saturating_duration_since(Instant::now())) {
+                Ok((source, line)) => {
+                    on_line(source, &line);
+                    came_up |= (source, true) == (patience.marker.0, line.contains(patience.marker.1));
+                    if source == Source::Console {
+                        end = last_words(&line).or(end);
+                    }
+                    if end == Some(End::Halted) {
+                        running.stop();
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    // A guest that says goodbye and then hangs has not ended either.
+                    end = Some(End::Deadline);
+                    running.stop();
+                    running.lines.iter().for_each(|(source, line)| on_line(source, &line));
+                    break;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        running.wait();
+        Ok(Boot { end: end.unwrap_or(End::Vanished), came_up, took: started.elapsed() })
+    }
+
+    /// Boots the guest with its console on our own terminal, and QEMU's monitor behind Ctrl-a c.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started, or ends with an error.
+    pub fn boot_on_terminal(&self) -> Result<()> {
+        let status = self
+            .command()
+            .args(["-serial", "mon:stdio"])
+            .status()
+            .map_err(|error| Error::new(format!("cannot run {}", self.qemu.display())).because(error))?;
+        if status.success() { Ok(()) } else { Err(Error::new(format!("QEMU failed ({status})"))) }
+    }
+
+    /// Software emulation on one thread: slower than KVM, and the same on every machine. Two threads are not faster
+    /// and lose a boot now and then to the kernel's text patching.
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.qemu);
+        command.args(["-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2"]);
+        command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+        command.arg("-m").arg(self.ram_mib.to_string());
+        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(&self.initramfs);
+        // A panic restarts at once, which ends QEMU; an oops is a panic, for nothing after it can be trusted.
+        let cmdline = format!("console=ttyS0 quiet loglevel=4 panic=-1 oops=panic {}", self.cmdline);
+        command.arg("-append").arg(cmdline.trim_end());
+        command
+    }
+}
+
+fn last_words(line: &str) -> Option<End> {
+    LAST_WORDS.iter().find(|(words, _)| line.contains(words)).map(|&(_, end)| end)
+}
+
+/// A QEMU at work. It never outlives this value.
+struct Running {
+    child: Child,
+    lines: Receiver<(Source, String)>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| {
+            let program = command.get_program().to_string_lossy().into_owned();
+            Error::new(format!("cannot run {program}")).because(error).cure("run `cargo xtask setup`")
+        })?;
+        let (sender, lines) = channel();
+        if let Some(console) = child.stdout.take() {
+            read_lines(console, Source::Console, sender.clone());
+        }
+        if let Some(report) = child.stderr.take() {
+            read_lines(report, Source::Report, sender);
+        }
+        Ok(Self { child, lines })
+    }
+
+    /// Ends QEMU; an error only says that it has ended already.
+    fn stop(&mut self) {
+        drop(self.child.kill());
+    }
+
+    fn wait(&mut self) {
+        drop(self.child.wait());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+        self.wait();
+    }
+}
+
+/// Sends each line of `from` until its end, in a thread of its own.
+fn read_lines(from: impl Read + Send + 'static, source: Source, to: Sender<(Source, String)>) {
+    std::thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        while from.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
+            if to.send((source, text)).is_err() {
+                break;
+            }
+            line.clear();
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{End, last_words};
+
+    #[test]
+    fn last_words_tell_the_ends_apart() {
+        let cases = [
+            ("[    3.1] reboot: Power down", Some(End::PoweredOff)),
+            ("[    3.1] reboot: Restarting system", Some(End::Rebooted)),
+            ("[    3.1] reboot: System halted", Some(End::Halted)),
+            ("[    3.1] Kernel panic - not syncing: Attempted to kill init!", Some(End::Panicked)),
+            ("lifeboat: reboot asked for", None),
+            ("", None),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(last_words(line), expected, "{line}");
+        }
+    }
+}
