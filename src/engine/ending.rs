@@ -1,7 +1,7 @@
 //! From the first reason to go to the last process gone, and what comes after that.
 
 use super::action::Action;
-use super::event::{Effect, Exit, Role, Time};
+use super::event::{Effect, Exit, Role};
 use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
 use super::policy::{Kind, RestartWhen, RunId, Then, UnitId};
 use super::record::Record;
@@ -32,7 +32,8 @@ impl Engine {
         let Some(service) = self.unit(unit) else { return };
         let (state, run) = (service.state, service.run);
         let (signal, timeout_ms) = (service.policy.stop_signal, u64::from(service.policy.stop_timeout_ms));
-        let saves = service.policy.procedure.is_some_and(|procedure| procedure.on_stop);
+        let saves = service.procedure == Procedure::Parked
+            && service.policy.procedure.is_some_and(|procedure| procedure.on_stop);
         match state {
             State::Running => {
                 Self::log(plan, Record::Stopping { unit, reason });
@@ -97,6 +98,9 @@ impl Engine {
             self.mark_around(unit);
             self.answer_down(unit, plan);
             Self::log(plan, Record::StillPopulated { unit });
+            // The slice still bounds what it holds; who waits for room is worth the try.
+            self.give_back_reserve(unit, plan);
+            self.close_incident(unit, plan);
             return;
         }
         service.kill_tries += 1;
@@ -125,7 +129,9 @@ impl Engine {
         service.open.main = false;
         service.pid = None;
         service.last_exit = Some(exit);
-        match service.state {
+        let state = service.state;
+        self.generation += 1;
+        match state {
             State::Spawning | State::Running => {
                 Self::log(plan, Record::Ended { unit, exit });
                 self.begin_end(unit, End::Own(exit));
@@ -154,7 +160,7 @@ impl Engine {
                     Role::Service => service.open.service_cgroup = false,
                     Role::Procedure => service.open.procedure_cgroup = false,
                 }
-                self.finish_run_if_over(unit, plan);
+                self.process_gone(unit, plan);
             }
             // An empty cgroup says nothing that the process's own end does not say.
             State::Stopped
@@ -194,6 +200,16 @@ impl Engine {
         }
     }
 
+    /// Something of a run that is being killed is gone. A procedure that is gone makes room for the next, also while
+    /// its service is slow to die.
+    pub(super) fn process_gone(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit(unit) else { return };
+        if !service.open.procedure && !service.open.procedure_cgroup {
+            self.give_back_reserve(unit, plan);
+        }
+        self.finish_run_if_over(unit, plan);
+    }
+
     pub(super) fn finish_run_if_over(&mut self, unit: UnitId, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
@@ -201,7 +217,7 @@ impl Engine {
             return;
         }
         let Some(end) = service.end.take() else { return };
-        let (began, run_began) = (service.end_began, service.run_began);
+        let began = service.end_began;
         service.pid = None;
         service.stuck = false;
         service.procedure = Procedure::Absent;
@@ -210,11 +226,11 @@ impl Engine {
         }
         self.give_back_reserve(unit, plan);
         self.close_incident(unit, plan);
-        self.after_run(unit, end, run_began, plan);
+        self.after_run(unit, end, plan);
     }
 
     /// The run is over; what comes next rests on why it ended and on what is wished.
-    fn after_run(&mut self, unit: UnitId, end: End, run_began: Time, plan: &mut Plan) {
+    fn after_run(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
         let Some(service) = self.unit_mut(unit) else { return };
         if service.desired == Desired::Down {
             self.come_down(unit, State::Stopped, None, plan);
@@ -245,7 +261,7 @@ impl Engine {
             End::StartFailed { errno, .. } => when != RestartWhen::Never && !HOPELESS_ERRNOS.contains(&errno),
         };
         if wants_restart {
-            self.restart(unit, end, run_began, plan);
+            self.restart(unit, end, plan);
         } else {
             self.stay_down(unit, end, plan);
         }
@@ -253,7 +269,7 @@ impl Engine {
 
     fn stay_down(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
-        let trouble = trouble_of(end, self.incident_count);
+        let trouble = trouble_of(end, service.last_incident);
         match end {
             End::Own(exit) if exit.is_success() => {
                 let task = service.policy.kind == Kind::Task;
@@ -268,17 +284,19 @@ impl Engine {
         }
     }
 
-    fn restart(&mut self, unit: UnitId, end: End, run_began: Time, plan: &mut Plan) {
+    fn restart(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
         let now = self.now;
-        let count = self.incident_count;
         let Some(service) = self.unit_mut(unit) else { return };
-        let trouble = trouble_of(end, count);
+        let trouble = trouble_of(end, service.last_incident);
         let policy = service.policy.restart;
-        match service.restarts.decide(now, run_began, &policy) {
+        // A start that hung for long was no healthy run.
+        let up_since = service.up_since.unwrap_or(now);
+        match service.restarts.decide(now, up_since, &policy) {
             Next::GiveUp { starts } => {
                 self.come_down(unit, State::Fatal, Some(Trouble::StartLimit { starts }), plan);
             }
             Next::After(0) => {
+                service.trouble = trouble;
                 self.enter(unit, State::Waiting);
             }
             Next::After(delay_ms) => {
@@ -291,7 +309,13 @@ impl Engine {
         }
     }
 
-    fn come_down(&mut self, unit: UnitId, state: State, trouble: Option<Trouble>, plan: &mut Plan) {
+    pub(super) fn come_down(
+        &mut self,
+        unit: UnitId,
+        state: State,
+        trouble: Option<Trouble>,
+        plan: &mut Plan,
+    ) {
         if let Some(service) = self.unit_mut(unit) {
             service.trouble = trouble;
         }
@@ -316,7 +340,11 @@ impl Engine {
                 _,
             ) => Self::log(plan, Record::Stopped { unit }),
         }
-        self.answer_down(unit, plan);
+        if state == State::Done {
+            self.answer_started(unit, plan);
+        } else {
+            self.answer_down(unit, plan);
+        }
     }
 }
 

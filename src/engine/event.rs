@@ -77,7 +77,8 @@ pub enum SpawnStage {
     Exec = 8,
 }
 
-/// Counters of `memory.events.local` (Documentation/admin-guide/cgroup-v2.rst). Absolute values; they only grow.
+/// Counters of `memory.events.local` (Documentation/admin-guide/cgroup-v2.rst). Absolute values; they only grow, also
+/// from one run to the next, since a unit keeps its cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryEvents {
     /// Times that usage went over `memory.high`.
@@ -157,7 +158,8 @@ pub enum Event {
     SpawnFailed { unit: UnitId, run: RunId, role: Role, stage: SpawnStage, errno: i32 },
     /// The procedure's `execve` succeeded after its release.
     ProcedureRunning { unit: UnitId, run: RunId },
-    /// The first process of a role ended.
+    /// The first process of a role ended. Its cgroup's counters are read before this is told, and go first: a kill for
+    /// memory must be known as such when its victim's end is judged.
     Exited { unit: UnitId, run: RunId, role: Role, exit: Exit },
     /// The cgroup of a role has no process any more (`populated 0`).
     Emptied { unit: UnitId, run: RunId, role: Role },

@@ -14,14 +14,12 @@ use super::policy::{Guard, RunId, UnitId};
 use super::record::Record;
 use super::service::{End, Procedure, Service, State};
 use super::snapshot::{Cause, Incident, KillReason, Killer, ProcedureResult, Verdict};
+use super::starting::ESRCH;
 use super::timer::TimerKind;
 use super::{Engine, Plan};
 
 /// `SIGKILL` of signal(7).
 const SIGKILL: i32 = 9;
-
-/// `ESRCH` of errno(3): the parked procedure is gone.
-const ESRCH: i32 = 3;
 
 /// What the last reading said, while somebody looks at a filling cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +45,10 @@ enum Judgement {
 /// is healthy.
 fn judge(now: Time, sample: MemorySample, limit_bytes: u64, trend: &mut Trend) -> Judgement {
     let unreclaimable_bytes = sample.unreclaimable_bytes;
+    // A reading for a reader may come right after ours: a page more in an instant is no slope.
+    if trend.last.is_some_and(|(before, _)| now.since_us(before) < SAMPLE_MS_MIN * 1_000 / 2) {
+        return Judgement::ReadAgain(SAMPLE_MS_MIN);
+    }
     let last = trend.last.replace((now, unreclaimable_bytes));
     let Some((before, before_bytes)) = last else {
         return if unreclaimable_bytes < limit_bytes / 2 {
@@ -89,7 +91,12 @@ impl Engine {
             service.procedure_oom_kill.1 = counters.oom_kill;
             return;
         }
-        let before = std::mem::replace(&mut service.counters, counters);
+        let mut before = std::mem::replace(&mut service.counters, counters);
+        if counters.max < before.max || counters.oom < before.oom || counters.oom_kill < before.oom_kill {
+            // The cgroup was made anew.
+            before = MemoryEvents::default();
+            service.counters_at_start = before;
+        }
         if let Some(incident) = &mut service.incident {
             incident.counters = counters;
         }
@@ -184,6 +191,7 @@ impl Engine {
             counters: service.counters,
             sample: None,
         });
+        service.last_incident = number;
         self.incident_count = number;
         let limit_bytes =
             self.unit(unit).and_then(|service| service.policy.memory).map_or(0, |memory| memory.max_bytes);
@@ -311,7 +319,8 @@ impl Engine {
     pub(super) fn procedure_running(&mut self, unit: UnitId, run: RunId) {
         let now = self.now;
         if let Some(incident) = self.live(unit, run).and_then(|service| service.incident.as_mut()) {
-            incident.procedure_running.get_or_insert(now);
+            // A short procedure's end may be told before its beginning.
+            incident.procedure_running.get_or_insert(incident.procedure_ended.unwrap_or(now));
         }
     }
 
@@ -347,13 +356,13 @@ impl Engine {
                 self.procedure_over(unit, result, plan);
                 self.kill(unit, KillReason::ProcedureEnded, plan);
             }
-            State::Killing => self.finish_run_if_over(unit, plan),
+            State::Killing => self.process_gone(unit, plan),
+            State::Parking | State::Spawning => self.start_lost_its_procedure(unit, plan),
+            // There is nothing to wait for any more.
+            State::Queued => self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan),
             // Killed in its parking place by somebody: found out when it is needed, and said then.
-            State::Parking
-            | State::Spawning
-            | State::Running
+            State::Running
             | State::Freezing
-            | State::Queued
             | State::Signalled
             | State::Stopped
             | State::Exited
@@ -381,7 +390,7 @@ impl Engine {
         let Some(mut incident) = service.incident.take() else { return };
         let counters = service.counters_of_run();
         service.incidents += 1;
-        incident.emptied = Some(now);
+        incident.emptied = service.open.nothing().then_some(now);
         incident.counters = service.counters;
         incident.killer = match (counters.oom_kill, counters.oom) {
             (0, _) => Killer::Lifeboat,

@@ -5,6 +5,7 @@
 
 use super::policy::UnitId;
 use super::record::Record;
+use super::requests::Until;
 use super::service::{Service, State};
 use super::snapshot::{Desired, KillReason, Trouble};
 use super::{Engine, Plan};
@@ -106,7 +107,8 @@ impl Engine {
         let Some(service) = self.unit_mut(unit) else { return };
         let state = service.state;
         if std::mem::take(&mut service.calls_requirements) {
-            self.for_each(unit, Neighbours::Requires, Self::want_up);
+            self.for_each(unit, Neighbours::Requires, Self::call_up);
+            self.overrule(unit, Until::Down, plan);
         }
         match state {
             State::Waiting => self.start_if_its_turn(unit, plan),
@@ -149,7 +151,7 @@ impl Engine {
         if !waits {
             self.begin_run(unit, plan);
         } else if let Some(service) = self.unit_mut(unit)
-            && matches!(service.trouble, Some(Trouble::RequirementDown { .. }))
+            && service.wants_its_requirement()
         {
             // The requirement is on its way again.
             service.trouble = None;
@@ -164,6 +166,7 @@ impl Engine {
             service.desired = Desired::Down;
             service.calls_dependents = true;
             service.again = false;
+            self.generation += 1;
             self.mark(unit);
         }
     }
@@ -175,15 +178,12 @@ impl Engine {
             self.for_each(unit, Neighbours::Dependents, Self::want_down);
         }
         match state {
-            State::Waiting | State::Backoff => {
-                self.enter(unit, State::Stopped);
-                self.answer_down(unit, plan);
-            }
-            State::Parking | State::Spawning | State::Running => {
+            State::Waiting | State::Backoff => self.come_down(unit, State::Stopped, None, plan),
+            // Nothing rests yet on a unit that is on its way up.
+            State::Parking | State::Spawning => self.begin_stop(unit, self.stop_reason(), plan),
+            State::Running => {
                 if !self.must_outlive_another(unit) {
-                    let reason =
-                        if self.shutdown.is_some() { KillReason::Shutdown } else { KillReason::StopAsked };
-                    self.begin_stop(unit, reason, plan);
+                    self.begin_stop(unit, self.stop_reason(), plan);
                 }
             }
             State::Stopped
@@ -196,6 +196,10 @@ impl Engine {
             | State::Signalled
             | State::Killing => {}
         }
+    }
+
+    fn stop_reason(&self) -> KillReason {
+        if self.shutdown.is_some() { KillReason::Shutdown } else { KillReason::StopAsked }
     }
 
     /// Something that comes after it, and is to go down too, is still there.

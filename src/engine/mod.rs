@@ -13,10 +13,6 @@
     clippy::indexing_slicing,
     clippy::panic
 )]
-#![cfg_attr(
-    test,
-    expect(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected should stop")
-)]
 
 pub mod action;
 pub mod budget;

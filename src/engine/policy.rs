@@ -118,8 +118,8 @@ pub struct UnitPolicy {
     pub kind: Kind,
     /// Started at boot.
     pub autostart: bool,
-    /// Order only: where these are on their way up too, this unit waits until they are RUNNING (or DONE, or have
-    /// failed), and it is stopped before them.
+    /// Order only: where these are on their way up too, this unit waits until they are RUNNING (a task: DONE) or have
+    /// failed, and it is stopped before them.
     pub after: Vec<UnitId>,
     /// Started with this unit and before it; where one of these is down, this unit is stopped or not started.
     pub requires: Vec<UnitId>,

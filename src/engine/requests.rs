@@ -10,7 +10,7 @@ use super::{Engine, Plan};
 
 /// What a client waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Until {
+pub(super) enum Until {
     Up,
     Down,
 }
@@ -56,6 +56,13 @@ impl Engine {
     pub(super) fn asked(&mut self, client: ClientId, unit: UnitId, verb: Verb, plan: &mut Plan) {
         let reply = if self.shutdown.is_some() {
             Some(Reply::ShuttingDown)
+        } else if self.unit(unit).is_some_and(|service| service.stuck) {
+            // The wish is noted for the day on which its processes die; nobody is kept waiting for that.
+            match verb {
+                Verb::Start | Verb::Restart => self.want_up(unit),
+                Verb::Stop => self.want_down(unit),
+            }
+            Some(Reply::Failed)
         } else {
             match verb {
                 Verb::Start => self.asked_start(client, unit),
@@ -80,21 +87,18 @@ impl Engine {
         match service.state {
             State::Parking | State::Spawning => {}
             State::Running => {
-                service.desired = Desired::Up;
-                self.generation += 1;
+                if service.desired == Desired::Down {
+                    self.want_up(unit);
+                }
                 return Some(Reply::AlreadyStarted);
             }
-            State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
-            | State::Waiting
-            | State::Backoff
-            | State::Freezing
-            | State::Queued
-            | State::Saving
-            | State::Signalled
-            | State::Killing => service.restarts.forget(),
+            State::Stopped | State::Exited | State::Fatal | State::Done | State::Waiting | State::Backoff => {
+                service.restarts.forget()
+            }
+            // The present run goes to its end, and then another begins, whatever the policy says of such an end.
+            State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
+                service.again = true;
+            }
         }
         if service.state == State::Backoff || service.state == State::Waiting {
             service.trouble = None;
@@ -130,14 +134,14 @@ impl Engine {
         let Some(service) = self.unit_mut(unit) else { return Some(Reply::Failed) };
         match service.state {
             State::Parking | State::Spawning | State::Running => {
-                service.desired = Desired::Up;
                 service.again = true;
+                self.want_up(unit);
                 self.begin_stop(unit, KillReason::StopAsked, plan);
                 self.wait(client, unit, Until::Up)
             }
             State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
-                service.desired = Desired::Up;
                 service.again = true;
+                self.want_up(unit);
                 self.wait(client, unit, Until::Up)
             }
             State::Stopped | State::Exited | State::Fatal | State::Done | State::Waiting | State::Backoff => {
@@ -173,7 +177,7 @@ impl Engine {
     }
 
     /// Those who wait for the opposite are told so at once.
-    fn overrule(&mut self, unit: UnitId, until: Until, plan: &mut Plan) {
+    pub(super) fn overrule(&mut self, unit: UnitId, until: Until, plan: &mut Plan) {
         for wait in self.waits.waits.iter().filter(|wait| wait.unit == unit && wait.until == until) {
             plan.push(Action::Reply { client: wait.client, reply: Reply::Overruled });
         }

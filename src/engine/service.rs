@@ -15,7 +15,7 @@
 
 use super::event::{Exit, MemoryEvents, MemorySample, SpawnStage, Time};
 use super::exhaustion::Trend;
-use super::policy::{RunId, UnitId, UnitPolicy};
+use super::policy::{Kind, RunId, UnitId, UnitPolicy};
 use super::restart::Restarts;
 use super::snapshot::{Desired, Incident, KillReason, MemoryView, StateName, Trouble, UnitView};
 
@@ -130,6 +130,8 @@ pub(super) struct Service {
     pub(super) since: Time,
     pub(super) run: RunId,
     pub(super) run_began: Time,
+    /// Its `execve` succeeded in this run.
+    pub(super) up_since: Option<Time>,
     pub(super) pid: Option<u32>,
     pub(super) open: Open,
     pub(super) procedure: Procedure,
@@ -159,6 +161,8 @@ pub(super) struct Service {
     pub(super) trend: Trend,
     pub(super) incident: Option<Incident>,
     pub(super) incidents: u32,
+    /// The number of its last incident.
+    pub(super) last_incident: u32,
 }
 
 impl Service {
@@ -177,6 +181,7 @@ impl Service {
             since: Time::default(),
             run: RunId(0),
             run_began: Time::default(),
+            up_since: None,
             pid: None,
             open: Open::default(),
             procedure: Procedure::Absent,
@@ -199,13 +204,15 @@ impl Service {
             trend: Trend::default(),
             incident: None,
             incidents: 0,
+            last_incident: 0,
         }
     }
 
     /// Up, or for a task: has been up and ended well. What requires it may start.
     pub(super) fn satisfies(&self) -> bool {
         match self.state {
-            State::Running | State::Done => true,
+            State::Running => self.policy.kind == Kind::Service,
+            State::Done => true,
             State::Stopped
             | State::Exited
             | State::Fatal
@@ -225,13 +232,13 @@ impl Service {
     pub(super) fn is_coming(&self) -> bool {
         match self.state {
             State::Parking | State::Spawning => true,
+            State::Running => self.policy.kind == Kind::Task,
             State::Waiting => !self.is_down_for_good(),
             State::Stopped
             | State::Exited
             | State::Fatal
             | State::Done
             | State::Backoff
-            | State::Running
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -244,7 +251,8 @@ impl Service {
     pub(super) fn is_down_for_good(&self) -> bool {
         match self.state {
             State::Stopped | State::Exited | State::Fatal => true,
-            State::Waiting => matches!(self.trouble, Some(Trouble::RequirementDown { .. })),
+            State::Waiting => self.wants_its_requirement(),
+            State::Killing => self.stuck,
             State::Done
             | State::Backoff
             | State::Parking
@@ -253,9 +261,13 @@ impl Service {
             | State::Freezing
             | State::Queued
             | State::Saving
-            | State::Signalled
-            | State::Killing => false,
+            | State::Signalled => false,
         }
+    }
+
+    /// It would start, but something that it requires is down.
+    pub(super) fn wants_its_requirement(&self) -> bool {
+        matches!(self.trouble, Some(Trouble::RequirementDown { .. }))
     }
 
     /// The state's name for people.

@@ -6,17 +6,23 @@ use super::action::Action;
 use super::event::{Role, SpawnStage};
 use super::exhaustion::Trend;
 use super::limits::START_DEADLINE_MS;
-use super::policy::{RunId, UnitId};
+use super::policy::{Kind, RunId, UnitId};
 use super::record::Record;
 use super::service::{End, Open, Procedure, State};
-use super::snapshot::{Desired, KillReason, Trouble};
+use super::snapshot::{Desired, KillReason};
 use super::{Engine, Plan};
 
 /// `ETIMEDOUT` of errno(3), the same number on every Linux architecture but MIPS, PA-RISC and SPARC.
 const ETIMEDOUT: i32 = 110;
 
+/// `ESRCH` of errno(3): the process is gone.
+pub(super) const ESRCH: i32 = 3;
+
 impl Engine {
     pub(super) fn boot(&mut self) {
+        if self.shutdown.is_some() {
+            return;
+        }
         for unit in self.all() {
             if self.unit(unit).is_some_and(|service| service.policy.autostart) {
                 self.want_up(unit);
@@ -32,13 +38,22 @@ impl Engine {
         }
         service.desired = Desired::Up;
         service.calls_requirements = true;
+        self.generation += 1;
+        self.mark(unit);
+        let Some(service) = self.unit_mut(unit) else { return };
         match service.state {
             State::Stopped | State::Exited | State::Fatal | State::Done => {
                 service.trouble = None;
                 self.enter(unit, State::Waiting);
             }
-            State::Waiting
-            | State::Backoff
+            // What it lacks is called for too: until that is known to fail, it is on its way.
+            State::Waiting => {
+                if service.wants_its_requirement() {
+                    service.trouble = None;
+                    self.mark_around(unit);
+                }
+            }
+            State::Backoff
             | State::Parking
             | State::Spawning
             | State::Running
@@ -50,17 +65,29 @@ impl Engine {
         }
     }
 
+    /// Another unit needs this one: a task that is done has done its part, everything else is wished up.
+    pub(super) fn call_up(&mut self, unit: UnitId) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        if service.state == State::Done {
+            service.desired = Desired::Up;
+            self.generation += 1;
+        } else {
+            self.want_up(unit);
+        }
+    }
+
     pub(super) fn begin_run(&mut self, unit: UnitId, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         service.run = RunId(service.run.0 + 1);
         service.run_began = now;
+        service.up_since = None;
         service.end = None;
         service.again = false;
         service.stuck = false;
         service.open = Open::default();
         service.pid = None;
-        if matches!(service.trouble, Some(Trouble::RequirementDown { .. })) {
+        if service.wants_its_requirement() {
             service.trouble = None;
         }
         service.counters_at_start = service.counters;
@@ -119,15 +146,22 @@ impl Engine {
     pub(super) fn spawned(&mut self, unit: UnitId, run: RunId, pid: u32, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.live(unit, run) else { return };
-        if service.open.main {
+        if service.open.main && service.pid != Some(pid) {
             service.pid = Some(pid);
+            service.up_since = Some(now);
+            self.generation += 1;
         }
+        let Some(service) = self.unit(unit) else { return };
         match service.state {
             State::Spawning => {
                 let after_us = now.since_us(service.run_began);
+                let task = service.policy.kind == Kind::Task;
                 self.enter(unit, State::Running);
                 Self::log(plan, Record::Running { unit, pid, after_us });
-                self.answer_started(unit, plan);
+                // Who asked for a task waits for its end.
+                if !task {
+                    self.answer_started(unit, plan);
+                }
             }
             State::Stopped
             | State::Exited
@@ -154,9 +188,10 @@ impl Engine {
     ) {
         let Some(service) = self.live(unit, run) else { return };
         let procedure = match role {
+            // It was up: only its exit ends it.
+            Role::Service if service.pid.is_some() => return,
             Role::Service => {
                 service.open.main = false;
-                service.pid = None;
                 false
             }
             Role::Procedure => {
@@ -181,6 +216,11 @@ impl Engine {
     pub(super) fn start_timed_out(&mut self, unit: UnitId, plan: &mut Plan) {
         let procedure = self.unit(unit).is_some_and(|service| service.state == State::Parking);
         self.start_failed(unit, (SpawnStage::Exec, ETIMEDOUT, procedure), plan);
+    }
+
+    /// The procedure ended before the service was up: without it the service does not run.
+    pub(super) fn start_lost_its_procedure(&mut self, unit: UnitId, plan: &mut Plan) {
+        self.start_failed(unit, (SpawnStage::Exec, ESRCH, true), plan);
     }
 
     fn start_failed(&mut self, unit: UnitId, what: (SpawnStage, i32, bool), plan: &mut Plan) {

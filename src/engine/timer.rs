@@ -142,7 +142,9 @@ mod tests {
     proptest! {
         /// The table behaves as a sorted map of (unit, kind) to time.
         #[test]
-        fn agrees_with_a_sorted_map(steps in proptest::collection::vec((0u16..40, any::<bool>(), 0u64..500, 0u8..4), 0..400)) {
+        fn agrees_with_a_sorted_map(
+            steps in proptest::collection::vec((0u16..40, any::<bool>(), 0u64..500, 0u8..4), 0..400),
+        ) {
             let mut timers = Timers::new(40);
             let mut model: BTreeMap<(u16, bool), u64> = BTreeMap::new();
             for (unit, step, due, what) in steps {

@@ -1,0 +1,118 @@
+//! What one event costs the engine, with 10, 100 and 1,000 units. The budget is 50 µs, whatever their number.
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use lifeboat::engine::event::{Event, Exit, MemoryEvents, MemorySample, Role, Time};
+use lifeboat::engine::policy::{
+    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then, UnitId, UnitPolicy,
+};
+use lifeboat::engine::{Engine, Plan};
+
+const MIB: u64 = 1 << 20;
+/// More than a healthy run, so that each death is answered at once.
+const RUN_MS: u64 = 11_000;
+
+fn unit(id: u16) -> UnitPolicy {
+    UnitPolicy {
+        name: format!("unit-{id}"),
+        description: String::new(),
+        kind: Kind::Service,
+        autostart: true,
+        // A tree: each unit has one that it requires, and a few that require it.
+        after: Vec::new(),
+        requires: if id == 0 { Vec::new() } else { vec![UnitId(id / 4)] },
+        memory: Some(MemoryPolicy { max_bytes: 32 * MIB, class: Class::Pool, guard: Guard::Shield }),
+        utility: 50,
+        procedure: Some(ProcedurePolicy {
+            on_exhaustion: true,
+            on_stop: false,
+            deadline_ms: 2_000,
+            memory_bytes: 4 * MIB,
+            then: Then::Restart,
+        }),
+        stop_signal: 15,
+        stop_timeout_ms: 5_000,
+        restart: RestartPolicy {
+            when: RestartWhen::Always,
+            delay_ms: 100,
+            max_delay_ms: 30_000,
+            limit_starts: 5,
+            limit_within_ms: 10_000,
+        },
+        refused: None,
+    }
+}
+
+/// An engine under load, with the clock in our hands.
+struct Bench {
+    engine: Engine,
+    plan: Plan,
+    now: Time,
+    counters: MemoryEvents,
+}
+
+impl Bench {
+    /// All units are up.
+    fn new(units: u16) -> Self {
+        let engine = Engine::new((0..units).map(unit).collect(), 8 * MIB);
+        let plan = Plan::for_units(usize::from(units));
+        let mut bench = Self { engine, plan, now: Time(0), counters: MemoryEvents::default() };
+        bench.tell(Event::Boot);
+        for id in (0..units).map(UnitId) {
+            bench.come_up(id);
+        }
+        bench
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.engine.handle(self.now, event, &mut self.plan);
+        while let Some(action) = self.plan.take() {
+            std::hint::black_box(action);
+        }
+    }
+
+    fn come_up(&mut self, unit: UnitId) {
+        let run = self.engine.run_of(unit).unwrap_or_default();
+        self.tell(Event::Parked { unit, run, pid: 1 });
+        self.tell(Event::Spawned { unit, run, pid: 2 });
+    }
+
+    /// A `max` doorbell and the reading that says: only cache.
+    fn doorbell(&mut self, unit: UnitId) {
+        let run = self.engine.run_of(unit).unwrap_or_default();
+        self.counters.max += 1;
+        self.tell(Event::MemoryEvents { unit, run, role: Role::Service, counters: self.counters });
+        let sample = MemorySample { unreclaimable_bytes: MIB, ..MemorySample::default() };
+        self.tell(Event::MemorySampled { unit, run, sample });
+    }
+
+    /// A death after a healthy run, with all that follows until the unit is up again: 6 events.
+    fn exit_and_restart(&mut self, unit: UnitId) {
+        self.now = self.now.plus_ms(RUN_MS);
+        let run = self.engine.run_of(unit).unwrap_or_default();
+        let exit = Exit::Signal(9);
+        self.tell(Event::Exited { unit, run, role: Role::Service, exit });
+        self.tell(Event::Emptied { unit, run, role: Role::Service });
+        self.tell(Event::Exited { unit, run, role: Role::Procedure, exit });
+        self.tell(Event::Emptied { unit, run, role: Role::Procedure });
+        assert!(self.engine.run_of(unit) > Some(run), "{unit:?} was not restarted");
+        self.come_up(unit);
+    }
+}
+
+fn events(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("engine");
+    for units in [10, 100, 1_000] {
+        let mut bench = Bench::new(units);
+        let last = UnitId(units - 1);
+        group.bench_function(BenchmarkId::new("doorbell and reading (2 events)", units), |bencher| {
+            bencher.iter(|| bench.doorbell(last));
+        });
+        group.bench_function(BenchmarkId::new("exit and restart (6 events)", units), |bencher| {
+            bencher.iter(|| bench.exit_and_restart(last));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, events);
+criterion_main!(benches);

@@ -1,0 +1,221 @@
+//! The engine against a fake kernel, under seeded chance: thousands of short lives of a machine, and after every turn
+//! the invariants of `support/invariants.rs`.
+//!
+//! `LIFEBOAT_SEEDS=n` runs so many seeds; `LIFEBOAT_SEED=s` replays one and prints each turn.
+
+#[path = "support/fake_kernel.rs"]
+mod fake_kernel;
+#[path = "support/invariants.rs"]
+mod invariants;
+#[path = "support/random_units.rs"]
+mod random_units;
+#[path = "support/rng.rs"]
+mod rng;
+
+use fake_kernel::FakeKernel;
+use invariants::{Invariant, Violation, Watch};
+use lifeboat::engine::action::Action;
+use lifeboat::engine::event::{ClientId, Event, ShutdownKind, Time, Verb};
+use lifeboat::engine::policy::{UnitId, UnitPolicy};
+use lifeboat::engine::{Engine, Plan};
+use random_units::{RESERVE_BYTES, random_units};
+use rng::Rng;
+use std::fmt::Write;
+
+const SEEDS: u64 = 10_000;
+/// After so many events the shutdown is asked for, if it was not yet.
+const EVENTS_MAX: u64 = 300;
+/// A machine that needs more events than this to shut down hangs.
+const EVENTS_BOUND: u64 = 20_000;
+
+/// One turn: when, what happened, and what the engine wanted done.
+type Turn = (Time, Event, Vec<Action>);
+
+struct World {
+    engine: Engine,
+    kernel: FakeKernel,
+    watch: Watch,
+    plan: Plan,
+    now: Time,
+    events: u64,
+    log: Option<Vec<Turn>>,
+    prints: bool,
+}
+
+impl World {
+    fn new(seed: u64, keeps: bool, prints: bool) -> (Self, Vec<UnitPolicy>) {
+        let mut rng = Rng::new(seed);
+        let units = random_units(&mut rng);
+        let mut kernel = FakeKernel::new(rng, &units);
+        visits(&mut kernel, &units);
+        let world = Self {
+            engine: Engine::new(units.clone(), RESERVE_BYTES),
+            kernel,
+            watch: Watch::new(&units),
+            plan: Plan::for_units(units.len()),
+            now: Time(0),
+            events: 0,
+            log: keeps.then(Vec::new),
+            prints,
+        };
+        (world, units)
+    }
+
+    fn turn(&mut self, event: Event) -> Result<(), Violation> {
+        self.events += 1;
+        self.watch.event(self.now, event, &mut self.kernel);
+        self.kernel.at(self.now);
+        self.engine.handle(self.now, event, &mut self.plan);
+        let mut actions = Vec::new();
+        while let Some(action) = self.plan.take() {
+            actions.push(action);
+        }
+        if self.prints {
+            println!("{:>12} us  {event:?}", self.now.0);
+            actions.iter().for_each(|action| println!("                 -> {action:?}"));
+        }
+        for &action in &actions {
+            self.watch.action(self.now, action, &mut self.kernel)?;
+            self.kernel.perform(action);
+        }
+        if let Some(log) = &mut self.log {
+            log.push((self.now, event, actions));
+        }
+        self.watch.turn(self.now, &self.engine, &self.kernel)
+    }
+
+    /// Goes to what comes next: a deadline of the engine or something in the kernel.
+    fn step(&mut self) -> Result<bool, Violation> {
+        let (kernel_at, deadline) = (self.kernel.next_at(), self.engine.next_deadline());
+        match (kernel_at, deadline) {
+            (None, None) => return Ok(false),
+            (at, Some(due)) if at.is_none_or(|at| due <= at) => {
+                // The timer of a busy machine rings late.
+                let late_us = self.kernel.rng.pick(&[0, 0, 1, 1_000]);
+                self.now = self.now.max(Time(due.0 + late_us));
+                self.turn(Event::Deadline)?;
+            }
+            (at, _) => {
+                self.now = self.now.max(at.unwrap_or_default());
+                if let Some(event) = self.kernel.advance(self.now) {
+                    self.turn(event)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn live(&mut self) -> Result<(), Violation> {
+        self.turn(Event::Boot)?;
+        while self.step()? {
+            if self.events == EVENTS_MAX && !self.watch.shutting_down() {
+                self.turn(Event::ShutdownAsked { how: ShutdownKind::PowerOff })?;
+            }
+            if self.events > EVENTS_BOUND {
+                let detail = format!("after {EVENTS_BOUND} events");
+                return Err(Violation { invariant: Invariant::NothingHangs, detail });
+            }
+        }
+        self.watch.end()
+    }
+}
+
+/// The people of this world, and the end of it.
+fn visits(kernel: &mut FakeKernel, units: &[UnitPolicy]) {
+    let span_ms = kernel.rng.pick(&[500, 10_000, 60_000, 200_000]);
+    for client in 0..kernel.rng.between(0, 40) {
+        let client = ClientId(client);
+        let at_ms = kernel.rng.between(0, span_ms);
+        let verb = kernel.rng.pick(&[Verb::Start, Verb::Stop, Verb::Restart]);
+        // The place behind the last unit is there too: nobody's.
+        let unit = UnitId(u16::try_from(kernel.rng.between(0, units.len() as u64 * 10) / 10).unwrap());
+        kernel.outside(at_ms, Event::Asked { client, unit, verb });
+        if kernel.rng.per_mille(200) {
+            let gone_ms = at_ms + kernel.rng.between(0, 2_000);
+            kernel.outside(gone_ms, Event::ClientGone { client });
+        }
+    }
+    let end_ms = kernel.rng.between(0, 2 * span_ms);
+    let how = kernel.rng.pick(&[ShutdownKind::PowerOff, ShutdownKind::Reboot, ShutdownKind::Halt]);
+    kernel.outside(end_ms, Event::ShutdownAsked { how });
+    if kernel.rng.per_mille(100) {
+        kernel.outside(end_ms + 100, Event::ShutdownAsked { how: ShutdownKind::Halt });
+    }
+}
+
+/// A fresh engine, fed with the recorded events, must plan the same turn by turn.
+fn replays(units: Vec<UnitPolicy>, log: &[Turn]) -> bool {
+    let mut engine = Engine::new(units.clone(), RESERVE_BYTES);
+    let mut plan = Plan::for_units(units.len());
+    log.iter().all(|(now, event, actions)| {
+        engine.handle(*now, *event, &mut plan);
+        let same = actions.iter().all(|action| plan.take() == Some(*action));
+        same && plan.is_empty()
+    })
+}
+
+fn story(world: &World, seed: u64, violation: &Violation) -> String {
+    let mut text = format!("seed {seed}: {:?}: {}\n", violation.invariant, violation.detail);
+    let last: Vec<_> = world.engine.recorder().events().collect();
+    for (time, event) in last.iter().skip(last.len().saturating_sub(20)) {
+        let _ = writeln!(text, "{:>12} us  {event:?}", time.0);
+    }
+    let _ = writeln!(text, "replay: LIFEBOAT_SEED={seed} cargo test --test simulation -- --nocapture");
+    text
+}
+
+/// Lives one seed; `Err` tells the story of what went wrong.
+fn run(seed: u64, prints: bool) -> Result<u64, String> {
+    let keeps = seed.is_multiple_of(8);
+    let (mut world, units) = World::new(seed, keeps, prints);
+    if prints {
+        units.iter().enumerate().for_each(|(id, unit)| println!("{id}: {unit:?}"));
+    }
+    world.live().map_err(|violation| story(&world, seed, &violation))?;
+    if let Some(log) = &world.log
+        && !replays(units, log)
+    {
+        return Err(format!("seed {seed}: the replay of its events leads to other actions\n"));
+    }
+    Ok(world.events)
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} holds {text:?}, which is not a number")))
+}
+
+/// Runs every `threads`-th seed.
+fn share(first: u64, count: u64, threads: u64) -> (u64, Vec<String>) {
+    let mut events = 0;
+    let mut failures = Vec::new();
+    for seed in (first..count).step_by(usize::try_from(threads).unwrap()) {
+        match run(seed, false) {
+            Ok(count) => events += count,
+            Err(story) => failures.push(story),
+        }
+    }
+    (events, failures)
+}
+
+#[test]
+fn no_seed_breaks_an_invariant() {
+    if let Some(seed) = number_from("LIFEBOAT_SEED") {
+        run(seed, true).unwrap_or_else(|story| panic!("{story}"));
+        return;
+    }
+    let count = number_from("LIFEBOAT_SEEDS").unwrap_or(SEEDS);
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let shares: Vec<_> =
+        (0..threads).map(|first| std::thread::spawn(move || share(first, count, threads))).collect();
+    let mut events = 0;
+    let mut failures = Vec::new();
+    for share in shares {
+        let (count, failed) = share.join().unwrap();
+        events += count;
+        failures.extend(failed);
+    }
+    println!("{count} seeds, {events} events, {} failures", failures.len());
+    let shown: String = failures.iter().take(3).map(String::as_str).collect();
+    assert!(failures.is_empty(), "{} of {count} seeds fail\n{shown}", failures.len());
+}

@@ -1,0 +1,70 @@
+//! Random unit tables for the simulation: from 1 to 12 units, ordered without a circle.
+
+use crate::rng::Rng;
+use lifeboat::engine::policy::{
+    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then, UnitId, UnitPolicy,
+};
+use lifeboat::engine::snapshot::Trouble;
+
+const MIB: u64 = 1 << 20;
+
+/// The memory that procedures may use together.
+pub(crate) const RESERVE_BYTES: u64 = 8 * MIB;
+
+/// A unit only requires, and comes after, units with a smaller key; the keys are shuffled so that the order in the
+/// table says nothing.
+pub(crate) fn random_units(rng: &mut Rng) -> Vec<UnitPolicy> {
+    let count = u16::try_from(rng.between(1, 12)).unwrap();
+    let keys: Vec<u64> = (0..count).map(|_| rng.next()).collect();
+    let share = rng.pick(&[0, 100, 250, 400]);
+    (0..count)
+        .map(|id| {
+            let before: Vec<UnitId> =
+                (0..count).filter(|&o| keys[usize::from(o)] < keys[usize::from(id)]).map(UnitId).collect();
+            let requires = before.iter().copied().filter(|_| rng.per_mille(share)).collect();
+            let after = before.iter().copied().filter(|_| rng.per_mille(share)).collect();
+            random_unit(rng, id, requires, after)
+        })
+        .collect()
+}
+
+fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: Vec<UnitId>) -> UnitPolicy {
+    let memory = rng.per_mille(750).then(|| MemoryPolicy {
+        max_bytes: rng.between(4, 64) * MIB,
+        class: rng.pick(&[Class::Guaranteed, Class::Pool]),
+        guard: rng.pick(&[Guard::Shield, Guard::Shield, Guard::Shield, Guard::None]),
+    });
+    let procedure = rng.per_mille(650).then(|| ProcedurePolicy {
+        on_exhaustion: rng.per_mille(900),
+        on_stop: rng.per_mille(400),
+        deadline_ms: rng.pick(&[50, 500, 2_000, 5_000]),
+        memory_bytes: rng.between(1, 8) * MIB,
+        then: rng.pick(&[Then::Restart, Then::Restart, Then::Stop]),
+    });
+    UnitPolicy {
+        name: format!("u{id:02}"),
+        description: String::new(),
+        kind: if rng.per_mille(200) { Kind::Task } else { Kind::Service },
+        autostart: rng.per_mille(800),
+        after,
+        requires,
+        memory,
+        utility: u8::try_from(rng.between(0, 100)).unwrap(),
+        procedure,
+        stop_signal: 15,
+        stop_timeout_ms: rng.pick(&[100, 1_000, 5_000]),
+        restart: RestartPolicy {
+            when: rng.pick(&[
+                RestartWhen::Always,
+                RestartWhen::Always,
+                RestartWhen::OnFailure,
+                RestartWhen::Never,
+            ]),
+            delay_ms: rng.pick(&[0, 10, 100, 500]),
+            max_delay_ms: rng.pick(&[1_000, 5_000, 30_000]),
+            limit_starts: u32::try_from(rng.between(1, 12)).unwrap(),
+            limit_within_ms: rng.pick(&[1_000, 10_000, 60_000]),
+        },
+        refused: rng.per_mille(60).then_some(Trouble::BadUnit),
+    }
+}
