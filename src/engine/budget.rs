@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn a_machine_that_is_too_small() {
         let mut units = vec![guaranteed("a", 50, 1), shielded("b", 50, 1), unbounded("c")];
-        let (budget, refusals) = divide(20 << 20, 8 << 20, 16 << 20, &mut units);
+        let (budget, refusals) = divide(20 << 20, 8 << 20, 16 << 20, 0, &mut units);
         assert_eq!((budget.pool_bytes, refusals.len()), (0, 2));
         assert!(units.last().is_some_and(|unit| unit.refused.is_none()));
         assert!(!is_oom_proof(&budget, &[]));
@@ -460,7 +460,7 @@ mod tests {
             mut units in prop::collection::vec(any_unit(), 0..12),
         ) {
             let before = units.clone();
-            let (budget, refusals) = divide(total, reserve, margin, &mut units);
+            let (budget, refusals) = divide(total, reserve, margin, 0, &mut units);
             let sum = |class, only_shielded: bool| -> u128 {
                 let memory = units.iter().filter(|unit| unit.refused.is_none()).filter_map(|unit| unit.memory);
                 let counted = memory.filter(|it| it.class == class && (!only_shielded || it.guard == Guard::Shield));
