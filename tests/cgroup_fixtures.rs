@@ -221,7 +221,7 @@ fn a_tree_is_prepared() {
         ("cgroup.subtree_control", "+memory +pids"),
         ("pool/cgroup.subtree_control", "+memory +pids"),
         ("shutdown/memory.max", "16777216"),
-        ("guaranteed/memory.max", "67108864"),
+        ("guaranteed/memory.max", "max"),
         ("pool/memory.max", "134217728"),
     ] {
         assert_eq!(fixture.text(file), expected, "{file}");
