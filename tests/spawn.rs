@@ -60,6 +60,7 @@ fn plain<'a>(program: &'a Program, input: &'a OwnedFd, output: &'a OwnedFd) -> S
         cgroup: None,
         oom_score_adj: 0,
         stdio: [input.as_fd(), output.as_fd(), output.as_fd()],
+        steps: &[],
         working_directory: None,
     }
 }

@@ -13,6 +13,9 @@ use super::{Engine, Plan};
 /// errno(3) values that a second try would not change: `ENOENT`, `ENOEXEC`, `EACCES`, `ENOTDIR`, `EISDIR`, `ELOOP`.
 const HOPELESS_ERRNOS: [i32; 6] = [2, 8, 13, 20, 21, 40];
 
+/// errno(3) values that pass, also where a setting was refused: `EAGAIN`, `ENOMEM`.
+const MOMENTARY_ERRNOS: [i32; 2] = [11, 12];
+
 impl Engine {
     /// Notes why the run ends, unless a graver reason is already there.
     pub(super) fn begin_end(&mut self, unit: UnitId, end: End) {
@@ -258,9 +261,10 @@ impl Engine {
                 Some(Then::Stop) => false,
                 None => when != RestartWhen::Never,
             },
-            // A limit that the kernel does not take now will not be taken later either.
+            // A setting that the kernel does not take now will not be taken later either.
             End::StartFailed { stage, errno, .. } => {
-                when != RestartWhen::Never && stage != SpawnStage::Limit && !HOPELESS_ERRNOS.contains(&errno)
+                let for_now = !stage.is_setting() || MOMENTARY_ERRNOS.contains(&errno);
+                when != RestartWhen::Never && for_now && !HOPELESS_ERRNOS.contains(&errno)
             }
         };
         if wants_restart {

@@ -75,6 +75,74 @@ pub enum SpawnStage {
     WorkingDirectory = 7,
     /// execve(2) failed.
     Exec = 8,
+    /// A resource limit of the process was not taken (setrlimit(2)).
+    ResourceLimit = 9,
+    /// The nice value was not taken (setpriority(2)).
+    Nice = 10,
+    /// The scheduling policy was not taken (sched_setscheduler(2)).
+    Scheduler = 11,
+    /// The processors were not taken, or not all of them (sched_setaffinity(2)).
+    CpuAffinity = 12,
+    /// The io priority was not taken (ioprio_set(2)).
+    IoPriority = 13,
+    /// A mount namespace of its own could not be made (unshare(2)).
+    MountNamespace = 14,
+    /// The root directory could not be entered (chroot(2)).
+    RootDirectory = 15,
+    /// A path could not be made read-only (mount_setattr(2), Linux 5.12).
+    ReadOnly = 16,
+    /// A path could not be hidden (mount(2)).
+    Hidden = 17,
+    /// A `/tmp` of its own could not be mounted.
+    PrivateTmp = 18,
+    /// A `/dev/shm` of its own could not be mounted.
+    PrivateShm = 19,
+    /// The supplementary groups were not taken (setgroups(2)).
+    Groups = 20,
+    /// The group was not taken (setresgid(2)).
+    Group = 21,
+    /// The user was not taken (setresuid(2)).
+    User = 22,
+    /// Capabilities were not taken (capabilities(7)).
+    Capabilities = 23,
+    /// `no_new_privs` was not taken (prctl(2)).
+    NoNewPrivs = 24,
+}
+
+impl SpawnStage {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 24] = [
+        Self::Cgroup,
+        Self::Limit,
+        Self::Clone,
+        Self::JoinCgroup,
+        Self::OomScoreAdj,
+        Self::Stdio,
+        Self::WorkingDirectory,
+        Self::Exec,
+        Self::ResourceLimit,
+        Self::Nice,
+        Self::Scheduler,
+        Self::CpuAffinity,
+        Self::IoPriority,
+        Self::MountNamespace,
+        Self::RootDirectory,
+        Self::ReadOnly,
+        Self::Hidden,
+        Self::PrivateTmp,
+        Self::PrivateShm,
+        Self::Groups,
+        Self::Group,
+        Self::User,
+        Self::Capabilities,
+        Self::NoNewPrivs,
+    ];
+
+    /// Whether what failed is a setting of the unit, which the kernel will not take later either.
+    #[must_use]
+    pub fn is_setting(self) -> bool {
+        self == Self::Limit || self as u8 >= Self::ResourceLimit as u8
+    }
 }
 
 /// Counters of `memory.events.local` (Documentation/admin-guide/cgroup-v2.rst). Absolute values; they only grow, also

@@ -7,6 +7,7 @@ use super::Config;
 use super::control::Control;
 use super::event_loop::Lifeboat;
 use super::seat::{Pids, Seat, Source};
+use super::steps;
 use super::story::{self, Story};
 use crate::cgroup::capabilities::Capabilities;
 use crate::cgroup::tree::Tree;
@@ -20,8 +21,8 @@ use crate::sys::poll::{Interest, Poller};
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
 use crate::sys::{clock, console, epitaph, kmsg, memory, mount, power};
+use crate::unit::{Identity, System, Unit};
 use crate::unit::{Loaded, load};
-use crate::unit::{System, Unit};
 use procfs::{Current, Meminfo};
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
@@ -263,8 +264,9 @@ fn overhead_bytes(units: &[Unit]) -> u64 {
 
 fn parked_file_bytes(unit: &Unit) -> Option<u64> {
     use std::os::unix::ffi::OsStrExt;
-    let path = std::ffi::OsStr::from_bytes(unit.procedure.first()?.as_bytes());
-    let size_bytes = std::fs::metadata(path).ok()?.len();
+    let mut path = unit.setup.root_directory.as_ref().map_or_else(Vec::new, |root| root.to_bytes().to_vec());
+    path.extend(unit.procedure.first()?.as_bytes());
+    let size_bytes = std::fs::metadata(std::ffi::OsStr::from_bytes(&path)).ok()?.len();
     Some(size_bytes).filter(|size_bytes| *size_bytes <= lockable_bytes(unit))
 }
 
@@ -329,19 +331,27 @@ fn prepare_tree(config: &Config, view: &mut SystemView) -> Option<Tree> {
 }
 
 fn seat_of(unit: Unit) -> Seat {
-    let mut environment = Environment::inherited();
-    for pair in &unit.environment {
-        environment.set(pair.as_bytes());
-    }
+    let environment_of = |identity: &Identity| {
+        let mut environment = Environment::inherited();
+        for pair in identity.environment.iter().chain(&unit.environment) {
+            environment.set(pair.as_bytes());
+        }
+        environment
+    };
     // A refused unit has no command; it is never started.
-    let program = Program::new(&unit.command, &environment.strings()).ok();
-    environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
-    let procedure_program =
-        unit.policy.procedure.and_then(|_| Program::procedure(&unit.procedure, &environment.strings()).ok());
+    let program = Program::new(&unit.command, &environment_of(&unit.identity).strings()).ok();
+    let procedure_program = unit.policy.procedure.and_then(|_| {
+        let mut environment = environment_of(&unit.procedure_identity);
+        environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
+        Program::procedure(&unit.procedure, &environment.strings()).ok()
+    });
+    let (steps, procedure_steps) = (steps::of_service(&unit), steps::of_procedure(&unit));
     Seat {
         unit,
         program,
         procedure_program,
+        steps,
+        procedure_steps,
         run: RunId::default(),
         service_group: None,
         procedure_group: None,

@@ -8,6 +8,7 @@ mod control;
 mod event_loop;
 mod perform;
 mod seat;
+mod steps;
 pub mod story;
 mod translate;
 

@@ -89,6 +89,7 @@ impl Lifeboat {
                 cgroup: seat.procedure_group.as_ref().map(Group::place),
                 oom_score_adj: PROCEDURE,
                 stdio: [self.null.as_fd(), out, out],
+                steps: &seat.procedure_steps,
                 working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
             },
             lockable_bytes(&seat.unit),
@@ -112,6 +113,7 @@ impl Lifeboat {
             cgroup: seat.service_group.as_ref().map(Group::place),
             oom_score_adj: if shielded && bounded { SHIELDED } else { ORDINARY },
             stdio: [self.null.as_fd(), out, out],
+            steps: &seat.steps,
             working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
         })?;
         self.pids.insert(child.pid, (unit, Role::Service));

@@ -5,7 +5,7 @@
 use crate::cgroup::group::Group;
 use crate::engine::event::Role;
 use crate::engine::policy::{RunId, UnitId};
-use crate::sys::spawn::Program;
+use crate::sys::spawn::{Program, Step};
 use crate::unit::Unit;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -26,6 +26,10 @@ pub(super) struct Seat {
     pub(super) unit: Unit,
     pub(super) program: Option<Program>,
     pub(super) procedure_program: Option<Program>,
+    /// What the service's process does to itself before it executes its program.
+    pub(super) steps: Vec<Step>,
+    /// What its procedure's process does.
+    pub(super) procedure_steps: Vec<Step>,
     /// The run that the processes and the readiness of the files below belong to.
     pub(super) run: RunId,
     pub(super) service_group: Option<Group>,

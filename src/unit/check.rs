@@ -3,12 +3,14 @@
 //! A unit file is checked alone first (`draft`), then all of them together (`join`): names that exist, no circles.
 //! A file with any fault gives a refused unit: half of what a person wrote is not what they meant.
 
+use super::accounts::Accounts;
 use super::circle;
 use super::diagnostic::{Diagnostic, Place, Wrong, did_you_mean, plain, short};
 use super::raw::{Occasion, RawMemory, RawRestart, RawShutdown, RawStop, RawSystem, RawUnit};
 use super::reader::{Item, Map, Reader, Slot};
+use super::setup::{self, RawIdentity};
 use super::value::{Millis, Size, Word};
-use super::{System, Unit};
+use super::{Identity, System, Unit};
 use crate::engine::budget::Bytes;
 use crate::engine::policy::{
     Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then, UnitId,
@@ -100,12 +102,12 @@ pub(super) fn name_fault(name: &str) -> Option<Wrong> {
 }
 
 /// Checks one file by itself.
-pub(super) fn draft(name: &str, file: &Path, text: &str) -> (Draft, Vec<Diagnostic>) {
+pub(super) fn draft(name: &str, file: &Path, text: &str, accounts: &Accounts) -> (Draft, Vec<Diagnostic>) {
     let mut reader = Reader::new(file, text);
     let mut draft = Draft::refused(name, file);
     if let Some(raw) = reader.whole::<RawUnit>() {
         let whole = 0..text.len();
-        draft = checked(&mut reader, raw, name, &whole);
+        draft = checked(&mut reader, raw, (name, &whole), accounts);
     }
     let faults = reader.faults.into_sorted(file);
     if !faults.is_empty() {
@@ -114,8 +116,14 @@ pub(super) fn draft(name: &str, file: &Path, text: &str) -> (Draft, Vec<Diagnost
     (draft, faults)
 }
 
-fn checked(reader: &mut Reader<'_>, raw: RawUnit, name: &str, whole: &Range<usize>) -> Draft {
+fn checked(
+    reader: &mut Reader<'_>,
+    mut raw: RawUnit,
+    (name, whole): (&str, &Range<usize>),
+    accounts: &Accounts,
+) -> Draft {
     let mut unit = Unit::empty(name);
+    unit.setup = setup::setup(reader, &mut raw);
     let policy = &mut unit.policy;
     policy.description = description(reader, raw.description);
     policy.kind = raw.kind.value_or(Kind::Service);
@@ -131,11 +139,15 @@ fn checked(reader: &mut Reader<'_>, raw: RawUnit, name: &str, whole: &Range<usiz
     if raw.command.is_absent() {
         reader.missing("command", whole, "every unit needs one: command: [\"/usr/bin/program\", \"--flag\"]");
     }
+    let RawUnit { user, group, groups, capabilities, .. } = raw;
+    let identity = RawIdentity { user, group, groups, capabilities };
+    unit.identity = setup::identity(reader, accounts, "", identity, &Identity::default());
     unit.command = command(reader, "command", raw.command);
     if let Some(shutdown) = raw.shutdown.given() {
-        procedure(reader, shutdown, memory_absent, &mut unit);
+        procedure(reader, shutdown, memory_absent, &mut unit, accounts);
     }
-    unit.environment = environment(reader, raw.environment);
+    unit.environment = setup::environment_files(reader, raw.environment_files);
+    unit.environment.extend(environment(reader, raw.environment));
     unit.working_directory = directory(reader, raw.working_directory);
     if let Some(pids) = raw.pids.given() {
         if pids.value.max.is_absent() {
@@ -246,7 +258,13 @@ fn restart(reader: &mut Reader<'_>, slot: Slot<RawRestart>, kind: Kind) -> Resta
     policy
 }
 
-fn procedure(reader: &mut Reader<'_>, shutdown: Item<RawShutdown>, memory_absent: bool, unit: &mut Unit) {
+fn procedure(
+    reader: &mut Reader<'_>,
+    shutdown: Item<RawShutdown>,
+    memory_absent: bool,
+    unit: &mut Unit,
+    accounts: &Accounts,
+) {
     let Item { value: raw, at } = shutdown;
     let mut policy = ProcedurePolicy {
         on_exhaustion: true,
@@ -275,11 +293,19 @@ fn procedure(reader: &mut Reader<'_>, shutdown: Item<RawShutdown>, memory_absent
         time(reader, "shutdown.deadline", raw.deadline, WAIT_MS).unwrap_or(policy.deadline_ms);
     policy.memory_bytes = bytes(reader, "shutdown.memory", raw.memory).unwrap_or(policy.memory_bytes);
     policy.then = raw.then.value_or(policy.then);
+    let RawShutdown { user, group, groups, capabilities, .. } = raw;
+    let identity = RawIdentity { user, group, groups, capabilities };
+    unit.procedure_identity = setup::identity(reader, accounts, "shutdown.", identity, &unit.identity);
     unit.policy.procedure = Some(policy);
 }
 
 /// A string for the kernel, which has no NUL.
-fn c_string(reader: &mut Reader<'_>, field: &str, text: &str, at: &Range<usize>) -> Option<CString> {
+pub(super) fn c_string(
+    reader: &mut Reader<'_>,
+    field: &str,
+    text: &str,
+    at: &Range<usize>,
+) -> Option<CString> {
     let string = CString::new(text);
     if string.is_err() {
         reader.fault_in(field, at, Wrong::new("there is a NUL character in this string"));

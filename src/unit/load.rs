@@ -1,5 +1,6 @@
 //! Reads the folders. Whatever lies there, it neither waits nor gives up: a file that cannot be used costs that file.
 
+use super::accounts::Accounts;
 use super::check::{self, Draft};
 use super::diagnostic::Diagnostic;
 use super::{System, Unit};
@@ -43,10 +44,11 @@ pub fn load(dirs: &[PathBuf], system: Option<&Path>) -> Loaded {
         let message = format!("{UNITS_MAX} units are the most; {surplus} more, last by name, are left out");
         loaded.faults.push(Diagnostic::of_file(dir, message, ""));
     }
+    let accounts = Accounts::default();
     let mut drafts = Vec::new();
     for (name, file) in &files {
         let (draft, faults) = match read(file) {
-            Ok(text) => check::draft(name, file, &text),
+            Ok(text) => check::draft(name, file, &text, &accounts),
             Err(fault) => (Draft::refused(name, file), vec![*fault]),
         };
         drafts.push(draft);
@@ -105,7 +107,7 @@ fn list(dir: &Path, files: &mut BTreeMap<String, PathBuf>, faults: &mut Vec<Diag
 }
 
 /// The text of a file, or why it is none.
-fn read(file: &Path) -> Result<String, Box<Diagnostic>> {
+pub(super) fn read(file: &Path) -> Result<String, Box<Diagnostic>> {
     let refuse = |message: String, hint: &str| Box::new(Diagnostic::of_file(file, message, hint));
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => {

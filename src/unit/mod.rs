@@ -4,12 +4,14 @@
 //! `load` reads the folders.
 //! Nothing here starts anything; one broken file never keeps the others from being used.
 
+mod accounts;
 mod check;
 mod circle;
 mod diagnostic;
 mod load;
 mod raw;
 mod reader;
+mod setup;
 mod value;
 
 pub use diagnostic::Diagnostic;
@@ -20,6 +22,8 @@ pub use value::Amount;
 use crate::engine::budget;
 use crate::engine::policy::{Kind, RestartPolicy, RestartWhen, UnitPolicy};
 use crate::engine::snapshot::Trouble;
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::CpuSet;
 use serde::Deserialize;
 use std::ffi::CString;
 
@@ -31,6 +35,68 @@ pub enum Output {
     Console,
     /// `/dev/null`.
     Null,
+}
+
+/// Who a process is (credentials(7)). What is `None` stays lifeboat's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// User.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Supplementary groups.
+    pub groups: Option<Vec<u32>>,
+    /// `HOME`, `USER`, `LOGNAME` and `SHELL` as `NAME=value` strings, where a user is given.
+    pub environment: Vec<CString>,
+    /// What of root's powers it may have.
+    pub capabilities: Capabilities,
+}
+
+/// Capabilities (capabilities(7)), a bit for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// All that it may ever have; `None` is as much as lifeboat.
+    pub bounding: Option<u64>,
+    /// What it has from the start.
+    pub ambient: u64,
+}
+
+/// How a process is set up beside its identity. What is `None` or empty stays lifeboat's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setup {
+    /// umask(2).
+    pub umask: Option<u32>,
+    /// chroot(2).
+    pub root_directory: Option<CString>,
+    /// setrlimit(2).
+    pub resource_limits: Vec<(Resource, Rlimit)>,
+    /// setpriority(2).
+    pub nice: Option<i32>,
+    /// sched_setscheduler(2): policy and priority.
+    pub scheduler: Option<(u16, u16)>,
+    /// sched_setaffinity(2).
+    pub cpus: Option<Box<CpuSet>>,
+    /// ioprio_set(2).
+    pub io_priority: Option<u16>,
+    /// prctl(2), `PR_SET_NO_NEW_PRIVS`.
+    pub no_new_privs: bool,
+    /// A tmpfs of its own on `/tmp`.
+    pub private_tmp: bool,
+    /// A tmpfs of its own on `/dev/shm`.
+    pub private_shm: bool,
+    /// Paths that it cannot change.
+    pub read_only: Vec<Path>,
+    /// Paths that it cannot see.
+    pub hidden: Vec<Path>,
+}
+
+/// A path of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// The path, absolute.
+    pub path: CString,
+    /// It was written with a `-`: where there is nothing, there is nothing to do.
+    pub may_be_missing: bool,
 }
 
 /// A valid unit: what the engine decides on, and what the runtime needs to start it.
@@ -46,6 +112,12 @@ pub struct Unit {
     pub environment: Vec<CString>,
     /// Entered before `execve`.
     pub working_directory: Option<CString>,
+    /// Who the service's process is.
+    pub identity: Identity,
+    /// Who the procedure's process is.
+    pub procedure_identity: Identity,
+    /// How the service's process is set up; parts of it hold for the procedure too.
+    pub setup: Setup,
     /// `pids.max` of the service's cgroup.
     pub pids_max: Option<u32>,
     /// Where output goes.
@@ -82,6 +154,9 @@ impl Unit {
             procedure: Vec::new(),
             environment: Vec::new(),
             working_directory: None,
+            identity: Identity::default(),
+            procedure_identity: Identity::default(),
+            setup: Setup::default(),
             pids_max: None,
             output: Output::default(),
         }

@@ -4,7 +4,7 @@
 //! which RON's own `IMPLICIT_SOME` would read as "not given".
 
 use super::reader::{Item, Map, Reader, Slot, Value};
-use super::value::{Amount, Millis, Size, StopSignal, Word};
+use super::value::{Amount, Millis, Size, Source, StopSignal, Word};
 use crate::engine::policy::{Class, Guard, Kind, RestartWhen, Then};
 use serde::Deserialize;
 use std::ops::Range;
@@ -43,7 +43,24 @@ section! {
         utility: u64,
         pids: RawPids,
         environment: Map<String>,
+        environment_files: Vec<Item<String>>,
         working_directory: String,
+        root_directory: String,
+        user: Word,
+        group: Word,
+        groups: Vec<Item<Word>>,
+        umask: String,
+        nice: i64,
+        scheduler: Source,
+        cpus: Word,
+        io_priority: Source,
+        rlimits: Map<Word>,
+        capabilities: RawCapabilities,
+        no_new_privs: bool,
+        private_tmp: bool,
+        private_shm: bool,
+        read_only: Vec<Item<String>>,
+        hidden: Vec<Item<String>>,
         output: super::Output,
         stop: RawStop,
         shutdown: RawShutdown,
@@ -68,6 +85,14 @@ section! {
 }
 
 section! {
+    /// What of root's powers the process may have.
+    RawCapabilities ("Capabilities") {
+        bounding: Vec<Item<String>>,
+        ambient: Vec<Item<String>>,
+    }
+}
+
+section! {
     /// The ordinary stop.
     RawStop ("Stop") {
         signal: StopSignal,
@@ -82,6 +107,10 @@ section! {
         on: Vec<Item<Occasion>>,
         deadline: Millis,
         memory: Size,
+        user: Word,
+        group: Word,
+        groups: Vec<Item<Word>>,
+        capabilities: RawCapabilities,
         then: Then,
     }
 }
@@ -130,6 +159,7 @@ pub fn field_names() -> Vec<(&'static str, &'static [&'static str])> {
         ("", RawUnit::FIELDS),
         ("memory", RawMemory::FIELDS),
         ("pids", RawPids::FIELDS),
+        ("capabilities", RawCapabilities::FIELDS),
         ("stop", RawStop::FIELDS),
         ("shutdown", RawShutdown::FIELDS),
         ("restart", RawRestart::FIELDS),
@@ -152,6 +182,7 @@ leaf! {
     String: "a string in quotes",
     bool: "true or false",
     u64: "a whole number",
+    i64: "a whole number",
     Kind: "Service or Task",
     Class: "Guaranteed or Pool",
     Guard: "Shield or None",

@@ -46,6 +46,19 @@ impl<T> Slot<T> {
         }
     }
 
+    /// Takes the field out, so that a section can be checked in parts.
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::Absent)
+    }
+
+    /// Where the value stands.
+    pub(super) fn place(&self) -> Option<Range<usize>> {
+        match self {
+            Self::Given(item) => Some(item.at.clone()),
+            Self::Absent | Self::Faulty => None,
+        }
+    }
+
     pub(super) fn value_or(self, default: T) -> T {
         self.given().map_or(default, |item| item.value)
     }
@@ -202,7 +215,7 @@ impl<'a> Reader<'a> {
         Place::new(self.text, at)
     }
 
-    fn source(&self, at: &Range<usize>) -> &'a str {
+    pub(super) fn source(&self, at: &Range<usize>) -> &'a str {
         self.text.get(at.clone()).unwrap_or_default()
     }
 

@@ -23,6 +23,10 @@ pub(super) struct StopSignal(pub i32);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Word(pub String);
 
+/// A value as it stands in the file, for the few that are a word with a number: `Fifo(10)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Source(pub String);
+
 /// Memory, as bytes or as a share of the machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
@@ -116,6 +120,17 @@ impl Value for Word {
             Scalar::Number(number) => Ok(Self(number.to_string())),
         })
     }
+}
+
+impl Value for Source {
+    fn read(reader: &mut Reader<'_>, at: &Range<usize>) -> Option<Self> {
+        Some(Self(reader.source(at).to_owned()))
+    }
+}
+
+/// A number, or a size with its unit.
+pub(super) fn size_of(text: &str) -> Result<u64, Wrong> {
+    size(&Scalar::Text(text.to_owned()))
 }
 
 fn size(scalar: &Scalar) -> Result<u64, Wrong> {

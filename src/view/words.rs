@@ -47,6 +47,22 @@ pub fn stage(stage: SpawnStage) -> &'static str {
         SpawnStage::Stdio => "setting its standard input and output",
         SpawnStage::WorkingDirectory => "entering its working directory",
         SpawnStage::Exec => "execve",
+        SpawnStage::ResourceLimit => "setrlimit",
+        SpawnStage::Nice => "setpriority",
+        SpawnStage::Scheduler => "sched_setscheduler",
+        SpawnStage::CpuAffinity => "sched_setaffinity",
+        SpawnStage::IoPriority => "ioprio_set",
+        SpawnStage::MountNamespace => "making its mount namespace",
+        SpawnStage::RootDirectory => "entering its root directory",
+        SpawnStage::ReadOnly => "making a path read-only",
+        SpawnStage::Hidden => "hiding a path",
+        SpawnStage::PrivateTmp => "mounting its own /tmp",
+        SpawnStage::PrivateShm => "mounting its own /dev/shm",
+        SpawnStage::Groups => "setgroups",
+        SpawnStage::Group => "setresgid",
+        SpawnStage::User => "setresuid",
+        SpawnStage::Capabilities => "setting its capabilities",
+        SpawnStage::NoNewPrivs => "setting no_new_privs",
     }
 }
 

@@ -240,6 +240,7 @@ impl FakeKernel {
             SpawnStage::OomScoreAdj,
             SpawnStage::WorkingDirectory,
             SpawnStage::Exec,
+            SpawnStage::User,
         ]);
         (stage, self.rng.pick(&[2, 11, 12, 13, 16]))
     }

@@ -6,6 +6,7 @@
 //! standard library that could take one, no panic. The child has a copy of lifeboat's memory, not the memory itself.
 
 use super::program::{Order, OrderBytes, Slots};
+use super::step::{Refused, Step};
 use super::{Place, SpawnError, Start, Way};
 use crate::engine::event::SpawnStage;
 use crate::sys::memory::{DescriptorLimit, descriptor_limit_of_children};
@@ -46,6 +47,8 @@ pub(super) struct Plan<'a> {
     argv: *const *const c_char,
     envp: *const *const c_char,
     slots: *mut Slots,
+    steps_as_root: &'a [Step],
+    steps_of_identity: &'a [Step],
     working_directory: *const c_char,
     stdio: [c_int; 3],
     tell: c_int,
@@ -68,11 +71,15 @@ impl<'a> Plan<'a> {
         // A number that does not fit is none that the kernel takes: the cut one is refused there too.
         let _ = write!(rest, "{}", start.oom_score_adj);
         let oom_score_adj_len = room - rest.len();
+        let as_root = start.steps.iter().position(Step::is_identity).unwrap_or(start.steps.len());
+        let (steps_as_root, steps_of_identity) = start.steps.split_at(as_root);
         Self {
             path: start.program.path(),
             argv: start.program.argv(),
             envp: start.program.envp(),
             slots: start.program.slots(),
+            steps_as_root,
+            steps_of_identity,
             working_directory: start.working_directory.map_or(ptr::null(), CStr::as_ptr),
             stdio: start.stdio.map(|fd| fd.as_raw_fd()),
             tell: tell.as_raw_fd(),
@@ -191,12 +198,18 @@ unsafe fn run(plan: &Plan<'_>) -> ! {
         if set_stdio(plan).is_err() {
             fail(plan, SpawnStage::Stdio);
         }
-        if !plan.working_directory.is_null() && libc::chdir(plan.working_directory) != 0 {
-            fail(plan, SpawnStage::WorkingDirectory);
-        }
         close_the_rest(plan);
         if let Some(limit) = plan.descriptor_limit {
             limit.apply();
+        }
+        take_all(plan, plan.steps_as_root);
+        // An ordinary user may lock little or nothing; what is locked stays so.
+        if plan.wait >= 0 && lock_program(plan).is_err() {
+            fail(plan, SpawnStage::Exec);
+        }
+        take_all(plan, plan.steps_of_identity);
+        if !plan.working_directory.is_null() && libc::chdir(plan.working_directory) != 0 {
+            fail(plan, SpawnStage::WorkingDirectory);
         }
         if plan.wait >= 0 {
             wait_for_order(plan);
@@ -206,8 +219,16 @@ unsafe fn run(plan: &Plan<'_>) -> ! {
     }
 }
 
-/// The child's way of saying no.
-struct Refused;
+unsafe fn take_all(plan: &Plan<'_>, steps: &[Step]) {
+    for step in steps {
+        // SAFETY: this is the child.
+        unsafe {
+            if step.take().is_err() {
+                fail(plan, step.stage());
+            }
+        }
+    }
+}
 
 /// Tells the parent the stage and errno, in one write that the pipe keeps whole, and ends.
 unsafe fn fail(plan: &Plan<'_>, stage: SpawnStage) -> ! {
@@ -305,7 +326,7 @@ unsafe fn wait_for_order(plan: &Plan<'_>) {
     // SAFETY: the pointers of the plan are valid, the buffer lives over the calls, and the slots belong to this copy of
     // memory alone.
     unsafe {
-        if libc::access(plan.path, libc::X_OK) != 0 || lock_program(plan).is_err() {
+        if libc::access(plan.path, libc::X_OK) != 0 {
             fail(plan, SpawnStage::Exec);
         }
         if !plan.slots.is_null() {

@@ -7,8 +7,10 @@
 
 mod child;
 mod program;
+mod step;
 
 pub use program::{Order, Program};
+pub use step::{MaybePath, Step};
 
 use crate::engine::event::SpawnStage;
 use child::{Hold, Plan};
@@ -52,6 +54,8 @@ pub struct Start<'a> {
     pub oom_score_adj: i32,
     /// Standard input, output and error.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// What the child does to itself, in this order, before it enters its working directory.
+    pub steps: &'a [Step],
     /// Entered before `execve`; `None` stays in lifeboat's.
     pub working_directory: Option<&'a CStr>,
 }
@@ -109,6 +113,22 @@ impl fmt::Display for SpawnError {
             SpawnStage::Stdio => "set its standard input and output",
             SpawnStage::WorkingDirectory => "enter its working directory",
             SpawnStage::Exec => "execute its program",
+            SpawnStage::ResourceLimit => "set its resource limits",
+            SpawnStage::Nice => "set its nice value",
+            SpawnStage::Scheduler => "set its scheduling policy",
+            SpawnStage::CpuAffinity => "bind it to its processors",
+            SpawnStage::IoPriority => "set its io priority",
+            SpawnStage::MountNamespace => "make its mount namespace",
+            SpawnStage::RootDirectory => "enter its root directory",
+            SpawnStage::ReadOnly => "make its paths read-only",
+            SpawnStage::Hidden => "hide its hidden paths",
+            SpawnStage::PrivateTmp => "mount its own /tmp",
+            SpawnStage::PrivateShm => "mount its own /dev/shm",
+            SpawnStage::Groups => "set its supplementary groups",
+            SpawnStage::Group => "take its group",
+            SpawnStage::User => "become its user",
+            SpawnStage::Capabilities => "set its capabilities",
+            SpawnStage::NoNewPrivs => "set no_new_privs",
         })
     }
 }
@@ -189,20 +209,9 @@ fn read_failure([stage]: [u8; 1], status: BorrowedFd<'_>) -> SpawnError {
         Ok(4) => i32::from_ne_bytes(errno),
         Ok(_) | Err(_) => libc::EIO,
     };
-    let stage = STAGES.into_iter().find(|known| *known as u8 == stage).unwrap_or(SpawnStage::Exec);
+    let stage = SpawnStage::ALL.into_iter().find(|known| *known as u8 == stage).unwrap_or(SpawnStage::Exec);
     SpawnError::new(stage, errno)
 }
-
-const STAGES: [SpawnStage; 8] = [
-    SpawnStage::Cgroup,
-    SpawnStage::Limit,
-    SpawnStage::Clone,
-    SpawnStage::JoinCgroup,
-    SpawnStage::OomScoreAdj,
-    SpawnStage::Stdio,
-    SpawnStage::WorkingDirectory,
-    SpawnStage::Exec,
-];
 
 /// Which end of a pipe lifeboat keeps, and therefore must never block on.
 #[derive(Clone, Copy, PartialEq, Eq)]
