@@ -2,8 +2,11 @@
 //!
 //! # Invariants
 //! - At most `CLIENTS_MAX` connections; a new one beyond that replaces the one that has been idle longest.
-//! - A connection has one answer on its way at most: what it asks further is read when that one is taken. So what a
-//!   client can make us hold is one message in and one answer out.
+//! - A connection has one answer on its way at most: what it asks further is looked at when that one is taken. So what
+//!   a client can make us hold is 64 KiB in and one answer out.
+//! - A connection that has a turn to come is watched for something that will make it ready; one that has not is
+//!   watched for nothing that could make it ready again and again. A hang-up cannot be unwatched, so that it always
+//!   leads to the connection's end.
 //! - No call here blocks.
 
 use super::seat::Source;
@@ -33,8 +36,8 @@ const READ_BYTES_MAX: usize = 16 * 1024;
 enum Waiting {
     /// Nothing: its next call may be read.
     No,
-    /// The engine's answer; it is thrown away where the call was one way.
-    Outcome { oneway: bool },
+    /// The engine's answer.
+    Outcome,
     /// Snapshots from after this generation on.
     Watch { seen: u64 },
 }
@@ -51,6 +54,8 @@ struct Client {
     active: Time,
     /// The other side sends no more; it still gets its answers.
     ended: bool,
+    /// The other side is gone altogether: nobody hears an answer any more.
+    left: bool,
     broken: bool,
     interest: Interest,
 }
@@ -122,6 +127,7 @@ impl Control {
                 may_change,
                 active: clock::now(),
                 ended: false,
+                left: false,
                 broken: false,
                 interest: Interest::Read,
             });
@@ -153,6 +159,14 @@ impl Control {
         self.client(id).is_some_and(|client| client.may_change)
     }
 
+    /// The other side has hung up. What it has sent is still done, up to the first call that it would have to wait for.
+    pub(super) fn hung_up(&mut self, id: ClientId) {
+        if let Some(client) = self.client(id) {
+            client.left = true;
+            client.broken |= client.waiting != Waiting::No;
+        }
+    }
+
     /// Reads what has come, as far as there is room for it.
     pub(super) fn read(&mut self, id: ClientId) {
         let Some(client) = self.client(id) else { return };
@@ -162,6 +176,8 @@ impl Control {
         while total < READ_BYTES_MAX {
             let room = client.inbox.room().min(bytes.len());
             if room == 0 {
+                // Calls have their turn first. A watcher's calls never have one.
+                client.broken |= matches!(client.waiting, Waiting::Watch { .. });
                 return;
             }
             match client.stream.read(bytes.get_mut(..room).unwrap_or_default()) {
@@ -219,19 +235,16 @@ impl Control {
         }
     }
 
-    pub(super) fn expect_outcome(&mut self, id: ClientId, oneway: bool) {
+    pub(super) fn expect_outcome(&mut self, id: ClientId) {
         if let Some(client) = self.client(id) {
-            client.waiting = Waiting::Outcome { oneway };
+            client.waiting = Waiting::Outcome;
         }
     }
 
     pub(super) fn outcome(&mut self, id: ClientId, reply: Reply) {
         let Some(client) = self.client(id) else { return };
-        let oneway = client.waiting == Waiting::Outcome { oneway: true };
         client.waiting = Waiting::No;
-        if !oneway {
-            client.broken |= encode_outcome(&mut client.out, reply).is_err();
-        }
+        client.broken |= encode_outcome(&mut client.out, reply).is_err();
     }
 
     pub(super) fn watch(&mut self, id: ClientId) {
@@ -265,7 +278,7 @@ impl Control {
         let Some(client) = self.client(id) else { return true };
         client.write();
         client.wish(poller);
-        let idle = client.out.is_empty() && client.waiting == Waiting::No;
+        let idle = client.out.is_empty() && client.waiting == Waiting::No && !client.inbox.has_message();
         let watcher_left = client.ended && matches!(client.waiting, Waiting::Watch { .. });
         !(client.broken || watcher_left || (client.ended && idle))
     }
@@ -278,6 +291,9 @@ impl Control {
 
 impl Client {
     fn write(&mut self) {
+        if self.left {
+            self.written = self.out.len();
+        }
         while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
             match self.stream.write(rest) {
                 Ok(0) => self.broken = true,
@@ -297,14 +313,16 @@ impl Client {
         self.written = 0;
     }
 
-    /// Waits for room while an answer is on its way, and for calls while there is none. One that has sent its end
-    /// and waits for an outcome is not listened to: it would be ready for ever.
+    /// Waits for room while an answer is on its way, and for calls while there is none. A call that has come already
+    /// is waited for by room too: there is some, so that its turn is the next one. One that waits for an outcome is not
+    /// listened to: what it sends would make it ready for ever.
     fn wish(&mut self, poller: &Poller) {
-        let interest = match (self.out.is_empty(), self.ended, self.waiting) {
-            (false, _, _) => Interest::Write,
-            (true, true, _) => Interest::Nothing,
-            (true, false, Waiting::Outcome { .. }) => Interest::Nothing,
-            (true, false, Waiting::No | Waiting::Watch { .. }) => Interest::Read,
+        let interest = match self.waiting {
+            _ if !self.out.is_empty() => Interest::Write,
+            Waiting::Outcome => Interest::Nothing,
+            Waiting::No if self.inbox.has_message() => Interest::Write,
+            Waiting::No | Waiting::Watch { .. } if self.ended => Interest::Nothing,
+            Waiting::No | Waiting::Watch { .. } => Interest::Read,
         };
         if interest != self.interest {
             self.interest = interest;

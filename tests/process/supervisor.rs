@@ -1,0 +1,109 @@
+//! lifeboat below another init: the life of services, and its own.
+
+use crate::rig::{Cgroups, Mailbox, Place, both, is_alive, pid_of, wait_for_end};
+use lifeboat::engine::snapshot::StateName;
+use nix::sys::signal::{Signal, kill};
+use std::fs;
+
+const SLEEPER: &str = "(command: [\"/bin/sleep\", \"1000\"])";
+
+#[test]
+fn a_service_starts_dies_restarts_and_stops() {
+    for cgroups in both() {
+        let rig = Place::new(cgroups).unit("a", SLEEPER).start();
+        let first = rig.running("a");
+        assert!(rig.ctl(&["status"]).out.contains(&format!("RUNNING   pid {first}, uptime 0:00:0")));
+        kill(pid_of(first), Signal::SIGKILL).expect("a kill");
+        let second = rig.wait_until("a", |unit| unit.state == StateName::Running && unit.pid != Some(first));
+        assert_eq!(second.run.0, 2, "{second:?}");
+        rig.ctl(&["start", "a"]).check("a: ERROR (already started)\n", 0);
+        rig.ctl(&["restart", "a"]).check("a: stopped\na: started\n", 0);
+        let third = rig.running("a");
+        assert!(!is_alive(second.pid.expect("a pid")));
+        rig.ctl(&["stop", "a"]).check("a: stopped\n", 0);
+        assert!(!is_alive(third));
+        rig.ctl(&["stop", "a"]).check("a: ERROR (not running)\n", 0);
+        assert_eq!(rig.ctl(&["status", "a"]).code, Some(3));
+        rig.ctl(&["start", "a"]).check("a: started\n", 0);
+        rig.check_quiet("a service runs");
+    }
+}
+
+#[test]
+fn a_term_ends_all_of_it() {
+    for cgroups in both() {
+        // One obeys, one does not, one leaves a daemon behind that has a session of its own.
+        let place = Place::new(cgroups);
+        let mut mailbox = Mailbox::new(place.path("fifo"));
+        let daemon =
+            format!("setsid sh -c 'echo $$ > {}; exec sleep 1000' & exec sleep 1000", mailbox.path.display());
+        let mut rig = place
+            .unit("a", SLEEPER)
+            .shell("deaf", "trap '' TERM; while :; do sleep 1000; done", "stop: (timeout: \"50ms\")")
+            .shell("daemon", &daemon, "")
+            .start();
+        let mut pids = vec![rig.running("a"), rig.running("deaf"), rig.running("daemon")];
+        pids.push(mailbox.line().parse().expect("a pid"));
+        rig.signal(Signal::SIGTERM);
+        assert_eq!(rig.end().code(), Some(0), "{}", rig.log());
+        assert!(!rig.socket().exists(), "the socket is still there");
+        for pid in pids {
+            assert!(!is_alive(pid), "{cgroups:?}: {pid} is still there; the log:\n{}", rig.log());
+        }
+    }
+}
+
+#[test]
+fn an_orphan_is_reaped() {
+    let place = Place::new(Cgroups::None);
+    let mut mailbox = Mailbox::new(place.path("fifo"));
+    let script =
+        format!("(sh -c 'echo $$ > {}; exec sleep 1000' &); exec sleep 1000", mailbox.path.display());
+    let rig = place.shell("a", &script, "").start();
+    rig.running("a");
+    let orphan: u32 = mailbox.line().parse().expect("a pid");
+    kill(pid_of(orphan), Signal::SIGKILL).expect("a kill");
+    assert!(wait_for_end(orphan));
+    // SIGCHLD and the answer race; each answer is a turn of the loop.
+    let reaped = (0..10_000).any(|_| {
+        let _ = rig.status();
+        fs::metadata(format!("/proc/{orphan}")).is_err()
+    });
+    assert!(reaped, "{orphan} is a zombie");
+}
+
+#[test]
+fn without_a_guard_it_refuses() {
+    for cgroups in both() {
+        let place = Place::new(cgroups).unit("a", SLEEPER);
+        let said = crate::rig::Said::of(&place.command().output().expect("lifeboat runs"));
+        let what = if cgroups == Cgroups::Own { "the memory controller of cgroup v2" } else { "cgroup v2" };
+        said.check_refusal(
+            &["memory cannot be guarded here", what, "boot with cgroup_no_v1", "--degraded"],
+            1,
+        );
+        assert!(!place.path("socket").exists(), "a refused lifeboat leaves its socket behind");
+    }
+}
+
+#[test]
+fn a_faulty_unit_is_listed_and_the_others_run() {
+    let rig = Place::new(Cgroups::None)
+        .unit("bad", "(comand: [\"/bin/true\"])")
+        .unit("good", SLEEPER)
+        .unit("missing", "(command: [\"/no/such/program\"], restart: (policy: Never))")
+        .start();
+    rig.running("good");
+    rig.wait_until("missing", |unit| unit.state == StateName::Fatal);
+    let status = rig.ctl(&["status"]);
+    for words in ["bad  ", "FATAL", "good  ", "RUNNING", "execve: No such file or directory"] {
+        assert!(status.out.contains(words), "{words:?} is missing in:\n{}", status.out);
+    }
+    assert_eq!(status.code, Some(3));
+    let why = rig.ctl(&["why", "bad"]);
+    for words in ["bad.ron:1:2", "comand", "did you mean", "command"] {
+        assert!(why.out.contains(words), "{words:?} is missing in:\n{}", why.out);
+        assert!(rig.log().contains(words), "{words:?} is missing in:\n{}", rig.log());
+    }
+    assert_eq!(rig.ctl(&["start", "bad"]).code, Some(1));
+}
