@@ -10,6 +10,7 @@
 //! - No call here blocks.
 
 use super::seat::Source;
+use super::story;
 use crate::engine::action::Reply;
 use crate::engine::event::{ClientId, Time};
 use crate::sys::clock;
@@ -30,6 +31,9 @@ const CLIENTS_MAX: usize = 32;
 
 /// Read from one connection in one turn: one noisy client cannot keep the loop.
 const READ_BYTES_MAX: usize = 16 * 1024;
+
+/// After accept(2) has failed for want of descriptors or memory, this long nothing is accepted.
+const PAUSE_MS: u64 = 1_000;
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +73,10 @@ pub(super) struct Control {
     own_uid: u32,
     /// Clients pushed out by new ones, to be told to the engine.
     gone: Vec<ClientId>,
+    /// Nothing is accepted until then.
+    paused: Option<Time>,
+    /// The failure of accept(2) has been told, and none has succeeded since.
+    complained: bool,
 }
 
 impl Control {
@@ -80,6 +88,8 @@ impl Control {
             next_id: 1,
             own_uid: nix::unistd::Uid::effective().as_raw(),
             gone: Vec::with_capacity(CLIENTS_MAX),
+            paused: None,
+            complained: false,
         }
     }
 
@@ -105,18 +115,59 @@ impl Control {
     /// Takes the connections that wait, a bounded number in one turn.
     pub(super) fn accept(&mut self, poller: &Poller) {
         for _ in 0..CLIENTS_MAX {
-            let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) else { return };
-            if stream.set_nonblocking(true).is_err() {
-                continue;
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    self.complained = false;
+                    self.admit(stream, poller);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) => {
+                    self.pause(error, poller);
+                    return;
+                }
             }
-            self.make_room();
-            let id = ClientId(self.next_id);
-            self.next_id += 1;
-            if poller.add(stream.as_fd(), Source::Client(id.0).token(), Interest::Read).is_err() {
-                continue;
-            }
-            let uid = getsockopt(&stream, PeerCredentials).map(|peer| peer.uid());
-            let may_change = uid.is_ok_and(|uid| uid == 0 || uid == self.own_uid);
+        }
+    }
+
+    /// No descriptor or no memory: the connection stays in the queue, and the listener stays ready.
+    fn pause(&mut self, cause: std::io::Error, poller: &Poller) {
+        let Some(listener) = &self.listener else { return };
+        if !self.complained {
+            self.complained = true;
+            story::complain(&SysError::new("accept", "a connection to the control socket", cause));
+        }
+        // Where even this fails the loop is busy, and still does its work.
+        let _ = poller.modify(listener.as_fd(), Source::Listener.token(), Interest::Nothing);
+        self.paused = Some(clock::now().plus_ms(PAUSE_MS));
+    }
+
+    /// When to call `look_again`.
+    pub(super) fn paused_until(&self) -> Option<Time> {
+        self.paused
+    }
+
+    /// Ends a pause that is over.
+    pub(super) fn look_again(&mut self, poller: &Poller) {
+        if self.paused.is_some_and(|until| until <= clock::now())
+            && let Some(listener) = &self.listener
+            && poller.modify(listener.as_fd(), Source::Listener.token(), Interest::Read).is_ok()
+        {
+            self.paused = None;
+        }
+    }
+
+    fn admit(&mut self, stream: UnixStream, poller: &Poller) {
+        let uid = getsockopt(&stream, PeerCredentials).map(|peer| peer.uid());
+        let may_change = uid.is_ok_and(|uid| uid == 0 || uid == self.own_uid);
+        let id = ClientId(self.next_id);
+        self.next_id += 1;
+        let ready = stream.set_nonblocking(true).is_ok()
+            && self.make_room(may_change)
+            && poller.add(stream.as_fd(), Source::Client(id.0).token(), Interest::Read).is_ok();
+        if ready {
             self.clients.push(Client {
                 id,
                 stream,
@@ -134,16 +185,21 @@ impl Control {
         }
     }
 
-    fn make_room(&mut self) {
+    /// False where everybody who is there goes before the new one.
+    fn make_room(&mut self, may_change: bool) -> bool {
         if self.clients.len() < CLIENTS_MAX {
-            return;
+            return true;
         }
-        // Those who wait for an answer or watch are kept as long as there is somebody who does neither.
-        let idle = |client: &Client| (client.waiting != Waiting::No, client.active);
-        if let Some(at) = (0..self.clients.len()).min_by_key(|&at| self.clients.get(at).map(idle)) {
-            let client = self.clients.swap_remove(at);
-            self.gone.push(client.id);
-        }
+        // A user who may only look cannot push out one who may change. Of the others, those who wait for an answer or
+        // watch are kept as long as there is somebody who does neither.
+        let rank = |client: &Client| (client.may_change, client.waiting != Waiting::No, client.active);
+        let last = (0..self.clients.len()).min_by_key(|&at| self.clients.get(at).map(rank));
+        let last =
+            last.filter(|&at| may_change || self.clients.get(at).is_some_and(|client| !client.may_change));
+        let Some(at) = last else { return false };
+        let client = self.clients.swap_remove(at);
+        self.gone.push(client.id);
+        true
     }
 
     /// The clients that were pushed out since the last call.

@@ -59,7 +59,9 @@ impl Lifeboat {
             if let Some(how) = self.finished {
                 return Ok(how);
             }
-            self.poller.wait(clock::now(), self.engine.next_deadline(), &mut buffer)?;
+            let until =
+                [self.engine.next_deadline(), self.control.paused_until()].into_iter().flatten().min();
+            self.poller.wait(clock::now(), until, &mut buffer)?;
             self.turn(&buffer);
         }
     }
@@ -94,6 +96,7 @@ impl Lifeboat {
         if !deadlines_done {
             self.deadlines();
         }
+        self.control.look_again(&self.poller);
         self.publish();
     }
 
