@@ -9,6 +9,7 @@
 //!   leads to the connection's end.
 //! - No call here blocks.
 
+use super::boot::StartError;
 use super::seat::Source;
 use super::story;
 use crate::engine::action::Reply;
@@ -19,12 +20,15 @@ use crate::sys::poll::{Interest, Poller};
 use crate::wire::codec::{self, Inbox, REQUEST_BYTES_MAX};
 use crate::wire::reply::{ErrorReply, encode_outcome};
 use crate::wire::request::{Call, Refusal, parse};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
 use serde::Serialize;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// People and scripts at the same time. Each may hold a snapshot that it has not taken yet.
 const CLIENTS_MAX: usize = 32;
@@ -34,6 +38,9 @@ const READ_BYTES_MAX: usize = 16 * 1024;
 
 /// After accept(2) has failed for want of descriptors or memory, this long nothing is accepted.
 const PAUSE_MS: u64 = 1_000;
+
+/// The longest path that fits an address with its NUL (unix(7)).
+const PATH_BYTES_MAX: usize = 107;
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +75,8 @@ struct Client {
 #[derive(Debug)]
 pub(super) struct Control {
     listener: Option<UnixListener>,
+    /// Where the listener is, and which file there is its own: its device and inode.
+    socket: Option<(PathBuf, (u64, u64))>,
     clients: Vec<Client>,
     next_id: u64,
     own_uid: u32,
@@ -84,6 +93,7 @@ impl Control {
     pub(super) fn closed() -> Self {
         Self {
             listener: None,
+            socket: None,
             clients: Vec::with_capacity(CLIENTS_MAX),
             next_id: 1,
             own_uid: nix::unistd::Uid::effective().as_raw(),
@@ -93,23 +103,36 @@ impl Control {
         }
     }
 
-    /// Binds the socket; one left behind by an earlier life is replaced. Everybody may connect: who may change
-    /// anything is decided by the peer's user (unix(7), `SO_PEERCRED`).
-    pub(super) fn open(path: &Path, poller: &Poller) -> Result<Self, SysError> {
-        let failed = |op, cause: std::io::Error| SysError::new(op, path.display().to_string(), cause);
+    /// Binds the socket; one left behind by an earlier life is replaced, one that somebody listens on is not. Everybody
+    /// may connect: who may change anything is decided by the peer's user (unix(7), `SO_PEERCRED`).
+    pub(super) fn open(path: &Path, poller: &Poller) -> Result<Self, StartError> {
+        let failed = |op, cause: std::io::Error| {
+            StartError::Socket(SysError::new(op, path.display().to_string(), cause))
+        };
+        if path.as_os_str().len() > PATH_BYTES_MAX {
+            return Err(failed("listen on", std::io::Error::from_raw_os_error(libc::ENAMETOOLONG)));
+        }
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|cause| failed("make the folder of", cause))?;
         }
-        match std::fs::remove_file(path) {
-            Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(failed("replace", cause)),
-            Ok(()) | Err(_) => {}
-        }
+        clear_place(path)?;
         let listener = UnixListener::bind(path).map_err(|cause| failed("listen on", cause))?;
         listener.set_nonblocking(true).map_err(|cause| failed("prepare", cause))?;
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
         std::fs::set_permissions(path, everybody).map_err(|cause| failed("open to everybody", cause))?;
+        let socket = identity(path).map(|own| (path.to_path_buf(), own));
         poller.add(listener.as_fd(), Source::Listener.token(), Interest::Read)?;
-        Ok(Self { listener: Some(listener), ..Self::closed() })
+        Ok(Self { listener: Some(listener), socket, ..Self::closed() })
+    }
+
+    /// Removes the socket's file, unless another one has taken its place.
+    pub(super) fn remove_socket(&self) {
+        if let Some((path, own)) = &self.socket
+            && identity(path) == Some(*own)
+        {
+            // At the end there is nothing left to do about a failure.
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     /// Takes the connections that wait, a bounded number in one turn.
@@ -342,6 +365,31 @@ impl Control {
     /// Forgets the connection; dropping it closes it, which ends its watch in epoll too.
     pub(super) fn close(&mut self, id: ClientId) {
         self.clients.retain(|client| client.id != id);
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Makes place for the socket. Who listens there answers a connection at once, or has a full backlog (`EAGAIN`).
+fn clear_place(path: &Path) -> Result<(), StartError> {
+    let failed = |op, cause| StartError::Socket(SysError::new(op, path.display().to_string(), cause));
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => return Err(StartError::NotASocket(path.to_path_buf())),
+        Ok(_) => {}
+        Err(_) => return Ok(()),
+    }
+    let address = UnixAddr::new(path).map_err(|errno| failed("look for a listener on", errno))?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)
+        .map_err(|errno| failed("look for a listener on", errno))?;
+    match connect(probe.as_raw_fd(), &address) {
+        Ok(()) | Err(Errno::EAGAIN) => Err(StartError::SocketTaken(path.to_path_buf())),
+        Err(_) => match nix::unistd::unlink(path) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(failed("replace", errno)),
+        },
     }
 }
 

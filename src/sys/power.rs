@@ -86,12 +86,37 @@ fn step(name: &str, step_ms: u64, say: &mut dyn FnMut(&str), work: impl FnOnce()
 
 /// SIGKILL to every process but this one, and a moment to be gone. PID 1 gets them all as its children.
 fn kill_the_rest(say: &mut dyn FnMut(&str)) {
-    let until = now().plus_ms(KILL_MS);
-    if kill(Pid::from_raw(-1), Signal::SIGKILL).is_err() {
-        // ESRCH: there is none.
-        return;
+    // ESRCH: there is none.
+    if kill(Pid::from_raw(-1), Signal::SIGKILL).is_ok() {
+        collect_all(&mut || {}, say);
     }
+}
+
+/// For a supervisor below another init, when all units are down: SIGKILL to every child, and to their orphans as they
+/// become its children too. `say` gets a line where some do not die.
+pub fn kill_children(say: &mut dyn FnMut(&str)) {
+    if !no_child_left() {
+        collect_all(&mut kill_each_child, say);
+    }
+}
+
+/// One round of SIGKILL to the children. Where `/proc` cannot be read there is nothing to go by.
+fn kill_each_child() {
+    let own = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+    let processes = procfs::process::all_processes().into_iter().flatten().filter_map(Result::ok);
+    for process in processes {
+        if process.stat().is_ok_and(|stat| stat.ppid == own) {
+            // It is not reaped yet, so its pid is its own.
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Reaps until no child is left, with a deadline; `again` is called before each look.
+fn collect_all(again: &mut dyn FnMut(), say: &mut dyn FnMut(&str)) {
+    let until = now().plus_ms(KILL_MS);
     loop {
+        again();
         let mut collected = 0;
         reap(&mut |_, _| collected += 1);
         if no_child_left() {

@@ -172,6 +172,14 @@ impl Rig {
         }
     }
 
+    /// The next lifeboat on the same place, once it answers.
+    pub(crate) fn followed_by(mut self, child: Child) -> Self {
+        self.child.wait().expect("the first one has ended");
+        self.child = child;
+        self.wait_for_socket();
+        self
+    }
+
     /// Everything that it and its services have said.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.place.path("log")).expect("the log")).into_owned()

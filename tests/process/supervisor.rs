@@ -1,9 +1,10 @@
 //! lifeboat below another init: the life of services, and its own.
 
-use crate::rig::{Cgroups, Mailbox, Place, both, is_alive, pid_of, wait_for_end};
+use crate::rig::{Cgroups, Mailbox, Place, Said, both, is_alive, pid_of, wait_for_end};
 use lifeboat::engine::snapshot::StateName;
 use nix::sys::signal::{Signal, kill};
 use std::fs;
+use std::process::Stdio;
 
 const SLEEPER: &str = "(command: [\"/bin/sleep\", \"1000\"])";
 
@@ -76,7 +77,7 @@ fn an_orphan_is_reaped() {
 fn without_a_guard_it_refuses() {
     for cgroups in both() {
         let place = Place::new(cgroups).unit("a", SLEEPER);
-        let said = crate::rig::Said::of(&place.command().output().expect("lifeboat runs"));
+        let said = Said::of(&place.command().output().expect("lifeboat runs"));
         let what = if cgroups == Cgroups::Own { "the memory controller of cgroup v2" } else { "cgroup v2" };
         said.check_refusal(
             &["memory cannot be guarded here", what, "boot with cgroup_no_v1", "--degraded"],
@@ -106,4 +107,47 @@ fn a_faulty_unit_is_listed_and_the_others_run() {
         assert!(rig.log().contains(words), "{words:?} is missing in:\n{}", rig.log());
     }
     assert_eq!(rig.ctl(&["start", "bad"]).code, Some(1));
+}
+
+#[test]
+fn the_socket_of_a_living_lifeboat_is_not_taken() {
+    let rig = Place::new(Cgroups::None).unit("a", SLEEPER).start();
+    let pid = rig.running("a");
+    let second = Said::of(&rig.place.command().arg("--degraded").output().expect("lifeboat runs"));
+    second.check_refusal(&["another lifeboat listens on", "/socket", "--socket PATH"], 1);
+    assert_eq!(rig.running("a"), pid);
+    // A killed one leaves its socket behind; the next one replaces it.
+    rig.signal(Signal::SIGKILL);
+    assert!(wait_for_end(rig.pid()));
+    kill(pid_of(pid), Signal::SIGKILL).expect("the service is an orphan now");
+    let mut command = rig.place.command();
+    let child = command.arg("--degraded").stderr(Stdio::null()).spawn().expect("lifeboat runs");
+    let mut next = rig.followed_by(child);
+    next.running("a");
+    // Somebody else's file in its place is left alone.
+    fs::remove_file(next.socket()).expect("the socket");
+    fs::write(next.socket(), "precious").expect("a file");
+    next.signal(Signal::SIGTERM);
+    assert_eq!(next.end().code(), Some(0));
+    assert_eq!(fs::read_to_string(next.socket()).expect("the file"), "precious");
+}
+
+#[test]
+fn a_socket_that_cannot_be_made_is_named_with_the_cure() {
+    let place = Place::new(Cgroups::None).unit("a", SLEEPER);
+    fs::write(place.path("file"), "precious").expect("a file");
+    let long = place.path(&"x".repeat(120));
+    let cases = [
+        (place.path("file"), &["is no socket", "--socket PATH"][..]),
+        (place.path("file/socket"), &["make the folder of", "File exists", "--socket PATH"]),
+        ("/proc/nowhere/socket".into(), &["make the folder of", "/proc/nowhere"]),
+        ("/proc/socket".into(), &["listen on /proc/socket"]),
+        (long, &["listen on", "File name too long"]),
+        (place.folder.path().into(), &["is no socket"]),
+    ];
+    for (socket, words) in cases {
+        let said = place.command().arg("--degraded").arg("--socket").arg(socket).output();
+        Said::of(&said.expect("lifeboat runs")).check_refusal(words, 1);
+    }
+    assert_eq!(fs::read_to_string(place.path("file")).expect("the file"), "precious");
 }
