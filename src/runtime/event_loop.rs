@@ -84,7 +84,7 @@ impl Lifeboat {
             match source {
                 Source::Signals => self.signals_came(),
                 Source::Status(unit, role) => self.status_came(unit, role),
-                Source::MemoryEvents(unit) => self.memory_events_came(unit, ready),
+                Source::MemoryEvents(unit) => self.memory_events_came(unit),
                 Source::Pressure(unit) => self.pressure_came(unit, ready),
                 Source::CgroupEvents(unit, role) => self.cgroup_events_came(unit, role),
                 Source::Listener => self.connections_came(),

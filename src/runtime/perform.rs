@@ -79,6 +79,7 @@ impl Lifeboat {
     }
 
     fn park(&mut self, unit: UnitId) -> Result<(), SpawnError> {
+        self.leave_vanished(unit, Role::Procedure);
         self.make_procedure_group(unit)?;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
         let Some(program) = &seat.procedure_program else { return Err(no_seat()) };
@@ -93,13 +94,14 @@ impl Lifeboat {
             },
             lockable_bytes(&seat.unit),
         )?;
-        self.pids.insert(parked.pid, (unit, Role::Procedure));
+        self.pids.insert(parked.pid, (unit, seat.run, Role::Procedure));
         seat.saver = Some(Process { pid: parked.pid, status: Some(parked.status), go: Some(parked.go) });
         self.watch_start(unit, Role::Procedure);
         Ok(())
     }
 
     fn spawn(&mut self, unit: UnitId) -> Result<(), SpawnError> {
+        self.leave_vanished(unit, Role::Service);
         self.make_service_group(unit)?;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
         let Some(program) = &seat.program else { return Err(no_seat()) };
@@ -114,7 +116,7 @@ impl Lifeboat {
             stdio: [self.null.as_fd(), out, out],
             working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
         })?;
-        self.pids.insert(child.pid, (unit, Role::Service));
+        self.pids.insert(child.pid, (unit, seat.run, Role::Service));
         seat.main = Some(Process { pid: child.pid, status: Some(child.status), go: None });
         self.watch_start(unit, Role::Service);
         Ok(())
@@ -128,6 +130,15 @@ impl Lifeboat {
         };
         if let Some(status) = process.as_ref().and_then(|process| process.status.as_ref()) {
             self.watch_status(unit, role, status.as_fd());
+        }
+    }
+
+    /// Somebody may have removed the cgroup while nothing ran in it: the next run gets a new one.
+    fn leave_vanished(&mut self, unit: UnitId, role: Role) {
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
+        if seat.group(role).is_some_and(|group| group.state() == Err(libc::ENODEV)) {
+            // Closing its files ends their watches.
+            *seat.group_mut(role) = None;
         }
     }
 
@@ -228,7 +239,8 @@ impl Lifeboat {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         match seat.group(role).map(|group| group.kill().and_then(|()| group.state())) {
             Some(Ok(state)) if state.populated => {}
-            Some(Ok(_)) => self.events.push_back(Event::Emptied { unit, run, role }),
+            // Removed by somebody else means that it was empty.
+            Some(Ok(_) | Err(libc::ENODEV)) => self.events.push_back(Event::Emptied { unit, run, role }),
             Some(Err(errno)) => {
                 self.events.push_back(Event::Failed { unit, run, effect: Effect::Kill, errno });
             }

@@ -55,6 +55,35 @@ fn a_term_ends_all_of_it() {
 }
 
 #[test]
+fn what_a_dead_service_leaves_behind_dies_before_its_next_run() {
+    for cgroups in both() {
+        let place = Place::new(cgroups);
+        let mut mailbox = Mailbox::new(place.path("fifo"));
+        let script = format!("sleep 1000 & echo $! > {}; exec sleep 1000", mailbox.path.display());
+        let rig = place.shell("a", &script, "").start();
+        let left: u32 = mailbox.line().parse().expect("a pid");
+        kill(pid_of(rig.running("a")), Signal::SIGKILL).expect("a kill");
+        let next: u32 = mailbox.line().parse().expect("a pid");
+        assert!(wait_for_end(left), "{cgroups:?}: it lives on");
+        assert!(is_alive(next));
+    }
+}
+
+#[test]
+fn a_cgroup_removed_by_somebody_else_is_made_anew() {
+    if !both().contains(&Cgroups::Own) {
+        return;
+    }
+    let rig = Place::new(Cgroups::Own).unit("a", SLEEPER).start();
+    rig.running("a");
+    rig.ctl(&["stop", "a"]).check("a: stopped\n", 0);
+    fs::remove_dir(rig.place.cgroup().join("pool/a")).expect("an empty cgroup");
+    rig.check_quiet("the cgroup is gone");
+    rig.ctl(&["start", "a"]).check("a: started\n", 0);
+    rig.ctl(&["stop", "a"]).check("a: stopped\n", 0);
+}
+
+#[test]
 fn an_orphan_is_reaped() {
     let place = Place::new(Cgroups::None);
     let mut mailbox = Mailbox::new(place.path("fifo"));
