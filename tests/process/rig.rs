@@ -133,6 +133,11 @@ impl Place {
     pub(crate) fn start_as(self, mut command: Command) -> Rig {
         let log = fs::File::create(self.path("log")).expect("a log");
         command.stdout(log.try_clone().expect("a log")).stderr(log);
+        self.start_silent(command)
+    }
+
+    /// The same with standard descriptors of the test's own choice.
+    pub(crate) fn start_silent(self, mut command: Command) -> Rig {
         let child = command.spawn().expect("lifeboat runs");
         let rig = Rig { place: self, child };
         rig.wait_for_socket();
@@ -182,7 +187,7 @@ impl Rig {
 
     /// Everything that it and its services have said.
     pub(crate) fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.place.path("log")).expect("the log")).into_owned()
+        String::from_utf8_lossy(&fs::read(self.place.path("log")).unwrap_or_default()).into_owned()
     }
 
     pub(crate) fn ctl(&self, arguments: &[&str]) -> Said {

@@ -2,8 +2,10 @@
 
 use crate::rig::{Cgroups, Mailbox, Place, Said, both, is_alive, pid_of, wait_for_end};
 use lifeboat::engine::snapshot::StateName;
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::process::Stdio;
 
 const SLEEPER: &str = "(command: [\"/bin/sleep\", \"1000\"])";
@@ -179,4 +181,25 @@ fn a_socket_that_cannot_be_made_is_named_with_the_cure() {
         Said::of(&said.expect("lifeboat runs")).check_refusal(words, 1);
     }
     assert_eq!(fs::read_to_string(place.path("file")).expect("the file"), "precious");
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let (read, write) = nix::unistd::pipe().expect("a pipe");
+    let place = Place::new(Cgroups::None).unit("a", SLEEPER);
+    let mut command = place.command();
+    command.arg("--degraded").stdout(Stdio::null()).stderr(write.try_clone().expect("a copy"));
+    // As full as a pipe can be.
+    let own = nix::fcntl::open(
+        format!("/proc/self/fd/{}", write.as_raw_fd()).as_str(),
+        OFlag::O_WRONLY | OFlag::O_NONBLOCK,
+        nix::sys::stat::Mode::empty(),
+    );
+    let own = own.expect("the pipe opens anew");
+    while nix::unistd::write(&own, &[b'x'; 4096]).is_ok() {}
+    let rig = place.start_silent(command);
+    rig.running("a");
+    rig.ctl(&["restart", "a"]).check("a: stopped\na: started\n", 0);
+    drop(read);
+    rig.ctl(&["restart", "a"]).check("a: stopped\na: started\n", 0);
 }
