@@ -4,6 +4,8 @@
 
 #[path = "process/control.rs"]
 mod control;
+#[path = "process/init.rs"]
+mod init;
 #[path = "process/rig.rs"]
 mod rig;
 #[path = "process/supervisor.rs"]

@@ -28,7 +28,8 @@ const EARLY: [Early; 8] = [
         target: "/dev/pts",
         kind: "devpts",
         flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
-        options: &["gid=5,mode=620,ptmxmode=666"],
+        // Group 5, tty, may be unknown in a user namespace.
+        options: &["gid=5,mode=620,ptmxmode=666", "mode=620,ptmxmode=666"],
     },
     Early { target: "/dev/shm", kind: "tmpfs", flags: NO_DEVICES, options: &["mode=1777"] },
     Early { target: "/run", kind: "tmpfs", flags: NO_DEVICES, options: &["mode=0755"] },

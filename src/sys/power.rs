@@ -24,9 +24,16 @@ pub fn is_pid_1() -> bool {
     std::process::id() == 1
 }
 
+/// This process lives in another PID namespace than the machine's first one, which has a fixed number
+/// (`PROC_PID_INIT_INO`, include/linux/proc_ns.h). Where that cannot be read this is the machine itself.
+fn is_container() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() != "pid:[4026531836]")
+}
+
 /// Ends the machine, for PID 1 when all units are down: SIGKILL to all that is left, sync(2), unmount, sync again,
-/// reboot(2). `say` gets a line for every step that did not go well. Each of the steps that could hang is done in a
-/// child and has `step_ms`; then the next one begins.
+/// reboot(2). In a container nothing is unmounted: the end of its mount namespace does that. `say` gets a line for every
+/// step that did not go well. Each of the steps that could hang is done in a child and has `step_ms`; then the next one
+/// begins.
 ///
 /// Does not return: where reboot(2) itself fails, PID 1 waits for ever, and for its orphans. Another process than PID 1
 /// exits at once without doing any of it.
@@ -36,13 +43,16 @@ pub fn final_sequence(kind: ShutdownKind, step_ms: u64, say: &mut dyn FnMut(&str
     }
     kill_the_rest(say);
     step("sync", step_ms, say, sync);
-    // Its own words go to the standard error of this process's copy.
-    step("unmount", step_ms, say, || {
-        let errors = unmount_all();
-        errors.iter().for_each(report);
-        errors.is_empty()
-    });
-    step("sync", step_ms, say, sync);
+    // In a container the file systems are the host's: making one read-only would do it to the host too.
+    if !is_container() {
+        // Its own words go to the standard error of this process's copy.
+        step("unmount", step_ms, say, || {
+            let errors = unmount_all();
+            errors.iter().for_each(report);
+            errors.is_empty()
+        });
+        step("sync", step_ms, say, sync);
+    }
     end_machine(kind, step_ms, say);
     loop {
         nix::unistd::pause();

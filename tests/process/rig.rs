@@ -321,7 +321,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn new(stream: UnixStream) -> Self {
+    pub(crate) fn new(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
         stream.set_write_timeout(Some(PATIENCE)).expect("a deadline");
         Self { stream, inbox: Inbox::new(REPLY_BYTES_MAX) }
