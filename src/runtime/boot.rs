@@ -115,7 +115,6 @@ pub fn as_init(config: &Config) -> ! {
     log::info!("lifeboat {} as PID 1", env!("CARGO_PKG_VERSION"));
     troubles.extend(kmsg::quieten_kernel());
     troubles.extend(memory::raise_descriptor_limit().err());
-    troubles.extend(memory::shield_self().err());
     troubles.extend(power::take_ctrl_alt_del().err());
     for error in &troubles {
         story::complain(error);
@@ -143,10 +142,6 @@ pub fn as_supervisor(config: &Config) -> Result<(), StartError> {
     for error in
         [memory::raise_descriptor_limit(), memory::become_subreaper()].into_iter().filter_map(Result::err)
     {
-        story::complain(&error);
-    }
-    // Without the privilege the kernel may choose lifeboat itself: worth a word, not a refusal.
-    if let Err(error) = memory::shield_self() {
         story::complain(&error);
     }
     let mut lifeboat = assemble(config, signals, story, false)?;
@@ -195,6 +190,17 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         log::error!("{refusal}");
         view.faults.push(refusal.to_string());
     }
+    if config.unit_folders.iter().all(|folder| !folder.exists()) {
+        let folders: Vec<String> =
+            config.unit_folders.iter().map(|path| path.display().to_string()).collect();
+        let fault = format!(
+            "there is no folder of units: {} does not exist; make it, or name another with --units FOLDER",
+            folders.join(" or ")
+        );
+        log::error!("{fault}");
+        view.faults.push(fault);
+    }
+    let can_shield = shield(&mut view);
     let tree = prepare_tree(config, &mut view);
     if !init && !config.degraded_is_fine && !view.degraded.is_empty() {
         return Err(StartError::Degraded(view.degraded));
@@ -234,6 +240,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         control,
         story,
         tree,
+        can_shield,
         system: view,
         null,
         output,
@@ -328,16 +335,35 @@ impl fmt::Display for BudgetLine {
     }
 }
 
+/// Takes lifeboat itself out of the OOM killer's sight. Where it may not do that it cannot do it for services either.
+fn shield(view: &mut SystemView) -> bool {
+    let shielded = memory::shield_self();
+    if let Err(error) = &shielded {
+        story::complain(error);
+        view.degraded.push(
+            "lifeboat lacks the privilege CAP_SYS_RESOURCE: services run without a shield, and the kernel may choose \
+             lifeboat itself when memory runs out; start it as root with that privilege (systemd: \
+             AmbientCapabilities=CAP_SYS_RESOURCE)"
+                .into(),
+        );
+    }
+    shielded.is_ok()
+}
+
 /// The tree of cgroups, as far as the kernel has what it takes; what is missing goes into the view.
 fn prepare_tree(config: &Config, view: &mut SystemView) -> Option<Tree> {
     let capabilities = Capabilities::find(&config.cgroup_root).unwrap_or_else(|error| {
         story::complain(&error);
         Capabilities::default()
     });
-    view.degraded.extend(capabilities.missing().iter().map(ToString::to_string));
+    let missing = capabilities.missing();
     if !capabilities.cgroup2 {
+        let place = config.cgroup_root.display();
+        let with_place = |missing| format!("{missing}, or name its folder with --cgroup (now it is {place})");
+        view.degraded.extend(missing.iter().map(with_place));
         return None;
     }
+    view.degraded.extend(missing.iter().map(ToString::to_string));
     if capabilities.controllers.memory && view.budget.pool_bytes == 0 {
         view.degraded.push(
             "margin and reserve take all of the memory: nothing is left for units; lower them in system.ron"

@@ -41,6 +41,8 @@ pub(super) struct Lifeboat {
     pub(super) story: Story,
     /// The cgroups; `None` where the kernel has no cgroup v2.
     pub(super) tree: Option<Tree>,
+    /// lifeboat has the privilege to lower `oom_score_adj`.
+    pub(super) can_shield: bool,
     pub(super) system: SystemView,
     /// `/dev/null`, and where output goes: lent to every child.
     pub(super) null: OwnedFd,

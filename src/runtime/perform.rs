@@ -88,7 +88,7 @@ impl Lifeboat {
             &Start {
                 program,
                 cgroup: seat.procedure_group.as_ref().map(Group::place),
-                oom_score_adj: PROCEDURE,
+                oom_score_adj: if self.can_shield { PROCEDURE } else { ORDINARY },
                 stdio: [self.null.as_fd(), out, out],
                 working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
             },
@@ -112,7 +112,7 @@ impl Lifeboat {
         let child = start(&Start {
             program,
             cgroup: seat.service_group.as_ref().map(Group::place),
-            oom_score_adj: if shielded && bounded { SHIELDED } else { ORDINARY },
+            oom_score_adj: if shielded && bounded && self.can_shield { SHIELDED } else { ORDINARY },
             stdio: [self.null.as_fd(), out, out],
             working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
         })?;
@@ -149,7 +149,8 @@ impl Lifeboat {
         let memory = seat.unit.policy.memory;
         let limits = GroupLimits {
             memory_max_bytes: memory.map(|memory| memory.max_bytes),
-            oom_group: memory.is_some_and(|memory| memory.guard == Guard::None),
+            // Without a shield the kernel kills, and then it shall kill all of it.
+            oom_group: memory.is_some_and(|memory| memory.guard == Guard::None || !self.can_shield),
             pids_max: seat.unit.pids_max,
         };
         if let Some(group) = &mut seat.service_group {

@@ -6,7 +6,8 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::process::Stdio;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 const SLEEPER: &str = "(command: [\"/bin/sleep\", \"1000\"])";
 
@@ -202,4 +203,66 @@ fn a_log_that_nobody_reads_stops_nothing() {
     rig.ctl(&["restart", "a"]).check("a: stopped\na: started\n", 0);
     drop(read);
     rig.ctl(&["restart", "a"]).check("a: stopped\na: started\n", 0);
+}
+
+#[test]
+fn a_procedure_runs_where_nothing_can_be_shielded() {
+    // On a machine where lifeboat has the privilege this holds all the more.
+    for cgroups in both() {
+        let place = Place::new(cgroups);
+        let mut mailbox = Mailbox::new(place.path("fifo"));
+        let procedure = format!(
+            "shutdown: (procedure: [\"/bin/sh\", \"-c\", \"echo $LIFEBOAT_UNIT $LIFEBOAT_REASON > {}\"], on: [Stop])",
+            mailbox.path.display()
+        );
+        let rig = place.shell("a", "exec sleep 1000", &procedure).start();
+        rig.running("a");
+        rig.ctl(&["stop", "a"]).check("a: stopped\n", 0);
+        assert_eq!(mailbox.line(), "a stop", "{}", rig.log());
+    }
+}
+
+#[test]
+fn folders_that_are_not_there_are_named_with_the_cure() {
+    let place = Place::new(Cgroups::None);
+    fs::remove_dir(place.path("units")).expect("an empty folder");
+    let rig = place.start();
+    let log = rig.log();
+    for words in ["there is no folder of units", "/units does not exist", "--units", "no-cgroup", "--cgroup"]
+    {
+        assert!(log.contains(words), "{words:?} is missing in:\n{log}");
+    }
+    assert_eq!(rig.status().system.faults.len(), 1);
+    // A file in its place is told, too.
+    let place = Place::new(Cgroups::None);
+    fs::remove_dir(place.path("units")).expect("an empty folder");
+    fs::write(place.path("units"), "").expect("a file");
+    assert!(place.start().log().contains("/units: this folder cannot be read: Not a directory"));
+}
+
+#[test]
+fn nobody_may_look_but_not_change() {
+    if !nix::unistd::Uid::effective().is_root() {
+        println!("skipped: only root can become another user");
+        return;
+    }
+    let rig = Place::new(Cgroups::None).unit("a", SLEEPER).start();
+    let pid = rig.running("a");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(rig.place.folder.path(), open).expect("the test's own folder");
+    // A copy, because the folder that it was built in may be closed to others.
+    let program = rig.place.path("lifeboatctl");
+    fs::copy(env!("CARGO_BIN_EXE_lifeboatctl"), &program).expect("a copy");
+    let check = |arguments: &[&str], out: &str, err: &str, code| {
+        let mut command = Command::new(&program);
+        command.arg("--socket").arg(rig.socket()).args(arguments).uid(65_534).gid(65_534);
+        let said = Said::of(&command.output().expect("lifeboatctl runs"));
+        assert!(said.out.starts_with(out), "{said:?}");
+        assert_eq!((&*said.err, said.code), (err, Some(code)), "{said:?}");
+    };
+    check(&["status", "a"], "a   ", "", 0);
+    check(&["stop", "a"], "a: ERROR (not permitted)\n", "", 4);
+    check(&["restart", "all"], "a: ERROR (not permitted)\n", "", 4);
+    check(&["shutdown"], "", "lifeboatctl: your user may look at lifeboat, but not change it\n", 4);
+    assert_eq!(rig.running("a"), pid);
 }
