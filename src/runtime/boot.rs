@@ -171,35 +171,13 @@ fn serve(lifeboat: &mut Lifeboat) -> ShutdownKind {
 fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Result<Lifeboat, StartError> {
     let poller = Poller::new()?;
     poller.add(signals.fd(), Source::Signals.token(), Interest::Read)?;
-    let Loaded { mut units, system, faults } = load(&config.unit_folders, Some(&config.system_file));
-    for fault in &faults {
-        log::error!("{fault}");
-    }
-    if init {
-        settle_in(&system);
-    }
     let mut view = SystemView {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         started: clock::now(),
-        faults: faults.iter().map(ToString::to_string).collect(),
         ..SystemView::default()
     };
-    let refusals = divide(&mut units, &system, &mut view);
-    for refusal in &refusals {
-        log::error!("{refusal}");
-        view.faults.push(refusal.to_string());
-    }
-    if config.unit_folders.iter().all(|folder| !folder.exists()) {
-        let folders: Vec<String> =
-            config.unit_folders.iter().map(|path| path.display().to_string()).collect();
-        let fault = format!(
-            "there is no folder of units: {} does not exist; make it, or name another with --units FOLDER",
-            folders.join(" or ")
-        );
-        log::error!("{fault}");
-        view.faults.push(fault);
-    }
+    let units = find_units(config, init, &mut view);
     let can_shield = shield(&mut view);
     let tree = prepare_tree(config, &mut view);
     if !init && !config.degraded_is_fine && !view.degraded.is_empty() {
@@ -246,6 +224,31 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         output,
         finished: None,
     })
+}
+
+/// The units with their shares of memory; what is wrong with any of them is told, and goes into the view.
+fn find_units(config: &Config, init: bool, view: &mut SystemView) -> Vec<Unit> {
+    let Loaded { mut units, system, faults } = load(&config.unit_folders, Some(&config.system_file));
+    view.faults.extend(faults.iter().map(ToString::to_string));
+    if config.unit_folders.iter().all(|folder| !folder.exists()) {
+        let folders: Vec<String> =
+            config.unit_folders.iter().map(|path| path.display().to_string()).collect();
+        view.faults.push(format!(
+            "there is no folder of units: {} does not exist; make it, or name another with --units FOLDER",
+            folders.join(" or ")
+        ));
+    }
+    for fault in &view.faults {
+        log::error!("{fault}");
+    }
+    if init {
+        settle_in(&system);
+    }
+    for refusal in divide(&mut units, &system, view) {
+        log::error!("{refusal}");
+        view.faults.push(refusal.to_string());
+    }
+    units
 }
 
 /// What system.ron says of the machine itself.
