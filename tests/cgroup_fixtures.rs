@@ -1,4 +1,4 @@
-//! The cgroup layer on folders of files: captured from real kernels (`tests/fixtures/cgroup`), strange, cut and hostile.
+//! The cgroup layer on folders of files: captured from real kernels (`tests/fixtures/cgroup`), strange, cut, hostile.
 
 use lifeboat::cgroup::capabilities::{Capabilities, is_cgroup2};
 use lifeboat::cgroup::limits::{self, Controllers, GroupLimits};
@@ -133,7 +133,10 @@ proptest! {
 
     /// Whatever the bytes: an answer, never a panic; and a cut file is never taken for a whole one.
     #[test]
-    fn no_bytes_make_a_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in any::<proptest::sample::Index>()) {
+    fn no_bytes_make_a_parser_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        cut in any::<proptest::sample::Index>(),
+    ) {
         let stat = captured("linux-6.12", "memory.stat");
         let cut = stat.get(..cut.index(stat.len())).unwrap_or_default();
         for text in [&bytes[..], cut, &[cut, &bytes[..]].concat()] {

@@ -17,8 +17,8 @@ use std::path::Path;
 /// The limits of one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupLimits {
-    /// `memory.max`; `None` is no limit. With a limit, swap is forbidden too (`memory.swap.max` = 0), because memory that
-    /// can be swapped out is reclaimable and exhaustion would come late.
+    /// `memory.max`; `None` is no limit. With a limit, swap is forbidden too (`memory.swap.max` = 0), because memory
+    /// that can be swapped out is reclaimable and exhaustion would come late.
     pub memory_max_bytes: Option<u64>,
     /// `memory.oom.group`: the kernel's OOM killer takes the whole group or nothing of it.
     pub oom_group: bool,
@@ -38,8 +38,9 @@ pub struct Controllers {
 
 /// Sets the limits of the group in `folder`.
 ///
-/// Fails with the kernel's errno, with `ENOENT` where the file of a present controller is missing, or with `ERANGE` where
-/// the value read back is another one; the error's object then names the file, what was wanted and what was found.
+/// Fails with the kernel's errno, with `ENOENT` where the file of a present controller is missing, or with `ERANGE`
+/// where the value read back is another one; the error's object then names the file, what was wanted and what was
+/// found.
 pub fn apply(folder: &Path, limits: &GroupLimits, controllers: Controllers) -> Result<(), SysError> {
     if controllers.memory {
         apply_memory(folder, limits)?;

@@ -71,8 +71,8 @@ impl std::error::Error for GroupError {
 impl Tree {
     /// Makes the branches under `root`, hands them the controllers, and sets their `memory.max` from the budget.
     ///
-    /// Where lifeboat itself is in `root`, and this is not the real root group, it first moves into `supervisor/`, because
-    /// a group that has processes cannot hand down controllers. `EBUSY` means that it still has others: start
+    /// Where lifeboat itself is in `root`, and this is not the real root group, it first moves into `supervisor/`,
+    /// because a group that has processes cannot hand down controllers. `EBUSY` means that it still has others: start
     /// lifeboat in a group of its own.
     pub fn prepare(root: &Path, budget: &BudgetView, capabilities: &Capabilities) -> Result<Self, SysError> {
         let controllers = capabilities.controllers;
