@@ -204,6 +204,7 @@ impl Fixture {
     fn tree(&self) -> Tree {
         let budget = BudgetView {
             reserve_bytes: 16 * MIB,
+            overhead_bytes: MIB,
             guaranteed_bytes: 64 * MIB,
             pool_bytes: 128 * MIB,
             ..BudgetView::default()
@@ -223,9 +224,9 @@ fn a_tree_is_prepared() {
     for (file, expected) in [
         ("cgroup.subtree_control", "+memory +pids"),
         ("pool/cgroup.subtree_control", "+memory +pids"),
-        ("shutdown/memory.max", "16777216"),
+        ("shutdown/memory.max", "17825792"),
         ("guaranteed/memory.max", "max"),
-        ("pool/memory.max", "134217728"),
+        ("pool/memory.max", "135266304"),
     ] {
         assert_eq!(fixture.text(file), expected, "{file}");
     }

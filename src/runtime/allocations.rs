@@ -6,49 +6,33 @@ use crate::cgroup::limits::GroupLimits;
 use crate::cgroup::tree::Tree;
 use crate::engine::action::Action;
 use crate::engine::event::{Event, Exit, MemoryEvents, MemorySample, Role, Time};
-use crate::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, RunId, Then, UnitId,
-    UnitPolicy,
-};
+use crate::engine::policy::{Class, RunId, UnitId, UnitPolicy};
 use crate::engine::snapshot::BudgetView;
 use crate::engine::{Engine, Plan};
 use crate::sys::allocations::made_by;
 use crate::sys::spawn::{Order, release};
 use crate::sys::{clock, console};
+use crate::unit::load;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 const MIB: u64 = 1 << 20;
 
-fn unit(name: &str) -> UnitPolicy {
-    UnitPolicy {
-        name: name.into(),
-        description: String::new(),
-        kind: Kind::Service,
-        autostart: true,
-        after: Vec::new(),
-        requires: Vec::new(),
-        memory: Some(MemoryPolicy { max_bytes: 32 * MIB, class: Class::Pool, guard: Guard::Shield }),
-        utility: 50,
-        procedure: Some(ProcedurePolicy {
-            on_exhaustion: true,
-            on_stop: false,
-            deadline_ms: 2_000,
-            memory_bytes: 4 * MIB,
-            then: Then::Restart,
-        }),
-        stop_signal: 15,
-        stop_timeout_ms: 5_000,
-        restart: RestartPolicy {
-            when: RestartWhen::Always,
-            delay_ms: 100,
-            max_delay_ms: 1_000,
-            limit_starts: 100,
-            limit_within_ms: 1_000,
-        },
-        refused: None,
+/// A shielded unit with a procedure that takes half of the reserve.
+const UNIT: &str = r#"(
+    command: ["/bin/true"],
+    memory: (max: "32MiB"),
+    shutdown: (procedure: ["/bin/true"], memory: "4MiB"),
+    restart: (max_delay: "1s", limit: (starts: 1000, within: "1s")),
+)"#;
+
+fn policies(names: &[String]) -> Vec<UnitPolicy> {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in names {
+        fs::write(folder.path().join(format!("{name}.ron")), UNIT).expect("a unit's file");
     }
+    load(&[folder.path().to_owned()], None).units.into_iter().map(|unit| unit.policy).collect()
 }
 
 /// One life of a unit, from its start to the end of its exhaustion.
@@ -88,7 +72,7 @@ fn life(unit: UnitId, run: RunId) -> [Event; 16] {
 #[test]
 fn deciding_and_telling_allocate_nothing() {
     let names: Vec<String> = ["bus", "recorder", "viewer"].map(String::from).into();
-    let mut engine = Engine::new(names.iter().map(|name| unit(name)).collect(), 8 * MIB);
+    let mut engine = Engine::new(policies(&names), 8 * MIB);
     let mut plan = Plan::for_units(names.len());
     let null = || console::open_null().expect("/dev/null");
     let story = Story::of(Some(null()), Some(null()), true);

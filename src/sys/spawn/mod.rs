@@ -189,20 +189,9 @@ fn read_failure([stage]: [u8; 1], status: BorrowedFd<'_>) -> SpawnError {
         Ok(4) => i32::from_ne_bytes(errno),
         Ok(_) | Err(_) => libc::EIO,
     };
-    let stage = STAGES.into_iter().find(|known| *known as u8 == stage).unwrap_or(SpawnStage::Exec);
+    let stage = SpawnStage::ALL.into_iter().find(|known| *known as u8 == stage).unwrap_or(SpawnStage::Exec);
     SpawnError::new(stage, errno)
 }
-
-const STAGES: [SpawnStage; 8] = [
-    SpawnStage::Cgroup,
-    SpawnStage::Limit,
-    SpawnStage::Clone,
-    SpawnStage::JoinCgroup,
-    SpawnStage::OomScoreAdj,
-    SpawnStage::Stdio,
-    SpawnStage::WorkingDirectory,
-    SpawnStage::Exec,
-];
 
 /// Which end of a pipe lifeboat keeps, and therefore must never block on.
 #[derive(Clone, Copy, PartialEq, Eq)]
