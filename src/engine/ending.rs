@@ -36,7 +36,7 @@ impl Engine {
             && service.policy.procedure.is_some_and(|procedure| procedure.on_stop);
         match state {
             State::Running => {
-                Self::log(plan, Record::Stopping { unit, reason });
+                plan.tell(Record::Stopping { unit, reason });
                 self.begin_end(unit, End::Asked(reason));
                 if saves {
                     self.freeze(unit, plan);
@@ -47,7 +47,7 @@ impl Engine {
                 }
             }
             State::Parking | State::Spawning => {
-                Self::log(plan, Record::Stopping { unit, reason });
+                plan.tell(Record::Stopping { unit, reason });
                 self.begin_end(unit, End::Asked(reason));
                 self.kill(unit, reason, plan);
             }
@@ -80,7 +80,7 @@ impl Engine {
         self.step_deadline(unit, KILL_RETRY_MS);
         // An ordinary end needs no such line: most often nothing is left to kill.
         if reason != KillReason::LeftBehind {
-            Self::log(plan, Record::Killing { unit, role: Role::Service, reason });
+            plan.tell(Record::Killing { unit, role: Role::Service, reason });
         }
         plan.push(Action::KillCgroup { unit, run, role: Role::Service, reason });
         if has_procedure {
@@ -97,7 +97,7 @@ impl Engine {
             self.generation += 1;
             self.mark_around(unit);
             self.answer_down(unit, plan);
-            Self::log(plan, Record::StillPopulated { unit });
+            plan.tell(Record::StillPopulated { unit });
             // The slice still bounds what it holds; who waits for room is worth the try.
             self.give_back_reserve(unit, plan);
             self.close_incident(unit, plan);
@@ -133,7 +133,7 @@ impl Engine {
         self.generation += 1;
         match state {
             State::Spawning | State::Running => {
-                Self::log(plan, Record::Ended { unit, exit });
+                plan.tell(Record::Ended { unit, exit });
                 self.begin_end(unit, End::Own(exit));
                 self.kill(unit, KillReason::LeftBehind, plan);
             }
@@ -188,7 +188,7 @@ impl Engine {
     ) {
         let Some(service) = self.live(unit, run) else { return };
         let state = service.state;
-        Self::log(plan, Record::EffectFailed { unit, effect, errno });
+        plan.tell(Record::EffectFailed { unit, effect, errno });
         match (effect, state) {
             // No freezer: the procedure runs beside a living service rather than not at all.
             (Effect::Freeze, State::Freezing) => self.procedure_may_start(unit, plan),
@@ -222,7 +222,7 @@ impl Engine {
         service.stuck = false;
         service.procedure = Procedure::Absent;
         if end == End::Exhausted {
-            Self::log(plan, Record::Emptied { unit, after_us: now.since_us(began) });
+            plan.tell(Record::Emptied { unit, after_us: now.since_us(began) });
         }
         self.give_back_reserve(unit, plan);
         self.close_incident(unit, plan);
@@ -275,7 +275,7 @@ impl Engine {
                 let task = service.policy.kind == Kind::Task;
                 self.come_down(unit, if task { State::Done } else { State::Exited }, None, plan);
                 if task {
-                    Self::log(plan, Record::Done { unit });
+                    plan.tell(Record::Done { unit });
                 }
             }
             End::Own(_) => self.come_down(unit, State::Exited, trouble, plan),
@@ -304,7 +304,7 @@ impl Engine {
                 self.enter(unit, State::Backoff);
                 self.step_deadline(unit, u64::from(delay_ms));
                 self.answer_down(unit, plan);
-                Self::log(plan, Record::Backoff { unit, delay_ms });
+                plan.tell(Record::Backoff { unit, delay_ms });
             }
         }
     }
@@ -321,7 +321,7 @@ impl Engine {
         }
         self.enter(unit, state);
         match (state, trouble) {
-            (State::Fatal, Some(trouble)) => Self::log(plan, Record::Fatal { unit, trouble }),
+            (State::Fatal, Some(trouble)) => plan.tell(Record::Fatal { unit, trouble }),
             (State::Done, _) => {}
             (
                 State::Stopped
@@ -338,7 +338,7 @@ impl Engine {
                 | State::Signalled
                 | State::Killing,
                 _,
-            ) => Self::log(plan, Record::Stopped { unit }),
+            ) => plan.tell(Record::Stopped { unit }),
         }
         if state == State::Done {
             self.answer_started(unit, plan);

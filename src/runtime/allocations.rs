@@ -104,7 +104,7 @@ fn deciding_and_telling_allocate_nothing() {
         }
     });
     assert_eq!((allocations, saves), (0, 2 * 40));
-    assert!(told > 1_000, "{told} records");
+    assert!(told > 500, "{told} records");
 }
 
 /// A folder with the branches and one unit, all with captured files.
@@ -133,7 +133,8 @@ fn acting_on_a_cgroup_allocates_nothing() {
     let budget = BudgetView { reserve_bytes: 8 * MIB, pool_bytes: 64 * MIB, ..BudgetView::default() };
     let tree = Tree::prepare(root.path(), &budget, &capabilities).expect("a tree");
     let limits = GroupLimits { memory_max_bytes: Some(32 * MIB), ..GroupLimits::default() };
-    let group = tree.service("recorder", Class::Pool, &limits).expect("a group");
+    let mut group = tree.service("recorder", Class::Pool, &limits).expect("a group");
+    group.equip().expect("its files");
     let (read, go) = nix::unistd::pipe().expect("a pipe");
     let mut good = false;
     let allocations = made_by(|| {

@@ -190,7 +190,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     let seats: Vec<Seat> = units.into_iter().map(seat_of).collect();
     let count = seats.len();
     // Last, so that what is allocated up to here is locked too.
-    if let Err(error) = memory::lock() {
+    for error in [memory::drop_start_code(), memory::lock()].into_iter().filter_map(Result::err) {
         story::complain(&error);
     }
     Ok(Lifeboat {
