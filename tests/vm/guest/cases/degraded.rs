@@ -9,8 +9,6 @@ use std::time::Duration;
 pub(crate) const NO_MEMORY: &[Case] = &[
     Case { name: "no-memory-says-degraded", deadline_s: 30, run: |g| says(g, "memory", "cgroup_") },
     Case { name: "no-memory-units-run", deadline_s: 30, run: units_run },
-    // A process that nothing bounds and nobody may kill would take the machine with it.
-    Case { name: "no-memory-no-shield", deadline_s: 30, run: |g| super::life::has_oom_score_adj(g, "0") },
 ];
 
 pub(crate) const NO_PSI: &[Case] = &[

@@ -13,7 +13,6 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "mounts-are-there", deadline_s: 10, run: mounts_are_there },
     Case { name: "reaps-orphans", deadline_s: 20, run: reaps_orphans },
     Case { name: "status-shows-memory-and-psi", deadline_s: 20, run: status_shows_memory_and_psi },
-    Case { name: "shield-is-set", deadline_s: 30, run: |g| has_oom_score_adj(g, "-1000") },
     Case { name: "start-stop-restart", deadline_s: 40, run: start_stop_restart },
     Case { name: "exit-codes-of-lifeboatctl", deadline_s: 40, run: exit_codes_of_lifeboatctl },
     Case { name: "restart-after-kill", deadline_s: 30, run: restart_after_kill },
@@ -79,16 +78,6 @@ fn status_shows_memory_and_psi(guest: &mut Guest) -> Result<(), String> {
         ensure(text.contains(word), || format!("lifeboatctl status --json has no {word}: {text}"))?;
     }
     Ok(())
-}
-
-/// What the kernel knows of a unit with a bound and a shield.
-pub(crate) fn has_oom_score_adj(guest: &mut Guest, expected: &str) -> Result<(), String> {
-    guest.start("quiet")?;
-    let unit = guest.wait_state("quiet", StateName::Running, UP)?;
-    let pid = unit.pid.ok_or("quiet has no pid")?;
-    let found = read(&format!("/proc/{pid}/oom_score_adj"))?;
-    guest.stop("quiet")?;
-    expect("oom_score_adj", &found.trim(), &expected)
 }
 
 fn start_stop_restart(guest: &mut Guest) -> Result<(), String> {
