@@ -1,7 +1,7 @@
 //! From the first reason to go to the last process gone, and what comes after that.
 
 use super::action::Action;
-use super::event::{Effect, Exit, Role};
+use super::event::{Effect, Exit, Role, SpawnStage};
 use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
 use super::policy::{Kind, RestartWhen, RunId, Then, UnitId};
 use super::record::Record;
@@ -36,7 +36,7 @@ impl Engine {
             && service.policy.procedure.is_some_and(|procedure| procedure.on_stop);
         match state {
             State::Running => {
-                Self::log(plan, Record::Stopping { unit, reason });
+                plan.tell(Record::Stopping { unit, reason });
                 self.begin_end(unit, End::Asked(reason));
                 if saves {
                     self.freeze(unit, plan);
@@ -47,7 +47,7 @@ impl Engine {
                 }
             }
             State::Parking | State::Spawning => {
-                Self::log(plan, Record::Stopping { unit, reason });
+                plan.tell(Record::Stopping { unit, reason });
                 self.begin_end(unit, End::Asked(reason));
                 self.kill(unit, reason, plan);
             }
@@ -80,7 +80,7 @@ impl Engine {
         self.step_deadline(unit, KILL_RETRY_MS);
         // An ordinary end needs no such line: most often nothing is left to kill.
         if reason != KillReason::LeftBehind {
-            Self::log(plan, Record::Killing { unit, role: Role::Service, reason });
+            plan.tell(Record::Killing { unit, role: Role::Service, reason });
         }
         plan.push(Action::KillCgroup { unit, run, role: Role::Service, reason });
         if has_procedure {
@@ -97,7 +97,7 @@ impl Engine {
             self.generation += 1;
             self.mark_around(unit);
             self.answer_down(unit, plan);
-            Self::log(plan, Record::StillPopulated { unit });
+            plan.tell(Record::StillPopulated { unit });
             // The slice still bounds what it holds; who waits for room is worth the try.
             self.give_back_reserve(unit, plan);
             self.close_incident(unit, plan);
@@ -133,7 +133,7 @@ impl Engine {
         self.generation += 1;
         match state {
             State::Spawning | State::Running => {
-                Self::log(plan, Record::Ended { unit, exit });
+                plan.tell(Record::Ended { unit, exit });
                 self.begin_end(unit, End::Own(exit));
                 self.kill(unit, KillReason::LeftBehind, plan);
             }
@@ -188,12 +188,12 @@ impl Engine {
     ) {
         let Some(service) = self.live(unit, run) else { return };
         let state = service.state;
-        Self::log(plan, Record::EffectFailed { unit, effect, errno });
+        plan.tell(Record::EffectFailed { unit, effect, errno });
         match (effect, state) {
             // No freezer: the procedure runs beside a living service rather than not at all.
             (Effect::Freeze, State::Freezing) => self.procedure_may_start(unit, plan),
             (Effect::StartProcedure, State::Saving) => {
-                self.procedure_spawn_failed(unit, super::event::SpawnStage::Exec, errno, plan);
+                self.procedure_spawn_failed(unit, SpawnStage::Exec, errno, plan);
             }
             // The retry's deadline runs.
             (Effect::Kill | Effect::Freeze | Effect::StartProcedure, _) => {}
@@ -222,7 +222,7 @@ impl Engine {
         service.stuck = false;
         service.procedure = Procedure::Absent;
         if end == End::Exhausted {
-            Self::log(plan, Record::Emptied { unit, after_us: now.since_us(began) });
+            plan.tell(Record::Emptied { unit, after_us: now.since_us(began) });
         }
         self.give_back_reserve(unit, plan);
         self.close_incident(unit, plan);
@@ -258,7 +258,10 @@ impl Engine {
                 Some(Then::Stop) => false,
                 None => when != RestartWhen::Never,
             },
-            End::StartFailed { errno, .. } => when != RestartWhen::Never && !HOPELESS_ERRNOS.contains(&errno),
+            // A limit that the kernel does not take now will not be taken later either.
+            End::StartFailed { stage, errno, .. } => {
+                when != RestartWhen::Never && stage != SpawnStage::Limit && !HOPELESS_ERRNOS.contains(&errno)
+            }
         };
         if wants_restart {
             self.restart(unit, end, plan);
@@ -275,7 +278,7 @@ impl Engine {
                 let task = service.policy.kind == Kind::Task;
                 self.come_down(unit, if task { State::Done } else { State::Exited }, None, plan);
                 if task {
-                    Self::log(plan, Record::Done { unit });
+                    plan.tell(Record::Done { unit });
                 }
             }
             End::Own(_) => self.come_down(unit, State::Exited, trouble, plan),
@@ -304,7 +307,7 @@ impl Engine {
                 self.enter(unit, State::Backoff);
                 self.step_deadline(unit, u64::from(delay_ms));
                 self.answer_down(unit, plan);
-                Self::log(plan, Record::Backoff { unit, delay_ms });
+                plan.tell(Record::Backoff { unit, delay_ms });
             }
         }
     }
@@ -321,7 +324,7 @@ impl Engine {
         }
         self.enter(unit, state);
         match (state, trouble) {
-            (State::Fatal, Some(trouble)) => Self::log(plan, Record::Fatal { unit, trouble }),
+            (State::Fatal, Some(trouble)) => plan.tell(Record::Fatal { unit, trouble }),
             (State::Done, _) => {}
             (
                 State::Stopped
@@ -338,7 +341,7 @@ impl Engine {
                 | State::Signalled
                 | State::Killing,
                 _,
-            ) => Self::log(plan, Record::Stopped { unit }),
+            ) => plan.tell(Record::Stopped { unit }),
         }
         if state == State::Done {
             self.answer_started(unit, plan);

@@ -195,7 +195,7 @@ impl Engine {
         self.incident_count = number;
         let limit_bytes =
             self.unit(unit).and_then(|service| service.policy.memory).map_or(0, |memory| memory.max_bytes);
-        Self::log(plan, Record::Exhausted { unit, cause, verdict, limit_bytes });
+        plan.tell(Record::Exhausted { unit, cause, verdict, limit_bytes });
         let saves = self.unit(unit).and_then(|service| service.policy.procedure);
         if saves.is_some_and(|procedure| procedure.on_exhaustion) {
             self.freeze(unit, plan);
@@ -223,7 +223,7 @@ impl Engine {
         match service.state {
             State::Freezing => {
                 let after_us = now.since_us(service.end_began);
-                Self::log(plan, Record::Frozen { unit, after_us });
+                plan.tell(Record::Frozen { unit, after_us });
                 self.procedure_may_start(unit, plan);
             }
             // Late, after its deadline: noted in the incident.
@@ -245,7 +245,7 @@ impl Engine {
 
     pub(super) fn freeze_timed_out(&mut self, unit: UnitId, plan: &mut Plan) {
         let after_ms = u32::try_from(FREEZE_DEADLINE_MS).unwrap_or(u32::MAX);
-        Self::log(plan, Record::FreezeTimedOut { unit, after_ms });
+        plan.tell(Record::FreezeTimedOut { unit, after_ms });
         self.procedure_may_start(unit, plan);
     }
 
@@ -261,7 +261,7 @@ impl Engine {
         }
         if policy.memory_bytes > free_bytes {
             let needs_bytes = policy.memory_bytes;
-            Self::log(plan, Record::WaitsForReserve { unit, needs_bytes, free_bytes });
+            plan.tell(Record::WaitsForReserve { unit, needs_bytes, free_bytes });
             self.enter(unit, State::Queued);
             return;
         }
@@ -287,7 +287,7 @@ impl Engine {
         self.enter(unit, State::Saving);
         self.step_deadline(unit, u64::from(policy.deadline_ms));
         plan.push(Action::StartProcedure { unit, run, order });
-        Self::log(plan, Record::Rescuing { unit, cause, deadline_ms: policy.deadline_ms });
+        plan.tell(Record::Rescuing { unit, cause, deadline_ms: policy.deadline_ms });
     }
 
     /// A procedure is over and gone: the most useful one that waits, and fits, comes next.
@@ -381,7 +381,7 @@ impl Engine {
             incident.procedure_ended = Some(now);
             incident.procedure = result;
         }
-        Self::log(plan, Record::ProcedureOver { unit, result, after_us: now.since_us(released) });
+        plan.tell(Record::ProcedureOver { unit, result, after_us: now.since_us(released) });
     }
 
     pub(super) fn close_incident(&mut self, unit: UnitId, plan: &mut Plan) {
@@ -403,7 +403,7 @@ impl Engine {
         self.incidents.push_back(incident);
         self.generation += 1;
         let total_us = now.since_us(incident.began);
-        Self::log(plan, Record::IncidentClosed { unit, number: incident.number, total_us });
+        plan.tell(Record::IncidentClosed { unit, number: incident.number, total_us });
     }
 }
 

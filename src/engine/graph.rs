@@ -138,7 +138,7 @@ impl Engine {
                     service.trouble = trouble;
                 }
                 if let Some(trouble) = trouble {
-                    Self::log(plan, Record::Fatal { unit, trouble });
+                    plan.tell(Record::Fatal { unit, trouble });
                 }
                 self.answer_down(unit, plan);
                 self.generation += 1;

@@ -44,31 +44,41 @@ use std::collections::VecDeque;
 use timer::{TimerKind, Timers};
 
 /// The actions of one turn, in the order in which they are to be performed. Made once and reused.
+///
+/// Words come last: an action never waits for a line on a slow console.
 #[derive(Debug, Default)]
 pub struct Plan {
     actions: VecDeque<Action>,
+    records: VecDeque<Record>,
 }
 
 impl Plan {
     /// A plan with room for what one event can lead to with so many units: it never grows.
     #[must_use]
     pub fn for_units(units: usize) -> Self {
-        Self { actions: VecDeque::with_capacity(8 * units + 64) }
+        Self {
+            actions: VecDeque::with_capacity(4 * units + 64),
+            records: VecDeque::with_capacity(4 * units + 64),
+        }
     }
 
     pub(in crate::engine) fn push(&mut self, action: Action) {
         self.actions.push_back(action);
     }
 
+    pub(in crate::engine) fn tell(&mut self, record: Record) {
+        self.records.push_back(record);
+    }
+
     /// The next action to perform.
     pub fn take(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        self.actions.pop_front().or_else(|| self.records.pop_front().map(Action::Log))
     }
 
     /// Nothing is left to perform.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.actions.is_empty()
+        self.actions.is_empty() && self.records.is_empty()
     }
 }
 
@@ -220,10 +230,6 @@ impl Engine {
 
     fn step_deadline(&mut self, unit: UnitId, ms: u64) {
         self.timers.set(unit, TimerKind::Step, self.now.plus_ms(ms));
-    }
-
-    fn log(plan: &mut Plan, record: Record) {
-        plan.push(Action::Log(record));
     }
 
     fn deadlines(&mut self, plan: &mut Plan) {

@@ -15,7 +15,7 @@ impl Engine {
         }
         self.shutdown = Some(ShutdownState { how, finished: false });
         self.generation += 1;
-        Self::log(plan, Record::ShuttingDown { how });
+        plan.tell(Record::ShuttingDown { how });
         for unit in self.all() {
             self.want_down(unit);
         }
@@ -29,7 +29,7 @@ impl Engine {
         }
         self.shutdown = Some(ShutdownState { finished: true, ..shutdown });
         let how = shutdown.how;
-        Self::log(plan, Record::AllDown { how });
+        plan.tell(Record::AllDown { how });
         plan.push(Action::Finish { how });
     }
 }

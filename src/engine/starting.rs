@@ -97,7 +97,6 @@ impl Engine {
         service.trend = Trend::default();
         service.restarts.started(now, &service.policy.restart);
         let (run, parks) = (service.run, service.policy.procedure.is_some());
-        Self::log(plan, Record::Starting { unit, run });
         if parks {
             if let Some(service) = self.unit_mut(unit) {
                 service.open.procedure = true;
@@ -157,7 +156,7 @@ impl Engine {
                 let after_us = now.since_us(service.run_began);
                 let task = service.policy.kind == Kind::Task;
                 self.enter(unit, State::Running);
-                Self::log(plan, Record::Running { unit, pid, after_us });
+                plan.tell(Record::Running { unit, pid, after_us });
                 // Who asked for a task waits for its end.
                 if !task {
                     self.answer_started(unit, plan);
@@ -200,7 +199,7 @@ impl Engine {
                 true
             }
         };
-        Self::log(plan, Record::SpawnFailed { unit, role, stage, errno });
+        plan.tell(Record::SpawnFailed { unit, role, stage, errno });
         let Some(service) = self.unit(unit) else { return };
         match service.state {
             State::Parking | State::Spawning => self.start_failed(unit, (stage, errno, procedure), plan),

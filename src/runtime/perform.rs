@@ -159,6 +159,9 @@ impl Lifeboat {
         let class = memory.map_or(Class::Pool, |memory| memory.class);
         let mut group =
             tree.service(&seat.unit.policy.name, class, &limits).map_err(|error| refused(&error))?;
+        if seat.unit.policy.procedure.is_some() {
+            group.equip().map_err(|error| told(SpawnStage::Cgroup, &error))?;
+        }
         // A trigger costs a kernel thread: only where its ringing can lead to anything.
         let shielded = memory.is_some_and(|memory| memory.guard == Guard::Shield);
         if shielded && seat.unit.policy.procedure.is_some_and(|procedure| procedure.on_exhaustion) {

@@ -181,3 +181,29 @@ impl Lifeboat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_mean_what_busybox_and_systemd_mean() {
+        use ShutdownKind::{Halt, PowerOff, Reboot};
+        for (signal, expected) in [
+            (libc::SIGTERM, Some(Reboot)),
+            (libc::SIGINT, Some(Reboot)),
+            (libc::SIGUSR1, Some(Halt)),
+            (libc::SIGUSR2, Some(PowerOff)),
+            (libc::SIGPWR, Some(PowerOff)),
+            (37, Some(Halt)),
+            (38, Some(PowerOff)),
+            (39, Some(Reboot)),
+            (49, Some(Reboot)),
+            (libc::SIGHUP, None),
+            (libc::SIGCHLD, None),
+            (36, None),
+        ] {
+            assert_eq!(asked_by(signal), expected, "{signal}");
+        }
+    }
+}
