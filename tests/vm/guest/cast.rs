@@ -19,11 +19,12 @@ pub(crate) fn ignore_term() -> Result<(), String> {
     pause()
 }
 
-/// Stays until it is asked to go, and uses up memory instead.
-pub(crate) fn leak_on_term() -> Result<(), String> {
+/// Makes a file, stays until it is asked to go, and uses up memory instead.
+pub(crate) fn leak_on_term(file: &str) -> Result<(), String> {
     let mut term = SigSet::empty();
     term.add(Signal::SIGTERM);
     term.thread_block().map_err(|error| format!("cannot block SIGTERM: {error}"))?;
+    std::fs::write(file, "").map_err(|error| format!("{file}: {error}"))?;
     term.wait().map_err(|error| format!("cannot wait for SIGTERM: {error}"))?;
     let mut leaked = Vec::new();
     loop {

@@ -43,7 +43,7 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   heartbeat FILE    beat every 10 ms and keep the worst gap in FILE
   pause             stay
   ignore-term       stay, whatever signals say
-  leak-on-term      stay until SIGTERM, then use memory without end
+  leak-on-term FILE make FILE, stay until SIGTERM, then use memory without end
   daemonise stay|go leave three daemons behind, which nothing but their cgroup ties to this; then stay or go
   daemon            leave session and parent, and stay
   exit CODE         end at once
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         ["heartbeat", file] => beat::beat(file),
         ["pause"] => cast::pause(),
         ["ignore-term"] => cast::ignore_term(),
-        ["leak-on-term"] => cast::leak_on_term(),
+        ["leak-on-term", file] => cast::leak_on_term(file),
         ["daemonise", way @ ("stay" | "go")] => cast::daemonise(*way == "stay"),
         ["daemon"] => cast::daemon(),
         ["exit", code] => return code.parse::<u8>().map_or(ExitCode::from(2), ExitCode::from),

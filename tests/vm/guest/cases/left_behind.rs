@@ -4,6 +4,7 @@ use super::Case;
 use super::units::processes_with;
 use crate::guest::{Guest, ensure, expect, read};
 use lifeboat::engine::snapshot::{Cause, Killer, StateName};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub(crate) const CASES: &[Case] = &[
@@ -13,6 +14,8 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 const UP: Duration = Duration::from_secs(20);
+/// Made by the unit `leaks-when-stopped` once it waits for the stop signal.
+const READY: &str = "/run/leaks-when-stopped.ready";
 /// How many daemons `vm-guest daemonise` makes.
 const DAEMONS: usize = 3;
 
@@ -43,8 +46,8 @@ fn exhaustion_while_stopping(guest: &mut Guest) -> Result<(), String> {
     let unit = "leaks-when-stopped";
     let (bystander, kills, before) = (guest.bystander()?, guest.kernel_kills()?, guest.last_incident()?);
     guest.start(unit)?;
-    let pid = guest.unit(unit)?.pid.ok_or("it has no pid")?;
-    guest.until("it does not wait for the signal", UP, || blocks_term(pid).then_some(()))?;
+    let ready = || Path::new(READY).exists().then_some(());
+    guest.until("it does not wait for the signal", UP, ready)?;
     let began = Instant::now();
     guest.stop(unit)?;
     let took = began.elapsed();
@@ -56,11 +59,4 @@ fn exhaustion_while_stopping(guest: &mut Guest) -> Result<(), String> {
     expect("kernel OOM kills", &guest.kernel_kills()?, &kills)?;
     expect("state", &guest.unit(unit)?.state, &StateName::Stopped)?;
     bystander.is_unharmed(guest)
-}
-
-/// SIGTERM is number 15: bit 14 of `SigBlk` in /proc/PID/status.
-fn blocks_term(pid: u32) -> bool {
-    let text = read(&format!("/proc/{pid}/status")).unwrap_or_default();
-    let mask = text.lines().find_map(|line| line.strip_prefix("SigBlk:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> 14 & 1 == 1)
 }

@@ -20,19 +20,24 @@ enum Way {
 }
 
 /// A unit, the way to its trouble, and words that `why` must have.
-const KINDS: [(&str, Way, &[&str]); 12] = [
-    ("leak-flat-out", Way::Exhaust, &["memory was exhausted", "frozen", "exit code 0", "lifeboat"]),
-    ("killed-by-kernel", Way::Exhaust, &["kernel", "oom_kill", "exit code 0"]),
-    ("procedure-hangs", Way::Exhaust, &["memory was exhausted", "deadline"]),
-    ("procedure-crashes", Way::Exhaust, &["memory was exhausted", "SIGSEGV"]),
+const KINDS: [(&str, Way, &[&str]); 13] = [
+    (
+        "leak-flat-out",
+        Way::Exhaust,
+        &["memory is exhausted", "frozen", "exit code 0", "by: lifeboat", "limit 16 MiB"],
+    ),
+    ("killed-by-kernel", Way::Exhaust, &["killed", "by: the kernel", "exit code 0", "oom_kill +"]),
+    ("procedure-hangs", Way::Exhaust, &["memory is exhausted", "killed at its deadline", "by: lifeboat"]),
+    ("procedure-crashes", Way::Exhaust, &["memory is exhausted", "SIGSEGV", "by: lifeboat"]),
+    ("procedure-eats", Way::Exhaust, &["memory is exhausted", "procedure", "by: lifeboat"]),
     ("procedure-missing", Way::Start, &["FATAL", "procedure", "execve", "No such file or directory"]),
     ("command-missing", Way::Start, &["FATAL", "execve", "No such file or directory"]),
     ("command-not-executable", Way::Start, &["FATAL", "execve", "Permission denied"]),
-    ("fails-at-once", Way::Start, &["FATAL", "too often"]),
-    ("over-budget", Way::Boot, &["FATAL", "64 GiB", "does not fit"]),
-    ("bad-not-ron", Way::Boot, &["FATAL", "bad-not-ron.ron", "line"]),
-    ("bad-long", Way::Boot, &["FATAL", "bad-long.ron", "too long"]),
-    ("bad-dangling", Way::Boot, &["FATAL", "bad-dangling.ron", "No such file or directory"]),
+    ("fails-at-once", Way::Start, &["FATAL", "started 4 times", "exit code 1"]),
+    ("over-budget", Way::Boot, &["FATAL", "does not fit"]),
+    ("bad-not-ron", Way::Boot, &["FATAL", "bad-not-ron.ron:1:1", "hint"]),
+    ("bad-long", Way::Boot, &["FATAL", "bad-long.ron", "256 KiB", "hint"]),
+    ("bad-dangling", Way::Boot, &["FATAL", "bad-dangling.ron", "leads nowhere", "hint"]),
 ];
 
 fn why_tells_every_kind(guest: &mut Guest) -> Result<(), String> {
