@@ -77,7 +77,7 @@ fn policy(number: u16, guard: Guard) -> UnitPolicy {
         kind: Kind::Service,
         autostart: true,
         after: Vec::new(),
-        requires: if number > 0 && number % 5 == 0 { vec![UnitId(number - 1)] } else { Vec::new() },
+        requires: if number > 0 && number.is_multiple_of(5) { vec![UnitId(number - 1)] } else { Vec::new() },
         memory: Some(MemoryPolicy { max_bytes: 32 * MIB, class: Class::Pool, guard }),
         utility: 50,
         procedure: Some(ProcedurePolicy {
