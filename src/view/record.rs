@@ -164,7 +164,6 @@ fn unit_of(record: &Record) -> Option<UnitId> {
 mod tests {
     use super::*;
     use crate::engine::event::{ShutdownKind, SpawnStage};
-    use crate::engine::policy::RunId;
     use crate::engine::snapshot::Trouble;
 
     const UNIT: UnitId = UnitId(1);
