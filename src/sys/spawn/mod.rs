@@ -37,9 +37,9 @@ pub enum Way {
     Born,
     /// It is made beside lifeboat and moves itself, before anything else, by a write to `cgroup.procs`.
     ///
-    /// For groups that `cgroup.kill` was ever used on: some kernels compare the kill counter of the *parent's* group with
-    /// that of the new one, and so kill every child that is made there (`kill_seq` in kernel/cgroup/cgroup.c; seen on
-    /// Linux 6.18, not on Debian's 6.1.192 and 6.12.117).
+    /// For groups that `cgroup.kill` was ever used on: some kernels compare the kill counter of the *parent's* group
+    /// with that of the new one, and so kill every child that is made there (`kill_seq` in kernel/cgroup/cgroup.c; seen
+    /// on Linux 6.18, not on Debian's 6.1.192 and 6.12.117).
     Moved,
 }
 
