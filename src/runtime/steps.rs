@@ -1,7 +1,7 @@
 //! A unit's settings as the steps that its processes take on their way to `execve`.
 //!
-//! The order matters: what needs root comes before the user changes; mounts come after the root directory is entered, so
-//! that their paths mean what the service sees.
+//! The order matters: what needs root comes before the user changes; mounts come after the root directory is entered,
+//! so that their paths mean what the service sees.
 
 use crate::sys::spawn::{MaybePath, Step};
 use crate::unit::{Identity, Path, Setup, Unit};
