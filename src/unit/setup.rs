@@ -37,9 +37,9 @@ const IO_CLASS_SHIFT: u16 = 13;
 
 /// The fields that say who a process is; a unit has them, and its procedure may have its own.
 pub(super) struct RawIdentity {
-    pub user: Slot<Word>,
-    pub group: Slot<Word>,
-    pub groups: Slot<Vec<Item<Word>>>,
+    pub user: Slot<String>,
+    pub group: Slot<String>,
+    pub groups: Slot<Vec<Item<String>>>,
     pub capabilities: Slot<RawCapabilities>,
 }
 
@@ -53,9 +53,9 @@ pub(super) fn setup(reader: &mut Reader<'_>, raw: &mut RawUnit) -> Setup {
         }),
         resource_limits: resource_limits(reader, raw.rlimits.take()),
         nice: nice(reader, raw.nice.take()),
-        scheduler: ranked(reader, "scheduler", raw.scheduler.take(), &SCHEDULERS),
+        scheduler: ranked(reader, "scheduler", raw.scheduler.take(), SCHEDULERS),
         cpus: cpus(reader, raw.cpus.take()),
-        io_priority: ranked(reader, "io_priority", raw.io_priority.take(), &IO_CLASSES)
+        io_priority: ranked(reader, "io_priority", raw.io_priority.take(), IO_CLASSES)
             .map(|(class, level)| class << IO_CLASS_SHIFT | level),
         no_new_privs: raw.no_new_privs.take().value_or(false),
         private_tmp: raw.private_tmp.take().value_or(false),
@@ -74,7 +74,7 @@ pub(super) fn identity(
     base: &Identity,
 ) -> Identity {
     let mut identity = base.clone();
-    if let Some(Item { value: Word(word), at }) = raw.user.given() {
+    if let Some(Item { value: word, at }) = raw.user.given() {
         identity = Identity::default();
         let field = format!("{section}user");
         match (accounts.user(&word), id(&word)) {
@@ -84,13 +84,11 @@ pub(super) fn identity(
             }
             (None, Some(uid)) => {
                 let wrong = Wrong::new(format!("/etc/passwd has no user {uid}, so its group is not known"));
-                reader.fault_in(&field, &at, wrong.hint(format!("add {section}group, or the user")));
+                reader.fault_in(&field, &at, wrong.hint("add a group beside it"));
             }
             (None, None) => {
-                let wrong = Wrong::new(format!("there is no user `{}` in /etc/passwd", short(&word)));
-                let hint = did_you_mean(&word, accounts.user_names())
-                    .unwrap_or_else(|| format!("add it to the image: adduser -S -D -H {}", short(&word)));
-                reader.fault_in(&field, &at, wrong.hint(hint));
+                let names = &mut accounts.user_names();
+                unknown(reader, (&field, &at), ("user", "/etc/passwd"), &word, names);
             }
         }
     }
@@ -120,16 +118,29 @@ fn become_user(identity: &mut Identity, accounts: &Accounts, user: User<'_>) {
     identity.environment = strings.collect();
 }
 
-fn gid(reader: &mut Reader<'_>, accounts: &Accounts, field: &str, group: &Item<Word>) -> Option<u32> {
-    let Item { value: Word(word), at } = group;
+fn gid(reader: &mut Reader<'_>, accounts: &Accounts, field: &str, group: &Item<String>) -> Option<u32> {
+    let Item { value: word, at } = group;
     let found = accounts.gid(word).or_else(|| id(word));
     if found.is_none() {
-        let wrong = Wrong::new(format!("there is no group `{}` in /etc/group", short(word)));
-        let hint = did_you_mean(word, accounts.group_names())
-            .unwrap_or_else(|| format!("add it to the image: addgroup -S {}", short(word)));
-        reader.fault_in(field, at, wrong.hint(hint));
+        unknown(reader, (field, at), ("group", "/etc/group"), word, &mut accounts.group_names());
     }
     found
+}
+
+/// Tells that there is nothing of this name in the book that has them all.
+fn unknown(
+    reader: &mut Reader<'_>,
+    (field, at): (&str, &Range<usize>),
+    (what, book): (&str, &str),
+    word: &str,
+    known: &mut dyn Iterator<Item = &str>,
+) {
+    let hint = did_you_mean(word, known).unwrap_or_else(|| match book.starts_with('/') {
+        true => "add it to the image's file".to_owned(),
+        false => format!("they are named as in {book}"),
+    });
+    let wrong = Wrong::new(format!("there is no {what} `{}` in {book}", short(word)));
+    reader.fault_in(field, at, wrong.hint(hint));
 }
 
 fn capabilities(reader: &mut Reader<'_>, section: &str, given: Item<RawCapabilities>) -> Capabilities {
@@ -156,11 +167,8 @@ fn capability_set(reader: &mut Reader<'_>, field: &str, slot: Slot<Vec<Item<Stri
         if let Some((_, found)) = all.find(|(known, _)| *known == name) {
             set |= found.bits();
         } else {
-            let wrong = Wrong::new(format!("there is no capability `{}`", short(&value)));
-            let names = CapabilitySet::all().iter_names().map(|(name, _)| name);
-            let hint = did_you_mean(name, names);
-            let list = "they are named as in capabilities(7), for example \"NET_BIND_SERVICE\"";
-            reader.fault_in(field, &at, wrong.hint(hint.unwrap_or_else(|| list.to_owned())));
+            let names = &mut CapabilitySet::all().iter_names().map(|(name, _)| name);
+            unknown(reader, (field, &at), ("capability", "capabilities(7)"), name, names);
         }
     }
     Some(set)
@@ -176,11 +184,11 @@ fn umask(reader: &mut Reader<'_>, slot: Slot<String>) -> Option<u32> {
     mask
 }
 
-fn nice(reader: &mut Reader<'_>, slot: Slot<i64>) -> Option<i32> {
-    let Item { value, at } = slot.given()?;
-    let nice = i32::try_from(value).ok().filter(|nice| (-20..=19).contains(nice));
+fn nice(reader: &mut Reader<'_>, slot: Slot<value::Source>) -> Option<i32> {
+    let Item { value: value::Source(text), at } = slot.given()?;
+    let nice = text.parse().ok().filter(|nice| (-20..=19).contains(nice));
     if nice.is_none() {
-        let wrong = Wrong::new(format!("{value} is out of range"));
+        let wrong = Wrong::new(format!("`{}` is no nice value", short(&text)));
         reader.fault_in("nice", &at, wrong.hint("it goes from -20, which gets the most time, to 19"));
     }
     nice
@@ -192,11 +200,8 @@ fn resource_limits(reader: &mut Reader<'_>, slot: Slot<Map<Word>>) -> Vec<(Resou
     for (name, Item { value: Word(text), at }) in entries {
         let found = RESOURCES.iter().find(|(known, _)| *known == name.value);
         let Some((_, resource)) = found else {
-            let wrong = Wrong::new(format!("there is no limit `{}`", short(&name.value)));
-            let names = || RESOURCES.iter().map(|(name, _)| *name);
-            let list = || format!("they are {}", names().collect::<Vec<_>>().join(", "));
-            let hint = did_you_mean(&name.value, names()).unwrap_or_else(list);
-            reader.fault_in("rlimits", &name.at, wrong.hint(hint));
+            let names = &mut RESOURCES.iter().map(|(name, _)| *name);
+            unknown(reader, ("rlimits", &name.at), ("limit", "prlimit(1)"), &name.value, names);
             continue;
         };
         let (soft, hard) = text.split_once(':').unwrap_or((&text, &text));
@@ -223,65 +228,57 @@ fn limit(text: &str) -> Result<Option<u64>, Wrong> {
     }
 }
 
-/// A word that may have a number: its number for the kernel, and the numbers that it may have.
+/// A word, its number for the kernel, and the numbers that may stand behind it in parentheses.
 type Rank = (&'static str, u16, Option<(u16, u16)>);
 
 /// include/uapi/linux/sched.h.
-const SCHEDULERS: [Rank; 5] = [
-    ("Other", 0, None),
-    ("Fifo", 1, Some((1, 99))),
-    ("RoundRobin", 2, Some((1, 99))),
-    ("Batch", 3, None),
-    ("Idle", 5, None),
-];
+const SCHEDULERS: (&str, &[Rank]) = (
+    "Other, Batch, Idle, Fifo(1) to Fifo(99) and RoundRobin(1) to RoundRobin(99)",
+    &[
+        ("Other", 0, None),
+        ("Fifo", 1, Some((1, 99))),
+        ("RoundRobin", 2, Some((1, 99))),
+        ("Batch", 3, None),
+        ("Idle", 5, None),
+    ],
+);
 
 /// include/uapi/linux/ioprio.h.
-const IO_CLASSES: [Rank; 3] =
-    [("RealTime", 1, Some((0, 7))), ("BestEffort", 2, Some((0, 7))), ("Idle", 3, None)];
+const IO_CLASSES: (&str, &[Rank]) = (
+    "Idle, BestEffort(0) to BestEffort(7) and RealTime(0) to RealTime(7)",
+    &[("RealTime", 1, Some((0, 7))), ("BestEffort", 2, Some((0, 7))), ("Idle", 3, None)],
+);
 
 /// `Word` or `Word(7)`: the kernel's number of the word, and the 7.
 fn ranked(
     reader: &mut Reader<'_>,
     field: &str,
     slot: Slot<value::Source>,
-    known: &[Rank],
+    (list, known): (&str, &[Rank]),
 ) -> Option<(u16, u16)> {
     let Item { value: value::Source(text), at } = slot.given()?;
-    let (word, rank) = match text.split_once('(') {
-        Some((word, rank)) => (word.trim(), Some(rank.trim_end_matches(')').trim())),
+    let (word, rank) = match text.strip_suffix(')').and_then(|text| text.split_once('(')) {
+        Some((word, rank)) => (word.trim(), Some(rank.trim())),
         None => (text.as_str(), None),
     };
-    for (name, number, range) in known.iter().filter(|(name, ..)| *name == word) {
-        match (rank, range) {
-            (None, None) => return Some((*number, 0)),
+    let found =
+        known.iter().find(|(name, ..)| *name == word).and_then(|(_, number, range)| match (rank, range) {
+            (None, None) => Some((*number, 0)),
             (Some(rank), Some((least, most))) => {
-                if let Some(rank) = rank.parse().ok().filter(|rank| (least..=most).contains(&rank)) {
-                    return Some((*number, rank));
-                }
-                let wrong = Wrong::new(format!("`{}` is out of range", short(rank)));
-                reader.fault_in(field, &at, wrong.hint(format!("{name} goes from {least} to {most}")));
-                return None;
+                rank.parse().ok().filter(|rank| least <= rank && rank <= most).map(|rank| (*number, rank))
             }
-            (None, Some((least, most))) => {
-                let wrong = Wrong::new(format!("{name} has a number"));
-                reader.fault_in(field, &at, wrong.hint(format!("write {name}({least}) to {name}({most})")));
-                return None;
-            }
-            (Some(_), None) => {}
-        }
+            _ => None,
+        });
+    if found.is_none() {
+        let wrong = Wrong::new(format!("`{}` is none of {list}", short(&text)));
+        reader.fault_in(field, &at, wrong.hint("write one of them, without quotes"));
     }
-    let words = known
-        .iter()
-        .map(|(name, _, range)| if range.is_some() { format!("{name}(N)") } else { (*name).to_owned() });
-    let list = words.collect::<Vec<_>>().join(", ");
-    let wrong = Wrong::new(format!("`{}` is none of {list}", short(&text)));
-    reader.fault_in(field, &at, wrong.hint("write one of them, without quotes"));
-    None
+    found
 }
 
 /// The kernel's list format of cpuset(7): `0-3,8`.
-fn cpus(reader: &mut Reader<'_>, slot: Slot<Word>) -> Option<Box<CpuSet>> {
-    let Item { value: Word(text), at } = slot.given()?;
+fn cpus(reader: &mut Reader<'_>, slot: Slot<String>) -> Option<Box<CpuSet>> {
+    let Item { value: text, at } = slot.given()?;
     let mut set = Box::new(CpuSet::new());
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -336,15 +333,20 @@ pub(super) fn environment_files(reader: &mut Reader<'_>, slot: Slot<Vec<Item<Str
         let (path, may_be_missing) = optional(&value);
         absolute(reader, FIELD, path, &at);
         let file = std::path::Path::new(path);
-        if !path.starts_with('/') || may_be_missing && !file.exists() {
+        if !path.starts_with('/') {
             continue;
         }
         let text = match load::read(file) {
             Ok(text) => text,
+            Err(_) if !file.exists() => {
+                if !may_be_missing {
+                    let wrong = Wrong::new(format!("there is no file `{}`", short(path)));
+                    reader.fault_in(FIELD, &at, wrong.hint("write it as \"-/path\" where it may be missing"));
+                }
+                continue;
+            }
             Err(fault) => {
-                let wrong = Wrong::new(format!("`{}`: {}", short(path), fault.message));
-                let hint = format!("write \"-{}\" where it may be missing", short(path));
-                reader.fault_in(FIELD, &at, wrong.hint(hint));
+                reader.fault_in(FIELD, &at, Wrong::new(format!("`{}`: {}", short(path), fault.message)));
                 continue;
             }
         };

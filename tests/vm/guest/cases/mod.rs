@@ -4,6 +4,7 @@
 //! runs.
 
 mod boot50;
+mod confined;
 mod control;
 mod degraded;
 mod disk;
@@ -79,6 +80,7 @@ fn main_cases() -> Vec<Case> {
         rescue::CASES,
         units::CASES,
         control::CASES,
+        confined::CASES,
         why::CASES,
         growth::CASES,
     ]
