@@ -24,11 +24,10 @@ use crate::engine::policy::{Kind, RestartPolicy, RestartWhen, UnitPolicy};
 use crate::engine::snapshot::Trouble;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CpuSet;
-use serde::Deserialize;
 use std::ffi::CString;
 
 /// Where a unit's standard output and standard error go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Output {
     /// The console, as lifeboat's own words.
     #[default]

@@ -6,7 +6,6 @@
 use super::reader::{Item, Map, Reader, Slot, Value};
 use super::value::{Amount, Millis, Size, Source, StopSignal, Word};
 use crate::engine::policy::{Class, Guard, Kind, RestartWhen, Then};
-use serde::Deserialize;
 use std::ops::Range;
 
 /// Defines a section: a struct of slots, the list of its field names, and how it is read.
@@ -144,7 +143,7 @@ section! {
 }
 
 /// When a shutdown procedure runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Occasion {
     /// The service's memory is exhausted.
     Exhaustion,
@@ -180,13 +179,32 @@ macro_rules! leaf {
 
 leaf! {
     String: "a string in quotes",
-    bool: "true or false",
     u64: "a whole number",
-    Kind: "Service or Task",
-    Class: "Guaranteed or Pool",
-    Guard: "Shield or None",
-    RestartWhen: "Always, OnFailure or Never",
-    Then: "Restart or Stop",
-    Occasion: "Exhaustion or Stop",
-    super::Output: "Console or Null",
+}
+
+/// Values that are one of a few words. By hand, because serde's code for each of them is a kilobyte.
+macro_rules! words {
+    ($($type:ty: $want:literal { $($word:literal => $value:expr,)* })*) => {$(
+        impl Value for $type {
+            fn read(reader: &mut Reader<'_>, at: &Range<usize>) -> Option<Self> {
+                let index = reader.word(at, $want, &[$($word),*])?;
+                [$($value),*].get(index).copied()
+            }
+        }
+    )*};
+}
+
+words! {
+    bool: "true or false" { "true" => true, "false" => false, }
+    Kind: "Service or Task" { "Service" => Self::Service, "Task" => Self::Task, }
+    Class: "Guaranteed or Pool" { "Guaranteed" => Self::Guaranteed, "Pool" => Self::Pool, }
+    Guard: "Shield or None" { "Shield" => Self::Shield, "None" => Self::None, }
+    RestartWhen: "Always, OnFailure or Never" {
+        "Always" => Self::Always,
+        "OnFailure" => Self::OnFailure,
+        "Never" => Self::Never,
+    }
+    Then: "Restart or Stop" { "Restart" => Self::Restart, "Stop" => Self::Stop, }
+    Occasion: "Exhaustion or Stop" { "Exhaustion" => Self::Exhaustion, "Stop" => Self::Stop, }
+    super::Output: "Console or Null" { "Console" => Self::Console, "Null" => Self::Null, }
 }

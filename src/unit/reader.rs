@@ -288,10 +288,17 @@ impl<'a> Reader<'a> {
         self.fault_in(&path_of(&self.path, &short(field.name)), &(start..start + field.name.len()), wrong);
     }
 
-    pub(super) fn slot<T: Value>(&mut self, fields: &[Field<'a>], name: &'static str) -> Slot<T> {
-        let Some(field) = fields.iter().find(|field| field.name == name) else { return Slot::Absent };
-        let at = self.range(field.value);
+    /// The place of a field, which is then the one that is being read. Apart from [`Reader::slot`], which is compiled
+    /// for every type.
+    #[inline(never)]
+    fn enter(&mut self, fields: &[Field<'a>], name: &'static str) -> Option<Range<usize>> {
+        let field = fields.iter().find(|field| field.name == name)?;
         self.path.push(name);
+        Some(self.range(field.value))
+    }
+
+    pub(super) fn slot<T: Value>(&mut self, fields: &[Field<'a>], name: &'static str) -> Slot<T> {
+        let Some(at) = self.enter(fields, name) else { return Slot::Absent };
         let value = T::read(self, &at);
         self.path.pop();
         value.map_or(Slot::Faulty, |value| Slot::Given(Item { value, at }))
@@ -308,15 +315,24 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The position of the value among these words.
+    pub(super) fn word(&mut self, at: &Range<usize>, want: &str, words: &[&str]) -> Option<usize> {
+        let source = self.source(at);
+        let index = words.iter().position(|word| *word == source);
+        if index.is_none() {
+            let is_word = source.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            let meant = did_you_mean(source, words.iter().copied()).filter(|_| is_word);
+            let wrong = Wrong::new(format!("expected {want}, found {}", describe(source)));
+            self.fault(at, wrong.maybe_hint(meant.or_else(|| cure(source, want))));
+        }
+        index
+    }
+
     fn leaf_fault(&mut self, at: &Range<usize>, want: &str, error: &ron::error::SpannedError) {
         let source = self.source(at);
         let found = describe(source);
         let expected = format!("expected {want}, found {found}");
         let wrong = match &error.code {
-            RonError::NoSuchEnumVariant { expected: words, found, .. } => {
-                let hint = did_you_mean(found, words.iter().copied());
-                Wrong::new(expected).maybe_hint(hint)
-            }
             RonError::IntegerOutOfBounds => Wrong::new(format!("{found} is out of range")),
             RonError::InvalidEscape(_) | RonError::InvalidIntegerDigit { .. } => {
                 let at = self.within(at, error);
