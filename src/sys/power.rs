@@ -31,9 +31,9 @@ fn is_container() -> bool {
 }
 
 /// Ends the machine, for PID 1 when all units are down: SIGKILL to all that is left, sync(2), unmount, sync again,
-/// reboot(2). In a container nothing is unmounted: the end of its mount namespace does that. `say` gets a line for every
-/// step that did not go well. Each of the steps that could hang is done in a child and has `step_ms`; then the next one
-/// begins.
+/// reboot(2). In a container nothing is unmounted: the end of its mount namespace does that. `say` gets a line for
+/// every step that did not go well. Each of the steps that could hang is done in a child and has `step_ms`; then the
+/// next one begins.
 ///
 /// Does not return: where reboot(2) itself fails, PID 1 waits for ever, and for its orphans. Another process than PID 1
 /// exits at once without doing any of it.
