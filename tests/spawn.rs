@@ -348,7 +348,7 @@ fn a_procedure_is_parked_in_its_group() {
 fn a_pressure_trigger_is_armed() {
     let Some(real) = RealTree::new("trigger") else { return };
     let mut group = real.group("service");
-    if group.pressure().is_err() {
+    if std::fs::read(group.path().join("memory.pressure")).is_err() {
         eprintln!("trigger: skipped: this kernel has no PSI");
         return;
     }

@@ -8,6 +8,9 @@ use nix::sys::uio::{pread, pwrite};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
+/// `cgroup.controllers` and `memory.pressure`, the longest that are read so, have some 200 bytes.
+const VALUE_BYTES_MAX: usize = 1024;
+
 /// A folder, to open other files by it and to start processes in it.
 pub(super) fn open_folder(path: &Path) -> Result<OwnedFd, SysError> {
     open(path, OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
@@ -45,12 +48,17 @@ pub(super) fn write_value(path: &Path, value: &str) -> Result<(), SysError> {
     nix::unistd::write(&file, value.as_bytes()).map(|_| ()).map_err(failed)
 }
 
-/// A whole file; `None` where there is none.
+/// A small file, in one read(2); `None` where there is none.
 pub(super) fn read_value(path: &Path) -> Result<Option<Vec<u8>>, SysError> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(SysError::new("read", path.display().to_string(), error)),
+    let failed = |errno| SysError::new("read", path.display().to_string(), errno);
+    let mut bytes = [0; VALUE_BYTES_MAX];
+    match open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Ok(file) => {
+            let length = nix::unistd::read(&file, &mut bytes).map_err(failed)?;
+            Ok(bytes.get(..length).map(<[u8]>::to_vec))
+        }
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(failed(errno)),
     }
 }
 

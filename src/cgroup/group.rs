@@ -1,8 +1,8 @@
 //! One group, with every file open that is needed while memory is exhausted.
 //!
-//! All methods but [`Group::renew`] allocate nothing, open nothing (but for the old way to kill) and use fixed buffers on
-//! the stack. Their errors are plain errno(3) numbers; `EBADMSG` is a file that says something strange, `ENODATA` a file
-//! that this kernel does not have.
+//! After [`Group::equip`] all methods but [`Group::renew`] and [`Group::arm_trigger`] allocate nothing, open nothing
+//! (but for the old way to kill) and use fixed buffers on the stack. Their errors are plain errno(3) numbers; `EBADMSG`
+//! is a file that says something strange, `ENODATA` a file that this kernel does not have.
 
 use super::file::{open_folder, open_in, read_again, write_again};
 use super::limits::{self, Controllers, GroupLimits};
@@ -35,20 +35,24 @@ pub struct Group {
     bounded: bool,
     /// `cgroup.kill` was used on it, by this lifeboat or maybe by an earlier one.
     killed: Cell<bool>,
+    /// `cgroup.freeze` may hold 1, from this lifeboat or an earlier one.
+    frozen: Cell<bool>,
     folder: OwnedFd,
     events: OwnedFd,
-    freeze: Option<OwnedFd>,
     kill: Option<OwnedFd>,
-    memory: Option<MemoryFiles>,
-    pressure: Option<OwnedFd>,
+    memory_events: Option<OwnedFd>,
+    equipment: Option<Equipment>,
     trigger: Option<OwnedFd>,
 }
 
+/// What the exhaustion path needs open beside the rest. A unit without a procedure goes without: each descriptor costs
+/// the kernel memory and the start time.
 #[derive(Debug)]
-struct MemoryFiles {
-    events: OwnedFd,
-    current: OwnedFd,
-    stat: OwnedFd,
+struct Equipment {
+    freeze: Option<OwnedFd>,
+    current: Option<OwnedFd>,
+    stat: Option<OwnedFd>,
+    pressure: Option<OwnedFd>,
 }
 
 impl Group {
@@ -56,46 +60,75 @@ impl Group {
     pub(super) fn open(path: PathBuf, is_new: bool, controllers: Controllers) -> Result<Self, SysError> {
         let folder = open_folder(&path)?;
         let read = |name| open_in(folder.as_fd(), &path, name, OFlag::O_RDONLY);
-        let write = |name| open_in(folder.as_fd(), &path, name, OFlag::O_WRONLY);
         let needed = |name: &str, file: Option<OwnedFd>| {
             file.ok_or_else(|| SysError::new("open", path.join(name).display().to_string(), libc::ENOENT))
         };
-        let memory = if controllers.memory {
-            Some(MemoryFiles {
-                events: needed("memory.events.local", read("memory.events.local")?)?,
-                current: needed("memory.current", read("memory.current")?)?,
-                stat: needed("memory.stat", read("memory.stat")?)?,
-            })
+        let memory_events = if controllers.memory {
+            Some(needed("memory.events.local", read("memory.events.local")?)?)
         } else {
             None
         };
         let events = needed("cgroup.events", read("cgroup.events")?)?;
-        // A kernel that was booted with psi=0 may have the file and refuse to open or read it.
-        let pressure = read("memory.pressure").ok().flatten();
-        let (freeze, kill) = (write("cgroup.freeze")?, write("cgroup.kill")?);
-        let (bounded, killed) = (false, Cell::new(!is_new));
+        let kill = open_in(folder.as_fd(), &path, "cgroup.kill", OFlag::O_WRONLY)?;
         Ok(Self {
-            path,
             controllers,
-            bounded,
-            killed,
-            folder,
+            bounded: false,
+            killed: Cell::new(!is_new),
+            frozen: Cell::new(!is_new),
             events,
-            freeze,
             kill,
-            memory,
-            pressure,
+            memory_events,
+            equipment: None,
             trigger: None,
+            folder,
+            path,
         })
     }
 
-    /// Prepares the group for a run: thaws it and sets its limits, which are read back.
-    pub fn renew(&mut self, limits: &GroupLimits) -> Result<(), SysError> {
-        self.bounded = false;
-        if self.freeze.is_some() {
-            self.thaw().map_err(|errno| SysError::new("thaw", self.path.display().to_string(), errno))?;
+    /// Opens what the exhaustion path needs, once, so that nothing has to be opened in it.
+    pub fn equip(&mut self) -> Result<(), SysError> {
+        if self.equipment.is_none() {
+            self.equipment = Some(self.open_equipment()?);
         }
-        limits::apply(&self.path, limits, self.controllers)?;
+        Ok(())
+    }
+
+    fn open_equipment(&self) -> Result<Equipment, SysError> {
+        let open = |name, flags| open_in(self.folder.as_fd(), &self.path, name, flags);
+        let memory = |name| if self.controllers.memory { open(name, OFlag::O_RDONLY) } else { Ok(None) };
+        Ok(Equipment {
+            freeze: open("cgroup.freeze", OFlag::O_WRONLY)?,
+            current: memory("memory.current")?,
+            stat: memory("memory.stat")?,
+            // A kernel that was booted with psi=0 may have the file and refuse to open or read it.
+            pressure: memory("memory.pressure").ok().flatten(),
+        })
+    }
+
+    /// The equipment that is kept open, or one that is opened for this call.
+    fn with_equipment<T>(&self, use_it: impl FnOnce(&Equipment) -> Result<T, i32>) -> Result<T, i32> {
+        match &self.equipment {
+            Some(equipment) => use_it(equipment),
+            None => use_it(&self.open_equipment().map_err(|error| error.errno())?),
+        }
+    }
+
+    /// Prepares the group for a further run: thaws it and sees to its limits.
+    pub fn renew(&mut self, limits: &GroupLimits) -> Result<(), SysError> {
+        if self.frozen.get() {
+            match self.thaw() {
+                // No freezer: never frozen.
+                Ok(()) | Err(libc::ENODATA) => self.frozen.set(false),
+                Err(errno) => return Err(SysError::new("thaw", self.path.display().to_string(), errno)),
+            }
+        }
+        self.set_limits(limits, false)
+    }
+
+    /// Sets the limits; `is_new` where the folder has just been made.
+    pub(super) fn set_limits(&mut self, limits: &GroupLimits, is_new: bool) -> Result<(), SysError> {
+        self.bounded = false;
+        limits::apply(&self.path, limits, self.controllers, is_new)?;
         self.bounded = self.controllers.memory && limits.memory_max_bytes.is_some();
         Ok(())
     }
@@ -151,7 +184,7 @@ impl Group {
     /// `memory.events.local`, to wait for (`Interest::Priority`); [`Group::memory_events`] makes it quiet again.
     #[must_use]
     pub fn memory_events_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.memory.as_ref().map(|memory| memory.events.as_fd())
+        self.memory_events.as_ref().map(AsFd::as_fd)
     }
 
     /// The PSI trigger, to wait for (`Interest::Priority`). It needs no reading.
@@ -162,12 +195,19 @@ impl Group {
 
     /// Asks the kernel to freeze all processes; [`Group::state`] tells when it has.
     pub fn freeze(&self) -> Result<(), i32> {
-        write_again(self.freeze.as_ref().ok_or(libc::ENODATA)?.as_fd(), b"1")
+        self.frozen.set(true);
+        self.write_freeze(b"1")
     }
 
     /// Lets frozen processes go on.
     pub fn thaw(&self) -> Result<(), i32> {
-        write_again(self.freeze.as_ref().ok_or(libc::ENODATA)?.as_fd(), b"0")
+        self.write_freeze(b"0")
+    }
+
+    fn write_freeze(&self, value: &[u8]) -> Result<(), i32> {
+        self.with_equipment(|equipment| {
+            write_again(equipment.freeze.as_ref().ok_or(libc::ENODATA)?.as_fd(), value)
+        })
     }
 
     /// Kills every process of the group and of its descendants, frozen or not.
@@ -185,8 +225,9 @@ impl Group {
     }
 
     fn kill_each(&self) -> Result<(), i32> {
-        if self.freeze.is_some() {
-            self.freeze()?;
+        match self.freeze() {
+            Ok(()) | Err(libc::ENODATA) => {}
+            Err(errno) => return Err(errno),
         }
         let procs = nix::fcntl::openat(
             &self.folder,
@@ -219,34 +260,37 @@ impl Group {
 
     /// The counters of `memory.events.local`.
     pub fn memory_events(&self) -> Result<MemoryEvents, i32> {
-        let memory = self.memory.as_ref().ok_or(libc::ENODATA)?;
+        let events = self.memory_events.as_ref().ok_or(libc::ENODATA)?;
         let mut buffer = [0; SMALL];
-        parse::memory_events(read_again(memory.events.as_fd(), &mut buffer)?).map_err(strange)
+        parse::memory_events(read_again(events.as_fd(), &mut buffer)?).map_err(strange)
     }
 
     /// One reading of the memory files. Without PSI its part is 0.
     ///
     /// `memory.stat` is the dear one (the kernel sums up over all CPUs): not for every turn of the loop.
     pub fn sample(&self) -> Result<MemorySample, i32> {
-        let memory = self.memory.as_ref().ok_or(libc::ENODATA)?;
-        let mut small = [0; SMALL];
-        let current_bytes =
-            parse::number(read_again(memory.current.as_fd(), &mut small)?).map_err(strange)?;
-        let mut stat = [0; STAT];
-        let unreclaimable_bytes =
-            parse::unreclaimable_bytes(read_again(memory.stat.as_fd(), &mut stat)?).map_err(strange)?;
-        let pressure = self.pressure().unwrap_or_default();
-        Ok(MemorySample {
-            current_bytes,
-            unreclaimable_bytes,
-            psi_some_avg10: pressure.some_avg10,
-            psi_full_avg10: pressure.full_avg10,
-            psi_full_total_us: pressure.full_total_us,
+        self.with_equipment(|equipment| {
+            let mut small = [0; SMALL];
+            let current = equipment.current.as_ref().ok_or(libc::ENODATA)?;
+            let current_bytes = parse::number(read_again(current.as_fd(), &mut small)?).map_err(strange)?;
+            let mut large = [0; STAT];
+            let stat = equipment.stat.as_ref().ok_or(libc::ENODATA)?;
+            let unreclaimable_bytes =
+                parse::unreclaimable_bytes(read_again(stat.as_fd(), &mut large)?).map_err(strange)?;
+            let pressure = equipment.pressure().unwrap_or_default();
+            Ok(MemorySample {
+                current_bytes,
+                unreclaimable_bytes,
+                psi_some_avg10: pressure.some_avg10,
+                psi_full_avg10: pressure.full_avg10,
+                psi_full_total_us: pressure.full_total_us,
+            })
         })
     }
+}
 
-    /// `memory.pressure`.
-    pub fn pressure(&self) -> Result<parse::Pressure, i32> {
+impl Equipment {
+    fn pressure(&self) -> Result<parse::Pressure, i32> {
         let file = self.pressure.as_ref().ok_or(libc::ENODATA)?;
         let mut buffer = [0; SMALL];
         parse::pressure(read_again(file.as_fd(), &mut buffer)?).map_err(strange)

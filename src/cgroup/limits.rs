@@ -17,8 +17,7 @@ use std::path::Path;
 /// The limits of one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupLimits {
-    /// `memory.max`; `None` is no limit. With a limit, swap is forbidden too (`memory.swap.max` = 0), because memory that
-    /// can be swapped out is reclaimable and exhaustion would come late.
+    /// `memory.max`; `None` is no limit.
     pub memory_max_bytes: Option<u64>,
     /// `memory.oom.group`: the kernel's OOM killer takes the whole group or nothing of it.
     pub oom_group: bool,
@@ -36,61 +35,100 @@ pub struct Controllers {
     pub pids: bool,
 }
 
-/// Sets the limits of the group in `folder`.
+/// Sees to it that the group in `folder` has these limits. `is_new`: the folder has just been made, so every limit is
+/// as the kernel makes it, none; then only what differs is touched. In an older group each limit is read first.
 ///
-/// Fails with the kernel's errno, with `ENOENT` where the file of a present controller is missing, or with `ERANGE` where
-/// the value read back is another one; the error's object then names the file, what was wanted and what was found.
-pub fn apply(folder: &Path, limits: &GroupLimits, controllers: Controllers) -> Result<(), SysError> {
+/// Fails with the kernel's errno, with `ENOENT` where the file of a present controller is missing, or with `ERANGE`
+/// where the value read back is another one; the error's object then names the file, what was wanted and what was
+/// found.
+pub fn apply(
+    folder: &Path,
+    limits: &GroupLimits,
+    controllers: Controllers,
+    is_new: bool,
+) -> Result<(), SysError> {
     if controllers.memory {
-        apply_memory(folder, limits)?;
+        apply_memory(folder, limits, is_new)?;
     }
     if controllers.pids {
         let max = limits.pids_max.map_or(MaxValue::Max, |max| MaxValue::Value(max.into()));
-        let pids = PidController::new(folder.to_path_buf(), folder.to_path_buf(), true);
-        set(folder, "pids.max", limits.pids_max.map(u64::from), 1, || pids.set_pid_max(max))?;
+        let limit = Limit { wanted: limits.pids_max.map(u64::from), default: None, unit: 1 };
+        limit.ensure(&folder.join("pids.max"), is_new, || {
+            refused(PidController::new(folder.to_path_buf(), folder.to_path_buf(), true).set_pid_max(max))
+        })?;
     }
     Ok(())
 }
 
-fn apply_memory(folder: &Path, limits: &GroupLimits) -> Result<(), SysError> {
-    let memory = MemController::new(folder.to_path_buf(), folder.to_path_buf(), true);
+fn apply_memory(folder: &Path, limits: &GroupLimits, is_new: bool) -> Result<(), SysError> {
     let value = |bytes| i64::try_from(bytes).map_or(MaxValue::Max, MaxValue::Value);
     let max = limits.memory_max_bytes.map_or(MaxValue::Max, value);
-    set(folder, "memory.max", limits.memory_max_bytes, page_bytes(), || {
-        memory.set_mem(SetMemory { max: Some(max), low: None, high: None, min: None })
+    let limit = Limit { wanted: limits.memory_max_bytes, default: None, unit: page_bytes() };
+    limit.ensure(&folder.join("memory.max"), is_new, || {
+        let max = SetMemory { max: Some(max), low: None, high: None, min: None };
+        refused(memory_of(folder).set_mem(max))
     })?;
-    // A kernel without swap has no such file, and needs none.
-    if folder.join("memory.swap.max").exists() {
-        let (wanted, written) = if limits.memory_max_bytes.is_some() { (Some(0), 0) } else { (None, -1) };
-        set(folder, "memory.swap.max", wanted, 1, || memory.set_memswap_limit(written))?;
-    }
     // cgroups-rs does not know this one.
     let path = folder.join("memory.oom.group");
-    let wanted = u64::from(limits.oom_group);
-    write_value(&path, if limits.oom_group { "1" } else { "0" })?;
-    compare(&path, Some(wanted), 1)
+    let (value, text) = if limits.oom_group { (1, "1") } else { (0, "0") };
+    let limit = Limit { wanted: Some(value), default: Some(0), unit: 1 };
+    limit.ensure(&path, is_new, || write_value(&path, text).map_err(|error| error.errno()))
 }
 
-/// One limit: the file is there, is written, and holds the value afterwards.
-fn set(
-    folder: &Path,
-    name: &str,
-    wanted: Option<u64>,
-    unit: u64,
-    write: impl FnOnce() -> cgroups_rs::fs::error::Result<()>,
-) -> Result<(), SysError> {
-    let path = folder.join(name);
+/// Forbids swap in all groups below `folder`: memory that can be swapped out is reclaimable, and an exhaustion would
+/// come late. A kernel without swap has no such file, and needs none.
+pub fn forbid_swap(folder: &Path) -> Result<(), SysError> {
+    let path = folder.join("memory.swap.max");
     if !path.exists() {
-        return Err(SysError::new("find", path.display().to_string(), libc::ENOENT));
+        return Ok(());
     }
-    write().map_err(|error| {
-        let errno = error
-            .source()
-            .and_then(|cause| cause.downcast_ref::<std::io::Error>())
-            .and_then(std::io::Error::raw_os_error);
-        SysError::new("write", format!("{} to {}", Shown(wanted), path.display()), errno.unwrap_or(libc::EIO))
-    })?;
-    compare(&path, wanted, unit)
+    let limit = Limit { wanted: Some(0), default: None, unit: 1 };
+    limit.ensure(&path, false, || refused(memory_of(folder).set_memswap_limit(0)))
+}
+
+fn memory_of(folder: &Path) -> MemController {
+    MemController::new(folder.to_path_buf(), folder.to_path_buf(), true)
+}
+
+/// The errno in an error of cgroups-rs, which keeps it two levels down.
+fn refused(result: cgroups_rs::fs::error::Result<()>) -> Result<(), i32> {
+    result.map_err(|error| {
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        cause.and_then(std::io::Error::raw_os_error).unwrap_or(libc::EIO)
+    })
+}
+
+/// One limit: `None` is none.
+#[derive(Clone, Copy)]
+struct Limit {
+    wanted: Option<u64>,
+    /// What the kernel gives to a new group.
+    default: Option<u64>,
+    /// The kernel rounds down to a multiple of it.
+    unit: u64,
+}
+
+impl Limit {
+    /// The file is there and holds the value in the end; it is written only where it must be.
+    fn ensure(
+        self,
+        path: &Path,
+        is_new: bool,
+        write: impl FnOnce() -> Result<(), i32>,
+    ) -> Result<(), SysError> {
+        if !path.exists() {
+            return Err(SysError::new("find", path.display().to_string(), libc::ENOENT));
+        }
+        let holds_already =
+            if is_new { self.wanted == self.default } else { compare(path, self.wanted, self.unit).is_ok() };
+        if holds_already {
+            return Ok(());
+        }
+        write().map_err(|errno| {
+            SysError::new("write", format!("{} to {}", Shown(self.wanted), path.display()), errno)
+        })?;
+        compare(path, self.wanted, self.unit)
+    }
 }
 
 /// Reads a limit back; the kernel may have rounded it down to a multiple of `unit`.

@@ -1,7 +1,7 @@
 //! From the first reason to go to the last process gone, and what comes after that.
 
 use super::action::Action;
-use super::event::{Effect, Exit, Role};
+use super::event::{Effect, Exit, Role, SpawnStage};
 use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
 use super::policy::{Kind, RestartWhen, RunId, Then, UnitId};
 use super::record::Record;
@@ -193,7 +193,7 @@ impl Engine {
             // No freezer: the procedure runs beside a living service rather than not at all.
             (Effect::Freeze, State::Freezing) => self.procedure_may_start(unit, plan),
             (Effect::StartProcedure, State::Saving) => {
-                self.procedure_spawn_failed(unit, super::event::SpawnStage::Exec, errno, plan);
+                self.procedure_spawn_failed(unit, SpawnStage::Exec, errno, plan);
             }
             // The retry's deadline runs.
             (Effect::Kill | Effect::Freeze | Effect::StartProcedure, _) => {}
@@ -258,7 +258,10 @@ impl Engine {
                 Some(Then::Stop) => false,
                 None => when != RestartWhen::Never,
             },
-            End::StartFailed { errno, .. } => when != RestartWhen::Never && !HOPELESS_ERRNOS.contains(&errno),
+            // A limit that the kernel does not take now will not be taken later either.
+            End::StartFailed { stage, errno, .. } => {
+                when != RestartWhen::Never && stage != SpawnStage::Limit && !HOPELESS_ERRNOS.contains(&errno)
+            }
         };
         if wants_restart {
             self.restart(unit, end, plan);

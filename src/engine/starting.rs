@@ -97,7 +97,6 @@ impl Engine {
         service.trend = Trend::default();
         service.restarts.started(now, &service.policy.restart);
         let (run, parks) = (service.run, service.policy.procedure.is_some());
-        plan.tell(Record::Starting { unit, run });
         if parks {
             if let Some(service) = self.unit_mut(unit) {
                 service.open.procedure = true;

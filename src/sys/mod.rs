@@ -16,4 +16,6 @@ pub mod power;
 pub mod signals;
 pub mod spawn;
 
+#[cfg(test)]
+pub(crate) mod allocations;
 mod aside;

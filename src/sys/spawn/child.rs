@@ -224,8 +224,8 @@ unsafe fn fail(plan: &Plan<'_>, stage: SpawnStage) -> ! {
 ///
 /// The raw call, because the C libraries keep two or three signals to themselves and would leave those ignored.
 unsafe fn reset_signals() {
-    // SAFETY: zeros are SIG_DFL with no flags and an empty mask, in more room than any kernel's sigaction takes; the set
-    // is plain data.
+    // SAFETY: zeros are SIG_DFL with no flags and an empty mask, in more room than any kernel's sigaction takes; the
+    // set is plain data.
     unsafe {
         let default = [0_u64; 8];
         for signal in 1..=SIGNAL_MAX {
