@@ -163,6 +163,7 @@ fn memory_that_cannot_be_guarded_is_refused() {
 fn units_live_below_another_init() {
     let talker = r#"(
         kind: Task,
+        after: ["sleeper"],
         command: ["/bin/sh", "-c", "echo \"task in $(pwd) at $RATE in $HOME\""],
         working_directory: "/usr",
         environment: {"RATE": "10"},

@@ -6,6 +6,7 @@ use lifeboat::engine::snapshot::StateName;
 use lifeboat::wire::interface::Info;
 use lifeboat::wire::reply::StatusReply;
 use lifeboat::wire::request::{Call, Request};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::io::Write;
 use std::net::Shutdown;
 
@@ -132,6 +133,9 @@ fn garbage_ends_the_connection_and_nothing_else() {
 fn a_thousand_connections_leave_room_for_one_more() {
     let rig = Place::new(Cgroups::None).unit("a", "(command: [\"/bin/sleep\", \"1000\"])").start();
     let files = rig.open_files();
+    // The test's own end of them; the usual limit is 1,024 for all tests of this program together.
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("a limit");
     let peers: Vec<_> = (0..1_000).map(|_| rig.connect()).collect();
     rig.ctl(&["restart", "a"]).check("a: stopped\na: started\n", 0);
     rig.check_quiet("a thousand connections");
@@ -143,7 +147,6 @@ fn a_thousand_connections_leave_room_for_one_more() {
 
 #[test]
 fn without_free_descriptors_it_neither_spins_nor_dies() {
-    use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let rig = Place::new(Cgroups::None).unit("a", "(command: [\"/bin/sleep\", \"1000\"])").start();
     rig.running("a");
     let pid = Pid::from_raw(i32::try_from(rig.pid()).expect("a pid"));

@@ -278,8 +278,12 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        let below = descendants(self.pid());
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for pid in below {
+            let _ = kill(pid_of(pid), Signal::SIGKILL);
+        }
     }
 }
 
@@ -379,6 +383,22 @@ impl Peer {
 
 pub(crate) fn pid_of(pid: u32) -> Pid {
     Pid::from_raw(i32::try_from(pid).expect("a pid"))
+}
+
+/// All processes below this one. Without cgroups they would outlive a lifeboat that is killed.
+fn descendants(pid: u32) -> Vec<u32> {
+    let stats = procfs::process::all_processes().into_iter().flatten().filter_map(Result::ok);
+    let parents: Vec<(u32, u32)> = stats
+        .filter_map(|process| process.stat().ok())
+        .filter_map(|stat| Some((u32::try_from(stat.pid).ok()?, u32::try_from(stat.ppid).ok()?)))
+        .collect();
+    let mut found = vec![pid];
+    let mut at = 0;
+    while let Some(parent) = found.get(at).copied() {
+        found.extend(parents.iter().filter(|(_, ppid)| *ppid == parent).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    found.split_off(1)
 }
 
 /// It is there and no zombie.
