@@ -6,6 +6,7 @@
 use super::Config;
 use super::control::Control;
 use super::event_loop::Lifeboat;
+use super::output::Outputs;
 use super::seat::{Pids, Seat, Source};
 use super::story::{self, Story};
 use crate::cgroup::capabilities::Capabilities;
@@ -196,6 +197,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     };
     let null = console::open_null()?;
     let output = story.output_for_children().or_else(|_| console::open_null())?;
+    let outputs = Outputs::new(&units, story.output_for_lines(), story.kernel_log_for_lines());
     let policies: Vec<UnitPolicy> = units.iter().map(|unit| unit.policy.clone()).collect();
     let names: Vec<String> = policies.iter().map(|policy| policy.name.clone()).collect();
     let seats: Vec<Seat> = units.into_iter().map(seat_of).collect();
@@ -217,6 +219,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         signals,
         control,
         story,
+        outputs,
         tree,
         can_shield,
         system: view,

@@ -23,14 +23,19 @@ use crate::engine::snapshot::Trouble;
 use serde::Deserialize;
 use std::ffi::CString;
 
+/// What of a unit's output is kept where the user has not said.
+const OUTPUT_RING_BYTES: u32 = 4 << 10;
+
 /// Where a unit's standard output and standard error go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum Output {
-    /// The console, as lifeboat's own words.
+    /// The console, each line with the unit's name before it.
     #[default]
     Console,
-    /// `/dev/null`.
+    /// Nowhere.
     Null,
+    /// The kernel log, each line with the unit's name before it.
+    Kmsg,
 }
 
 /// A valid unit: what the engine decides on, and what the runtime needs to start it.
@@ -50,6 +55,8 @@ pub struct Unit {
     pub pids_max: Option<u32>,
     /// Where output goes.
     pub output: Output,
+    /// How much of the output lifeboat keeps; 0 hands the console or `/dev/null` to the processes themselves.
+    pub output_ring_bytes: u32,
 }
 
 impl Unit {
@@ -84,6 +91,7 @@ impl Unit {
             working_directory: None,
             pids_max: None,
             output: Output::default(),
+            output_ring_bytes: OUTPUT_RING_BYTES,
         }
     }
 

@@ -45,6 +45,7 @@ section! {
         environment: Map<String>,
         working_directory: String,
         output: super::Output,
+        output_ring: Size,
         stop: RawStop,
         shutdown: RawShutdown,
         restart: RawRestart,
@@ -158,5 +159,5 @@ leaf! {
     RestartWhen: "Always, OnFailure or Never",
     Then: "Restart or Stop",
     Occasion: "Exhaustion or Stop",
-    super::Output: "Console or Null",
+    super::Output: "Console, Null or Kmsg",
 }

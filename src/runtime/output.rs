@@ -1,0 +1,397 @@
+//! What units say: from their pipes into their rings, and from there line by line to the console or the kernel log.
+//!
+//! # Invariants
+//! - Nobody is waited for. A pipe that is empty has its turn later; what the console or the kernel log does not take is
+//!   dropped there, and stays in the ring.
+//! - One turn reads a bounded part of each pipe. A unit that floods finds its pipe full and waits for its own turn; the
+//!   pages of a full pipe are charged to the unit.
+//! - Nothing is allocated after the start. The rings are zeroed memory that is not touched before it is needed: a unit
+//!   that says nothing costs none of it.
+//! - A pipe lives until its last writer has closed it or the next run of its role begins, whichever comes first. So
+//!   what outlives a run is still heard until then, and no descriptor is left behind.
+
+use super::event_loop::Lifeboat;
+use super::ring::Ring;
+use super::seat::Source;
+use crate::engine::event::{Role, SpawnStage};
+use crate::engine::policy::UnitId;
+use crate::sys::poll::{Interest, Poller};
+use crate::sys::spawn::{SpawnError, output_pipe};
+use crate::unit::{Output, Unit};
+use crate::wire::base64;
+use crate::wire::reply::TailReply;
+use nix::errno::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Read from one pipe at once.
+const CHUNK_BYTES: usize = 4096;
+
+/// Such reads in one turn.
+const CHUNKS_A_TURN: usize = 4;
+
+/// Reads that empty a pipe of the usual size, 64 KiB (pipe(7)).
+const CHUNKS_OF_A_PIPE: usize = 16;
+
+/// A longer line goes on in pieces. No more than half of the smallest ring.
+const LINE_BYTES_MAX: usize = 512;
+
+/// How much of a run's end is kept beside the ring, until the next run has ended.
+const LAST_WORDS_BYTES: usize = 400;
+
+/// What stands before each line of a procedure.
+const PROCEDURE_MARK: &[u8] = b"procedure: ";
+
+/// How `/dev/kmsg` is told the level `LOG_INFO`.
+const INFORMATION: &[u8] = b"<6>";
+
+/// Allocators take memory of this size straight from the kernel: zeroed, and not touched.
+const UNTOUCHED_BYTES: usize = 256 << 10;
+
+/// Who says something.
+#[derive(Clone, Copy, Debug)]
+struct Speaker<'a> {
+    unit: UnitId,
+    role: Role,
+    name: &'a str,
+}
+
+/// The pipes, the ring, and the last words of one unit.
+#[derive(Debug)]
+struct Feed {
+    output: Output,
+    ring: Ring,
+    /// Up to here lines have gone on.
+    shown: u64,
+    /// Whose line is not at its end yet.
+    speaker: Option<Role>,
+    /// Where in the stream the present run begins.
+    run_began: u64,
+    /// The end of the last run that has ended.
+    last_words: Ring,
+    pipes: [Option<OwnedFd>; 2],
+}
+
+/// The output of all units.
+#[derive(Debug)]
+pub(super) struct Outputs {
+    memory: Vec<u8>,
+    feeds: Vec<Feed>,
+    console: Sink,
+    kernel_log: Sink,
+}
+
+impl Outputs {
+    /// Rings for these units, in their order. Both places must be nonblocking.
+    pub(super) fn new(units: &[Unit], console: Option<OwnedFd>, kernel_log: Option<OwnedFd>) -> Self {
+        let mut end = 0;
+        let feeds = units.iter().map(|unit| Feed::new(unit, &mut end)).collect();
+        let memory = if end > 0 { vec![0; end.max(UNTOUCHED_BYTES)] } else { Vec::new() };
+        Self { memory, feeds, console: Sink::new(console), kernel_log: Sink::new(kernel_log) }
+    }
+
+    fn feed(&self, unit: UnitId) -> Option<&Feed> {
+        self.feeds.get(usize::from(unit.0))
+    }
+
+    fn feed_mut(&mut self, unit: UnitId) -> Option<&mut Feed> {
+        self.feeds.get_mut(usize::from(unit.0))
+    }
+
+    /// A new pipe for a process that is about to be made: its writing end. `None` where the unit's output is not kept.
+    fn open(&mut self, speaker: Speaker<'_>, poller: &Poller) -> Result<Option<OwnedFd>, SpawnError> {
+        self.read(speaker, CHUNKS_OF_A_PIPE, poller);
+        let Speaker { unit, role, .. } = speaker;
+        let Some(feed) = self.feed_mut(unit).filter(|feed| feed.ring.capacity() > 0) else {
+            return Ok(None);
+        };
+        feed.close(role, poller);
+        if role == Role::Service {
+            feed.run_began = feed.ring.written();
+        }
+        let (read, write) = output_pipe()?;
+        poller
+            .add(read.as_fd(), Source::Output(unit, role).token(), Interest::Read)
+            .map_err(|error| SpawnError::new(SpawnStage::Stdio, error.errno()))?;
+        *feed.pipe_mut(role) = Some(read);
+        Ok(Some(write))
+    }
+
+    /// Reads what is there, up to a bound; closes the pipe at its end.
+    fn read(&mut self, speaker: Speaker<'_>, chunks: usize, poller: &Poller) {
+        let Speaker { unit, role, .. } = speaker;
+        let mut chunk = [0_u8; CHUNK_BYTES];
+        for _ in 0..chunks {
+            let Some(feed) = self.feed_mut(unit) else { return };
+            let Some(pipe) = feed.pipe_mut(role) else { return };
+            match nix::unistd::read(pipe.as_fd(), &mut chunk) {
+                Ok(0) => {
+                    feed.close(role, poller);
+                    return;
+                }
+                Ok(length) => {
+                    self.take(speaker, chunk.get(..length).unwrap_or_default());
+                    if length < CHUNK_BYTES {
+                        return;
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return,
+                Err(_) => {
+                    feed.close(role, poller);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Words of a unit. They go on line by line; a line is never longer than its limit, so that what waits for its end
+    /// is still in the ring.
+    fn take(&mut self, speaker: Speaker<'_>, bytes: &[u8]) {
+        let Speaker { unit, role, name } = speaker;
+        if self.feed(unit).is_some_and(|feed| feed.speaker.is_some_and(|other| other != role)) {
+            self.finish_line(unit, name);
+        }
+        let pieces = bytes.split_inclusive(|byte| *byte == b'\n');
+        for piece in pieces.flat_map(|line| line.chunks(LINE_BYTES_MAX / 2)) {
+            let Some(feed) = self.feeds.get_mut(usize::from(unit.0)) else { return };
+            if role == Role::Procedure && feed.speaker.is_none() {
+                feed.ring.push(&mut self.memory, PROCEDURE_MARK);
+            }
+            feed.ring.push(&mut self.memory, piece);
+            feed.speaker = (!piece.ends_with(b"\n")).then_some(role);
+            self.pass_on(unit, name);
+        }
+    }
+
+    fn finish_line(&mut self, unit: UnitId, name: &str) {
+        let Some(feed) = self.feeds.get_mut(usize::from(unit.0)) else { return };
+        if feed.speaker.take().is_some() {
+            feed.ring.push(&mut self.memory, b"\n");
+            self.pass_on(unit, name);
+        }
+    }
+
+    /// Gives whole lines on, and pieces of lines that are too long.
+    fn pass_on(&mut self, unit: UnitId, name: &str) {
+        let Some(feed) = self.feeds.get_mut(usize::from(unit.0)) else { return };
+        let (sink, priority): (_, &[u8]) = match feed.output {
+            Output::Null => {
+                feed.shown = feed.ring.written();
+                return;
+            }
+            Output::Console => (&mut self.console, b""),
+            Output::Kmsg => (&mut self.kernel_log, INFORMATION),
+        };
+        loop {
+            let [first, second] = feed.ring.since(&self.memory, feed.shown);
+            let mut line = [0_u8; LINE_BYTES_MAX];
+            let (mut length, mut whole) = (0, false);
+            for (place, byte) in line.iter_mut().zip(first.iter().chain(second)) {
+                length += 1;
+                *place = *byte;
+                if *byte == b'\n' {
+                    whole = true;
+                    break;
+                }
+            }
+            if !whole && length < LINE_BYTES_MAX {
+                return;
+            }
+            feed.shown += length as u64;
+            let line = line.get(..length).unwrap_or_default();
+            sink.say(priority, name.as_bytes(), line.trim_ascii_end());
+        }
+    }
+
+    /// The end of a process: everything that it has said is read, its last line is finished, and where its run is over
+    /// with it the last words are kept.
+    fn ended(&mut self, speaker: Speaker<'_>, run_is_over: bool, poller: &Poller) {
+        self.read(speaker, CHUNKS_OF_A_PIPE, poller);
+        let Speaker { unit, role, name } = speaker;
+        if self.feed(unit).is_some_and(|feed| feed.speaker == Some(role)) {
+            self.finish_line(unit, name);
+        }
+        let Some(feed) = self.feeds.get_mut(usize::from(unit.0)) else { return };
+        if !run_is_over || feed.ring.capacity() == 0 {
+            return;
+        }
+        let from = feed.run_began.max(feed.ring.written().saturating_sub(LAST_WORDS_BYTES as u64));
+        let mut words = [0_u8; LAST_WORDS_BYTES];
+        let mut length = 0;
+        let [first, second] = feed.ring.since(&self.memory, from);
+        for (place, byte) in words.iter_mut().zip(first.iter().chain(second)) {
+            length += 1;
+            *place = *byte;
+        }
+        feed.last_words.clear();
+        feed.last_words.push(&mut self.memory, words.get(..length).unwrap_or_default());
+    }
+
+    /// The last words of the last run that has ended.
+    pub(super) fn last_words(&self, unit: UnitId) -> Vec<u8> {
+        self.feed(unit).map_or_else(Vec::new, |feed| feed.last_words.since(&self.memory, 0).concat())
+    }
+
+    /// What a unit has said from a position on, as far as it is kept.
+    pub(super) fn reply(&self, unit: UnitId, position: u64) -> TailReply {
+        let (data, position, kept_bytes) = self.feed(unit).map_or_else(Default::default, |feed| {
+            let bytes = feed.ring.since(&self.memory, position).concat();
+            (base64::encode(&bytes), feed.ring.written(), feed.ring.capacity() as u64)
+        });
+        TailReply { data, position, kept_bytes }
+    }
+
+    /// The position behind everything that a unit has said.
+    pub(super) fn written(&self, unit: UnitId) -> u64 {
+        self.feed(unit).map_or(0, |feed| feed.ring.written())
+    }
+}
+
+impl Feed {
+    fn new(unit: &Unit, end: &mut usize) -> Self {
+        // A refused unit never says anything.
+        let ring_bytes = if unit.policy.refused.is_some() { 0 } else { unit.output_ring_bytes as usize };
+        let words_bytes = if ring_bytes > 0 { LAST_WORDS_BYTES } else { 0 };
+        let (ring, last_words) = (Ring::new(*end, ring_bytes), Ring::new(*end + ring_bytes, words_bytes));
+        *end += ring_bytes + words_bytes;
+        Self {
+            output: unit.output,
+            ring,
+            shown: 0,
+            speaker: None,
+            run_began: 0,
+            last_words,
+            pipes: [const { None }; 2],
+        }
+    }
+
+    fn pipe_mut(&mut self, role: Role) -> &mut Option<OwnedFd> {
+        let [service, procedure] = &mut self.pipes;
+        match role {
+            Role::Service => service,
+            Role::Procedure => procedure,
+        }
+    }
+
+    fn close(&mut self, role: Role, poller: &Poller) {
+        if let Some(pipe) = self.pipe_mut(role).take() {
+            let _ = poller.remove(pipe.as_fd());
+        }
+    }
+}
+
+/// A place for lines, which may take less than it is given.
+#[derive(Debug)]
+struct Sink {
+    fd: Option<OwnedFd>,
+    /// Lines that it did not take since the last one that it did.
+    dropped: u32,
+    /// It took only the beginning of the last line.
+    torn: bool,
+}
+
+impl Sink {
+    fn new(fd: Option<OwnedFd>) -> Self {
+        Self { fd, dropped: 0, torn: false }
+    }
+
+    fn say(&mut self, priority: &[u8], name: &[u8], words: &[u8]) {
+        if self.dropped > 0 {
+            let mut note = Text::default();
+            note.push(priority);
+            note.push(b"lifeboat: lines of units that found no room here: ");
+            note.push_number(self.dropped);
+            note.push(b"\n");
+            if !self.put(&note) {
+                self.dropped = self.dropped.saturating_add(1);
+                return;
+            }
+            self.dropped = 0;
+        }
+        let mut line = Text::default();
+        for part in [priority, name, b": ", words, b"\n"] {
+            line.push(part);
+        }
+        if !self.put(&line) {
+            self.dropped = self.dropped.saturating_add(1);
+        }
+    }
+
+    /// False where not all of it was taken.
+    fn put(&mut self, text: &Text) -> bool {
+        let Some(fd) = &self.fd else { return true };
+        if self.torn && write(fd.as_fd(), b"\n") == 0 {
+            return false;
+        }
+        let taken = write(fd.as_fd(), text.bytes());
+        let all = taken >= text.bytes().len();
+        self.torn = taken > 0 && !all;
+        all
+    }
+}
+
+/// How much was taken; an error is nothing taken.
+fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> usize {
+    loop {
+        match nix::unistd::write(fd, bytes) {
+            Err(Errno::EINTR) => {}
+            result => return result.unwrap_or(0),
+        }
+    }
+}
+
+/// A line with its name, in fixed memory; what is too long is cut.
+struct Text {
+    bytes: [u8; LINE_BYTES_MAX + 96],
+    length: usize,
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self { bytes: [0; LINE_BYTES_MAX + 96], length: 0 }
+    }
+}
+
+impl Text {
+    fn push(&mut self, bytes: &[u8]) {
+        let free = self.bytes.get_mut(self.length..).unwrap_or_default();
+        let length = free.len().min(bytes.len());
+        for (to, from) in free.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        self.length += length;
+    }
+
+    fn push_number(&mut self, number: u32) {
+        use std::io::Write;
+        let mut digits = [0_u8; 10];
+        let mut rest = &mut digits[..];
+        // Ten digits are room for every number.
+        let _ = write!(rest, "{number}");
+        let left = rest.len();
+        self.push(digits.get(..digits.len() - left).unwrap_or_default());
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl Lifeboat {
+    fn speaker(names: &[String], unit: UnitId, role: Role) -> Speaker<'_> {
+        Speaker { unit, role, name: names.get(usize::from(unit.0)).map_or("", String::as_str) }
+    }
+
+    pub(super) fn open_output(&mut self, unit: UnitId, role: Role) -> Result<Option<OwnedFd>, SpawnError> {
+        self.outputs.open(Self::speaker(&self.names, unit, role), &self.poller)
+    }
+
+    pub(super) fn output_came(&mut self, unit: UnitId, role: Role) {
+        self.outputs.read(Self::speaker(&self.names, unit, role), CHUNKS_A_TURN, &self.poller);
+    }
+
+    /// Before its exit is handled: what it has said belongs to this run.
+    pub(super) fn output_ended(&mut self, unit: UnitId, role: Role, run_is_over: bool) {
+        self.outputs.ended(Self::speaker(&self.names, unit, role), run_is_over, &self.poller);
+    }
+}
