@@ -395,3 +395,114 @@ impl Lifeboat {
         self.outputs.ended(Self::speaker(&self.names, unit, role), run_is_over, &self.poller);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::allocations::made_by;
+    use crate::unit::load;
+    use std::io::Read;
+
+    const UNIT: UnitId = UnitId(0);
+
+    /// Room for one unit, and the other end of its console and of the kernel log.
+    fn outputs(output: &str) -> (Outputs, std::fs::File, std::fs::File) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = format!("(command: [\"/bin/true\"], {output})");
+        std::fs::write(folder.path().join("a.ron"), text).expect("a unit's file");
+        let units = load(&[folder.path().to_owned()], None).units;
+        let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).expect("a pipe");
+        let ((console, to_console), (log, to_log)) = (pipe(), pipe());
+        (Outputs::new(&units, Some(to_console), Some(to_log)), console.into(), log.into())
+    }
+
+    fn speaker(role: Role) -> Speaker<'static> {
+        Speaker { unit: UNIT, role, name: "a" }
+    }
+
+    fn all_of(file: &mut std::fs::File) -> String {
+        let mut bytes = Vec::new();
+        // It ends with `EAGAIN`, behind everything.
+        let _ = file.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn kept(outputs: &Outputs) -> String {
+        let feed = outputs.feed(UNIT).expect("the unit");
+        String::from_utf8_lossy(&feed.ring.since(&outputs.memory, 0).concat()).into_owned()
+    }
+
+    #[test]
+    fn pieces_become_lines() {
+        use Role::{Procedure, Service};
+        let check = |unit: &str, pieces: &[(Role, &str)], ring: &str, shown: [&str; 2]| {
+            let (mut outputs, mut console, mut log) = outputs(unit);
+            for (role, piece) in pieces {
+                outputs.take(speaker(*role), piece.as_bytes());
+            }
+            assert_eq!(kept(&outputs), ring);
+            assert_eq!([&*all_of(&mut console), &*all_of(&mut log)], shown, "{pieces:?}");
+        };
+        check(
+            "",
+            &[(Service, "one\ntw"), (Service, "o\n\nhalf")],
+            "one\ntwo\n\nhalf",
+            ["a: one\na: two\na: \n", ""],
+        );
+        check("output: Kmsg", &[(Service, "x\r\ny \n")], "x\r\ny \n", ["", "<6>a: x\n<6>a: y\n"]);
+        check("output: Null", &[(Service, "x\n")], "x\n", ["", ""]);
+        check(
+            "",
+            &[(Service, "half"), (Procedure, "saved\nal"), (Procedure, "l\n"), (Service, "on\n")],
+            "half\nprocedure: saved\nprocedure: all\non\n",
+            ["a: half\na: procedure: saved\na: procedure: all\na: on\n", ""],
+        );
+        // A long line goes on in pieces, out of the smallest ring too.
+        let long = "x".repeat(1_300);
+        let pieces = format!("a: {0}\na: {0}\na: {1}\n", "x".repeat(512), "x".repeat(276));
+        let end = format!("{}\n", "x".repeat(1_023));
+        check("output_ring: \"1KiB\"", &[(Service, &long), (Service, "\n")], &end, [&pieces, ""]);
+        let many = "y\n".repeat(2_000);
+        check(
+            "output_ring: \"1KiB\"",
+            &[(Service, &many)],
+            &"y\n".repeat(512),
+            [&"a: y\n".repeat(2_000), ""],
+        );
+    }
+
+    #[test]
+    fn what_a_console_does_not_take_is_counted_and_told() {
+        let (mut outputs, mut console, _log) = outputs("");
+        for _ in 0..20_000 {
+            outputs.take(speaker(Role::Service), b"0123456789\n");
+        }
+        let taken = all_of(&mut console);
+        let whole = taken.lines().filter(|line| *line == "a: 0123456789").count();
+        outputs.take(speaker(Role::Service), b"afterwards\n");
+        let rest = all_of(&mut console);
+        let dropped = 20_000 - whole;
+        assert!(dropped > 10_000, "{dropped}");
+        let told = format!("lifeboat: lines of units that found no room here: {dropped}\na: afterwards\n");
+        assert_eq!(rest.trim_start_matches('\n'), told);
+    }
+
+    #[test]
+    fn hearing_a_unit_allocates_nothing() {
+        let (mut outputs, _console, _log) = outputs("");
+        let poller = Poller::new().expect("an epoll instance");
+        let write = outputs.open(speaker(Role::Service), &poller).expect("a pipe").expect("a ring");
+        nix::unistd::write(&write, &[b'x'; 3_000]).expect("words");
+        nix::unistd::write(&write, b"\nlast\n").expect("words");
+        let allocations = made_by(|| {
+            outputs.read(speaker(Role::Service), CHUNKS_A_TURN, &poller);
+            outputs.ended(speaker(Role::Service), true, &poller);
+        });
+        assert_eq!(allocations, 0);
+        assert!(outputs.last_words(UNIT).ends_with(b"x\nlast\n"));
+        assert_eq!(outputs.last_words(UNIT).len(), LAST_WORDS_BYTES);
+        drop(write);
+        outputs.read(speaker(Role::Service), CHUNKS_A_TURN, &poller);
+        assert!(outputs.feed(UNIT).is_some_and(|feed| feed.pipes.iter().all(Option::is_none)));
+    }
+}

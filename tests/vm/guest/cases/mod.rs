@@ -13,6 +13,7 @@ mod latency;
 mod left_behind;
 mod life;
 mod loss;
+mod output;
 mod rescue;
 mod shield;
 mod small;
@@ -78,6 +79,7 @@ fn main_cases() -> Vec<Case> {
         shield::CASES,
         rescue::CASES,
         units::CASES,
+        output::CASES,
         control::CASES,
         why::CASES,
         growth::CASES,
