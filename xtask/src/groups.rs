@@ -71,7 +71,7 @@ const BOOT50: Group = Group {
 const STAMP: (Source, &str) = (Source::Report, "stamp exec");
 
 /// All groups, in the order in which they run.
-pub const GROUPS: [Group; 18] = [
+pub const GROUPS: [Group; 20] = [
     CASES,
     Group { name: "no-memory", cmdline: "cgroup_disable=memory", deadline_s: 300, ..CASES },
     Group { name: "no-psi", cmdline: "psi=0", deadline_s: 300, ..CASES },
@@ -94,12 +94,14 @@ pub const GROUPS: [Group; 18] = [
         ..CASES
     },
     ending("poweroff", &POWERS_OFF, End::PoweredOff),
-    ending("reboot", &["going down: reboot", "reboot: Restarting system"], End::Rebooted),
-    ending("halt", &["going down: halt", "reboot: System halted"], End::Halted),
-    ending("signal-int", &["going down: reboot", "reboot: Restarting system"], End::Rebooted),
-    signal("signal-37", &["going down: halt", "reboot: System halted"], End::Halted),
-    signal("signal-38", &["going down: power off", "reboot: Power down"], End::PoweredOff),
-    signal("signal-39", &["going down: reboot", "reboot: Restarting system"], End::Rebooted),
+    ending("reboot", &REBOOTS, End::Rebooted),
+    ending("halt", &HALTS, End::Halted),
+    ending("signal-int", &REBOOTS, End::Rebooted),
+    asked("signal-37", &HALTS, End::Halted),
+    asked("signal-38", &["going down: power off", "reboot: Power down"], End::PoweredOff),
+    asked("signal-39", &REBOOTS, End::Rebooted),
+    asked("ctl-halt", &HALTS, End::Halted),
+    asked("telinit", &REBOOTS, End::Rebooted),
     Group { name: "disk", deadline_s: 180, disk: true, ..CASES },
     BOOT50,
     Group {
@@ -118,17 +120,21 @@ pub const GROUPS: [Group; 18] = [
 const POWERS_OFF: [&str; 5] =
     ["going down: power off", "above: STOPPED", "below: STOPPED", "all units are down", "reboot: Power down"];
 
+const REBOOTS: [&str; 3] =
+    ["going down: reboot", "saves-on-stop: procedure ended with exit code 0", "reboot: Restarting system"];
+const HALTS: [&str; 3] = ["going down: halt", "ignores-term: killing what is left", "reboot: System halted"];
+
 /// The least memory in which both kernels unpack the small image: these kernels take half of it for themselves, so
 /// `MemTotal` is below 45 MiB.
 const SMALL_MIB: u32 = 80;
 
-/// A group in which the driver asks for the end as BusyBox's program of that name does, or by a signal.
+/// A group in which the driver asks for the end: by BusyBox's program of that name, by `lifeboatctl`, by a signal.
 const fn ending(name: &'static str, shows: &'static [&'static str], end: End) -> Group {
     Group { name, shows, end, deadline_s: 180, ..CASES }
 }
 
-/// The same on the newer kernel only: the kernel has no part in what a signal means.
-const fn signal(name: &'static str, shows: &'static [&'static str], end: End) -> Group {
+/// The same on the newer kernel only: the kernel has no part in how the end is asked for.
+const fn asked(name: &'static str, shows: &'static [&'static str], end: End) -> Group {
     Group { when: When::NewestKernel, ..ending(name, shows, end) }
 }
 

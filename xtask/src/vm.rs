@@ -356,18 +356,30 @@ mod tests {
     #[test]
     fn a_guest_is_judged_by_its_report_and_its_end() {
         let whole: &[&str] = &["lifeboat 0.1.0", ">plan 2", ">ok a 1", ">skip b: no", ">done"];
-        let halt: &[&str] = &["going down: halt", "reboot: System halted", ">plan 0", ">done"];
-        let wrong_order: &[&str] = &["reboot: System halted", "going down: halt", ">plan 0", ">done"];
+        let halt: &[&str] = &[
+            "going down: halt",
+            "ignores-term: killing what is left",
+            "reboot: System halted",
+            ">plan 0",
+            ">done",
+        ];
+        let wrong_order: &[&str] = &[
+            "ignores-term: killing what is left",
+            "going down: halt",
+            "reboot: System halted",
+            ">plan 0",
+            ">done",
+        ];
         let cases: [(&str, &[&str], End, &str); 10] = [
             ("main", whole, End::PoweredOff, "2 passed, 0 failed, 1 skipped"),
             ("main", whole, End::Deadline, "1 passed, 1 failed, 1 skipped"),
             ("main", &["lifeboat 0.1.0"], End::Panicked, "0 passed, 3 failed"),
             ("main", &[">qemu-system-x86_64: x", ">plan 0", ">done"], End::PoweredOff, "1 passed, 0 failed"),
             ("main", &[">plan 1", ">not ok a: x", ">done"], End::PoweredOff, "1 passed, 1 failed"),
-            ("halt", halt, End::Halted, "3 passed, 0 failed"),
-            ("halt", halt, End::PoweredOff, "2 passed, 1 failed"),
-            ("halt", &[">plan 0", ">done"], End::Halted, "1 passed, 2 failed"),
-            ("halt", wrong_order, End::Halted, "2 passed, 1 failed"),
+            ("halt", halt, End::Halted, "4 passed, 0 failed"),
+            ("halt", halt, End::PoweredOff, "3 passed, 1 failed"),
+            ("halt", &[">plan 0", ">done"], End::Halted, "1 passed, 3 failed"),
+            ("halt", wrong_order, End::Halted, "3 passed, 1 failed"),
             ("boot50", &[">stamp started 1 5", ">plan 0", ">done"], End::PoweredOff, "1 passed, 1 failed"),
         ];
         for (group, lines, end, expected) in cases {

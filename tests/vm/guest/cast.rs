@@ -89,9 +89,18 @@ pub(crate) fn pss() -> Result<(), String> {
 
 /// `Pss` of /proc/PID/smaps_rollup.
 pub(crate) fn pss_kib(pid: u32) -> Result<u64, String> {
+    of_rollup(pid, "Pss:")
+}
+
+/// `Pss_Anon` of /proc/PID/smaps_rollup: the memory that is no file's.
+pub(crate) fn anonymous_kib(pid: u32) -> Result<u64, String> {
+    of_rollup(pid, "Pss_Anon:")
+}
+
+fn of_rollup(pid: u32, name: &str) -> Result<u64, String> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    field(&text, "Pss:").ok_or_else(|| format!("{path} has no Pss"))
+    field(&text, name).ok_or_else(|| format!("{path} has no {name}"))
 }
 
 /// The number behind a word at the beginning of a line: `Pss:   1200 kB`, `oom_kill 3`.

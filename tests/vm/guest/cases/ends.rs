@@ -1,5 +1,5 @@
-//! The end of the machine as BusyBox's programs and people with `kill` ask for it: a signal to PID 1. The host sees
-//! whether the machine obeys, and in which order its units go down.
+//! The end of the machine, asked for in every way there is: BusyBox's programs, signals to PID 1, `lifeboatctl`. The
+//! host sees whether the machine obeys, and in which order its units go down.
 
 use super::Case;
 use crate::guest::{Guest, expect, read, run, wait_recording};
@@ -18,6 +18,16 @@ pub(crate) const SIGNAL_38: &[Case] =
     &[Case { name: "signal-38-powers-off", deadline_s: 20, run: |g| ask(g, "kill -38 1") }];
 pub(crate) const SIGNAL_39: &[Case] =
     &[Case { name: "signal-39-reboots", deadline_s: 20, run: |g| ask(g, "kill -39 1") }];
+pub(crate) const CTL_HALT: &[Case] = &[Case {
+    name: "lifeboatctl-shutdown-halts",
+    deadline_s: 20,
+    run: |g| ask(g, "/usr/bin/lifeboatctl shutdown --halt"),
+}];
+pub(crate) const TELINIT: &[Case] = &[Case {
+    name: "lifeboatctl-as-telinit-reboots",
+    deadline_s: 20,
+    run: |g| ask(g, "ln -s /usr/bin/lifeboatctl /tmp/telinit; /tmp/telinit 6"),
+}];
 
 /// With a unit that does not want to go, one with a procedure, and one that another one requires.
 fn ask(guest: &mut Guest, command: &str) -> Result<(), String> {

@@ -68,6 +68,8 @@ fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
         ("signal-37", End::Asked, ends::SIGNAL_37.to_vec()),
         ("signal-38", End::Asked, ends::SIGNAL_38.to_vec()),
         ("signal-39", End::Asked, ends::SIGNAL_39.to_vec()),
+        ("ctl-halt", End::Asked, ends::CTL_HALT.to_vec()),
+        ("telinit", End::Asked, ends::TELINIT.to_vec()),
     ]
 }
 
