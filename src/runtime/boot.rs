@@ -122,7 +122,11 @@ pub fn as_init(config: &Config) -> ! {
     }
     let how =
         match signals.map_err(StartError::Sys).and_then(|signals| assemble(config, signals, story, true)) {
-            Ok(mut lifeboat) => serve(&mut lifeboat),
+            Ok(mut lifeboat) => {
+                let how = serve(&mut lifeboat);
+                lifeboat.close_logs();
+                how
+            }
             Err(error) => {
                 // No epoll, no pipe: there is nothing to supervise with. Saying so and starting afresh beats a machine
                 // that hangs without a word.
@@ -147,6 +151,7 @@ pub fn as_supervisor(config: &Config) -> Result<(), StartError> {
     }
     let mut lifeboat = assemble(config, signals, story, false)?;
     serve(&mut lifeboat);
+    lifeboat.close_logs();
     lifeboat.control.remove_socket();
     if lifeboat.tree.is_none() {
         // Without cgroups a service's daemons are found only now, as children of lifeboat.

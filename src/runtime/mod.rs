@@ -8,6 +8,7 @@ mod allocations;
 pub mod boot;
 mod control;
 mod event_loop;
+pub mod log_file;
 mod output;
 mod perform;
 mod ring;

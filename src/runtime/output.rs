@@ -11,17 +11,21 @@
 //!   what outlives a run is still heard until then, and no descriptor is left behind.
 
 use super::event_loop::Lifeboat;
+use super::log_file::start_writer;
+use super::perform::PROCEDURE;
 use super::ring::Ring;
 use super::seat::Source;
 use crate::engine::event::{Role, SpawnStage};
 use crate::engine::policy::UnitId;
+use crate::sys::aside::wait_for_child;
+use crate::sys::clock;
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::spawn::{SpawnError, output_pipe};
 use crate::unit::{Output, Unit};
 use crate::wire::base64;
 use crate::wire::reply::TailReply;
 use nix::errno::Errno;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Read from one pipe at once.
 const CHUNK_BYTES: usize = 4096;
@@ -44,6 +48,9 @@ const PROCEDURE_MARK: &[u8] = b"procedure: ";
 /// How `/dev/kmsg` is told the level `LOG_INFO`.
 const INFORMATION: &[u8] = b"<6>";
 
+/// What the writers of log files get at the end, all together.
+const WRITERS_MS: u64 = 1_000;
+
 /// Allocators take memory of this size straight from the kernel: zeroed, and not touched.
 const UNTOUCHED_BYTES: usize = 256 << 10;
 
@@ -59,6 +66,9 @@ struct Speaker<'a> {
 #[derive(Debug)]
 struct Feed {
     output: Output,
+    /// The way to the writer of its log file.
+    file: Sink,
+    writer_pid: u32,
     ring: Ring,
     /// Up to here lines have gone on.
     shown: u64,
@@ -181,6 +191,7 @@ impl Outputs {
             }
             Output::Console => (&mut self.console, b""),
             Output::Kmsg => (&mut self.kernel_log, INFORMATION),
+            Output::File => (&mut feed.file, b""),
         };
         loop {
             let [first, second] = feed.ring.since(&self.memory, feed.shown);
@@ -199,7 +210,11 @@ impl Outputs {
             }
             feed.shown += length as u64;
             let line = line.get(..length).unwrap_or_default();
-            sink.say(priority, name.as_bytes(), line.trim_ascii_end());
+            let head: &[&[u8]] = match feed.output {
+                Output::File => &[],
+                Output::Console | Output::Null | Output::Kmsg => &[name.as_bytes(), b": "],
+            };
+            sink.say(priority, head, line.trim_ascii_end());
         }
     }
 
@@ -256,6 +271,8 @@ impl Feed {
         *end += ring_bytes + words_bytes;
         Self {
             output: unit.output,
+            file: Sink::new(None),
+            writer_pid: 0,
             ring,
             shown: 0,
             speaker: None,
@@ -295,7 +312,7 @@ impl Sink {
         Self { fd, dropped: 0, torn: false }
     }
 
-    fn say(&mut self, priority: &[u8], name: &[u8], words: &[u8]) {
+    fn say(&mut self, priority: &[u8], head: &[&[u8]], words: &[u8]) {
         if self.dropped > 0 {
             let mut note = Text::default();
             note.push(priority);
@@ -309,9 +326,10 @@ impl Sink {
             self.dropped = 0;
         }
         let mut line = Text::default();
-        for part in [priority, name, b": ", words, b"\n"] {
-            line.push(part);
-        }
+        line.push(priority);
+        head.iter().for_each(|part| line.push(part));
+        line.push(words);
+        line.push(b"\n");
         if !self.put(&line) {
             self.dropped = self.dropped.saturating_add(1);
         }
@@ -319,23 +337,25 @@ impl Sink {
 
     /// False where not all of it was taken.
     fn put(&mut self, text: &Text) -> bool {
-        let Some(fd) = &self.fd else { return true };
-        if self.torn && write(fd.as_fd(), b"\n") == 0 {
+        if self.torn && self.write(b"\n") == 0 {
             return false;
         }
-        let taken = write(fd.as_fd(), text.bytes());
+        let taken = self.write(text.bytes());
         let all = taken >= text.bytes().len();
         self.torn = taken > 0 && !all;
         all
     }
-}
 
-/// How much was taken; an error is nothing taken.
-fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> usize {
-    loop {
-        match nix::unistd::write(fd, bytes) {
-            Err(Errno::EINTR) => {}
-            result => return result.unwrap_or(0),
+    /// How much was taken. Where nobody reads any more, everything is.
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        loop {
+            let Some(fd) = &self.fd else { return bytes.len() };
+            match nix::unistd::write(fd, bytes) {
+                Ok(length) => return length,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EPIPE) => self.fd = None,
+                Err(_) => return 0,
+            }
         }
     }
 }
@@ -383,7 +403,32 @@ impl Lifeboat {
     }
 
     pub(super) fn open_output(&mut self, unit: UnitId, role: Role) -> Result<Option<OwnedFd>, SpawnError> {
+        self.open_log(unit);
         self.outputs.open(Self::speaker(&self.names, unit, role), &self.poller)
+    }
+
+    /// The writer of a unit's log file lives as long as lifeboat. One that has ended is replaced at the unit's next
+    /// start.
+    fn open_log(&mut self, unit: UnitId) {
+        let log = self.seats.get(usize::from(unit.0)).and_then(|seat| seat.unit.log.as_ref());
+        if let (Some(log), Some(feed)) = (log, self.outputs.feed_mut(unit))
+            && feed.file.fd.is_none()
+        {
+            let oom_score_adj = if self.can_shield { PROCEDURE } else { 0 };
+            let writer = start_writer(log, self.null.as_fd(), self.output.as_fd(), oom_score_adj);
+            if let Some((pipe, pid)) = writer {
+                feed.file = Sink::new(Some(pipe));
+                feed.writer_pid = pid;
+            }
+        }
+    }
+
+    /// The end of lifeboat: the writers of log files write what they have, for a second at most.
+    pub(super) fn close_logs(&mut self) {
+        let deadline = clock::now().plus_ms(WRITERS_MS);
+        let feeds = self.outputs.feeds.iter_mut();
+        let pids: Vec<u32> = feeds.filter_map(|feed| feed.file.fd.take().map(|_| feed.writer_pid)).collect();
+        pids.into_iter().for_each(|pid| wait_for_child(pid, deadline));
     }
 
     pub(super) fn output_came(&mut self, unit: UnitId, role: Role) {

@@ -22,7 +22,7 @@ const SHIELDED: i32 = -1_000;
 
 /// Of a procedure: chosen last when all of the machine's memory is gone, but still chosen in its own cgroup, so that
 /// one that outgrows its share dies at once and does not hang until its deadline.
-const PROCEDURE: i32 = -999;
+pub(super) const PROCEDURE: i32 = -999;
 
 /// Of a service without a shield.
 const ORDINARY: i32 = 0;
@@ -273,7 +273,7 @@ fn stdout_of<'a>(
     match (pipe, output) {
         (Some(pipe), _) => pipe.as_fd(),
         (None, Output::Console) => console.as_fd(),
-        (None, Output::Null | Output::Kmsg) => null.as_fd(),
+        (None, Output::Null | Output::Kmsg | Output::File) => null.as_fd(),
     }
 }
 

@@ -8,7 +8,7 @@ use super::diagnostic::{Diagnostic, Place, Wrong, did_you_mean, plain, short};
 use super::raw::{Occasion, RawMemory, RawRestart, RawShutdown, RawStop, RawSystem, RawUnit};
 use super::reader::{Item, Map, Reader, Slot};
 use super::value::{Millis, Size, Word};
-use super::{Output, System, Unit};
+use super::{System, Unit, output};
 use crate::engine::budget::Bytes;
 use crate::engine::policy::{
     Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then, UnitId,
@@ -35,9 +35,6 @@ const WITHIN_MS: RangeInclusive<u64> = 1_000..=86_400_000;
 
 /// `PID_MAX_LIMIT` of include/linux/threads.h on 64-bit kernels.
 const PIDS_MAX: u64 = 4_194_304;
-
-/// What may be kept of a unit's output: from two of the longest lines up.
-const OUTPUT_RING_BYTES: RangeInclusive<u32> = 1 << 10..=1 << 20;
 
 /// A unit's name becomes a directory in cgroupfs, a word on the command line and a column of `status`.
 const NAME_BYTES_MAX: usize = 64;
@@ -147,33 +144,10 @@ fn checked(reader: &mut Reader<'_>, raw: RawUnit, name: &str, whole: &Range<usiz
         unit.pids_max =
             number(reader, "pids.max", pids.value.max, 1..=PIDS_MAX).and_then(|n| n.try_into().ok());
     }
-    output(reader, raw.output, raw.output_ring, &mut unit);
+    output::read_into(reader, raw.output, raw.output_ring, &mut unit);
     let after = references(reader, "after", raw.after, name);
     let requires = references(reader, "requires", raw.requires, name);
     Draft { unit, file: reader.file.to_owned(), after, requires }
-}
-
-/// Where output goes, and how much of it is kept.
-fn output(reader: &mut Reader<'_>, slot: Slot<Output>, ring: Slot<Size>, unit: &mut Unit) {
-    unit.output = slot.value_or(unit.output);
-    let Some(Item { value: Size(bytes), at }) = ring.given() else { return };
-    match u32::try_from(bytes) {
-        Ok(bytes) if bytes == 0 || OUTPUT_RING_BYTES.contains(&bytes) => unit.output_ring_bytes = bytes,
-        _ => {
-            let wrong = Wrong::new(format!("a ring of {} is out of range", Bytes(bytes)));
-            let (least, most) = (OUTPUT_RING_BYTES.start(), OUTPUT_RING_BYTES.end());
-            let hint = format!(
-                "it goes from {} to {}; 0 keeps nothing",
-                Bytes((*least).into()),
-                Bytes((*most).into())
-            );
-            reader.fault_in("output_ring", &at, wrong.hint(hint));
-        }
-    }
-    if unit.output == Output::Kmsg && unit.output_ring_bytes == 0 {
-        let wrong = Wrong::new("without a ring no line finds its way to the kernel log");
-        reader.fault_in("output_ring", &at, wrong.hint("take it out, or use output: Console or Null"));
-    }
 }
 
 fn description(reader: &mut Reader<'_>, slot: Slot<String>) -> String {
@@ -185,7 +159,12 @@ fn description(reader: &mut Reader<'_>, slot: Slot<String>) -> String {
     plain(&value)
 }
 
-fn number(reader: &mut Reader<'_>, field: &str, slot: Slot<u64>, range: RangeInclusive<u64>) -> Option<u64> {
+pub(super) fn number(
+    reader: &mut Reader<'_>,
+    field: &str,
+    slot: Slot<u64>,
+    range: RangeInclusive<u64>,
+) -> Option<u64> {
     let Item { value, at } = slot.given()?;
     if range.contains(&value) {
         return Some(value);
@@ -305,7 +284,12 @@ fn procedure(reader: &mut Reader<'_>, shutdown: Item<RawShutdown>, memory_absent
 }
 
 /// A string for the kernel, which has no NUL.
-fn c_string(reader: &mut Reader<'_>, field: &str, text: &str, at: &Range<usize>) -> Option<CString> {
+pub(super) fn c_string(
+    reader: &mut Reader<'_>,
+    field: &str,
+    text: &str,
+    at: &Range<usize>,
+) -> Option<CString> {
     let string = CString::new(text);
     if string.is_err() {
         reader.fault_in(field, at, Wrong::new("there is a NUL character in this string"));

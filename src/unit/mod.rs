@@ -8,6 +8,7 @@ mod check;
 mod circle;
 mod diagnostic;
 mod load;
+mod output;
 mod raw;
 mod reader;
 mod value;
@@ -36,6 +37,20 @@ pub enum Output {
     Null,
     /// The kernel log, each line with the unit's name before it.
     Kmsg,
+    /// The unit's own file, `Unit::log`.
+    #[serde(skip)]
+    File,
+}
+
+/// A log file: bounded in size and number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFile {
+    /// An absolute path.
+    pub path: CString,
+    /// A file that would become longer is renamed to `PATH.1` first.
+    pub max_bytes: u64,
+    /// How many of the renamed ones are kept.
+    pub keep: u32,
 }
 
 /// A valid unit: what the engine decides on, and what the runtime needs to start it.
@@ -55,6 +70,8 @@ pub struct Unit {
     pub pids_max: Option<u32>,
     /// Where output goes.
     pub output: Output,
+    /// The file of `Output::File`.
+    pub log: Option<LogFile>,
     /// How much of the output lifeboat keeps; 0 hands the console or `/dev/null` to the processes themselves.
     pub output_ring_bytes: u32,
 }
@@ -91,6 +108,7 @@ impl Unit {
             working_directory: None,
             pids_max: None,
             output: Output::default(),
+            log: None,
             output_ring_bytes: OUTPUT_RING_BYTES,
         }
     }

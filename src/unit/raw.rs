@@ -44,7 +44,7 @@ section! {
         pids: RawPids,
         environment: Map<String>,
         working_directory: String,
-        output: super::Output,
+        output: RawOutput,
         output_ring: Size,
         stop: RawStop,
         shutdown: RawShutdown,
@@ -65,6 +65,39 @@ section! {
     /// The bound of the number of processes.
     RawPids ("Pids") {
         max: u64,
+    }
+}
+
+section! {
+    /// A log file.
+    RawFile ("File") {
+        path: String,
+        max_bytes: Size,
+        keep: u64,
+    }
+}
+
+/// Where output goes: a word, or a log file.
+#[derive(Debug)]
+pub(super) enum RawOutput {
+    Word(super::Output),
+    File(RawFile),
+}
+
+impl Value for RawOutput {
+    fn read(reader: &mut Reader<'_>, at: &Range<usize>) -> Option<Self> {
+        let source = reader.source(at);
+        let Some(fields) = source.strip_prefix("File").map(str::trim_start).filter(|it| it.starts_with('('))
+        else {
+            return reader
+                .leaf(at, "Console, Null, Kmsg or File((path: \"/var/log/x.log\"))")
+                .map(Self::Word);
+        };
+        // Both `File((...))`, as RON has it, and `File(...)`.
+        let inner = fields.strip_prefix('(').and_then(|it| it.strip_suffix(')')).map(str::trim);
+        let inner = inner.filter(|it| it.starts_with('(')).unwrap_or(fields);
+        let start = at.start + source.rfind(inner).unwrap_or(0);
+        RawFile::read(reader, &(start..start + inner.len())).map(Self::File)
     }
 }
 
@@ -131,6 +164,7 @@ pub fn field_names() -> Vec<(&'static str, &'static [&'static str])> {
         ("", RawUnit::FIELDS),
         ("memory", RawMemory::FIELDS),
         ("pids", RawPids::FIELDS),
+        ("output", RawFile::FIELDS),
         ("stop", RawStop::FIELDS),
         ("shutdown", RawShutdown::FIELDS),
         ("restart", RawRestart::FIELDS),
@@ -159,5 +193,4 @@ leaf! {
     RestartWhen: "Always, OnFailure or Never",
     Then: "Restart or Stop",
     Occasion: "Exhaustion or Stop",
-    super::Output: "Console, Null or Kmsg",
 }

@@ -202,7 +202,7 @@ impl<'a> Reader<'a> {
         Place::new(self.text, at)
     }
 
-    fn source(&self, at: &Range<usize>) -> &'a str {
+    pub(super) fn source(&self, at: &Range<usize>) -> &'a str {
         self.text.get(at.clone()).unwrap_or_default()
     }
 

@@ -263,3 +263,80 @@ fn what_units_say_is_not_for_everybody() {
         assert!(rig.ctl(&[verb, "a"]).out.contains("secret"), "{verb}");
     }
 }
+
+/// Looks again and again, for what has no event.
+fn until(what: &str, rig: &Rig, look: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !look() {
+        assert!(Instant::now() < deadline, "{what}; the log:\n{}", rig.log());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_log_file_is_bounded_and_outlives_the_runs() {
+    let place = Place::new(Cgroups::None);
+    let path = place.path("a.log");
+    let file = format!("output: File((path: {path:?}, max_bytes: \"4KiB\", keep: 2))");
+    // 300 lines of 31 bytes: two files and a part of a third.
+    let script =
+        "i=0; while [ $i -lt 300 ]; do printf '%030d\\n' $i; i=$((i+1)); done; echo end; exec sleep 1000";
+    let rig = place.shell("a", script, &file).start();
+    let text = |name: &str| fs::read_to_string(rig.place.path(name)).unwrap_or_default();
+    until("the log has no end", &rig, || text("a.log").ends_with("end\n"));
+    let all = [text("a.log.2"), text("a.log.1"), text("a.log")];
+    assert!(all.iter().all(|part| part.len() <= 4_096), "{:?}", all.each_ref().map(String::len));
+    let all = all.concat();
+    let lines: Vec<&str> = all.lines().collect();
+    assert_eq!((lines.len(), lines.first().copied()), (301, Some("000000000000000000000000000000")));
+    assert!(!rig.place.path("a.log.3").exists());
+    assert!(!rig.log().contains("a: end"), "it is on the console too");
+    rig.check_quiet("a log is written");
+    let files = rig.open_files();
+    for _ in 0..5 {
+        rig.ctl(&["restart", "a"]).check("a: stopped\na: started\n", 0);
+        wait_for_words(&rig, "a", "end\n");
+    }
+    rig.check_quiet("five restarts");
+    assert_eq!(rig.open_files(), files);
+    let mut rig = rig;
+    rig.signal(Signal::SIGTERM);
+    assert_eq!(rig.end().code(), Some(0));
+    let last = fs::read_to_string(rig.place.path("a.log")).expect("the log");
+    assert!(last.ends_with("end\n"), "{last}");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nobody() {
+    let place = Place::new(Cgroups::None);
+    let (missing, path) = (place.path("none/a.log"), place.path("b.log"));
+    let rig = place
+        .shell("a", "echo one; echo two; exec sleep 1000", &format!("output: File(path: {missing:?})"))
+        .shell("b", "echo one; exec sleep 1000", &format!("output: File((path: {path:?}))"))
+        .start();
+    until("no complaint", &rig, || rig.log().contains("lines are lost: cannot write"));
+    assert_eq!(wait_for_words(&rig, "a", "two"), b"one\ntwo\n");
+    assert_eq!(rig.log().matches("lines are lost").count(), 1, "{}", rig.log());
+    rig.running("a");
+    until("no log", &rig, || fs::read_to_string(&path).is_ok_and(|text| text == "one\n"));
+    // Somebody kills the writers; the next start makes new ones.
+    let is_writer = |pid: &i32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let place = rig.place.folder.path().to_string_lossy().into_owned();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        words.contains("--write-log") && words.contains(&place)
+    };
+    let writers = || -> Vec<i32> {
+        let all = procfs::process::all_processes().expect("/proc").flatten().map(|process| process.pid);
+        all.filter(is_writer).collect()
+    };
+    assert_eq!(writers().len(), 2);
+    for pid in writers() {
+        kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("a kill");
+    }
+    rig.ctl(&["restart", "b"]).check("b: stopped\nb: started\n", 0);
+    wait_for_words(&rig, "b", "one\none\n");
+    rig.ctl(&["restart", "b"]).check("b: stopped\nb: started\n", 0);
+    until("no new writer", &rig, || fs::read_to_string(&path).is_ok_and(|text| text.ends_with("one\none\n")));
+    rig.check_quiet("a writer was killed");
+}
