@@ -158,6 +158,12 @@ fn an_endless_flood_leaves_room_for_everybody() {
     rig.running("flood");
     rig.running("calm");
     let began = tail_of(&rig, "flood").position;
+    // Of calls that are there at once each turn answers one. A turn hears 16 KiB, and so does the call itself.
+    let mut peer = rig.connect();
+    peer.ask_all(&vec![Call::from(Request::Tail { name: "flood".into(), bytes: Some(0) }); 200]);
+    let positions: Vec<u64> = (0..200).map(|_| peer.hear::<TailReply>().position).collect();
+    let most = positions.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(most <= Some(32 << 10), "{most:?} bytes of the flood between two answers");
     for _ in 0..20 {
         rig.ctl(&["restart", "calm"]).check("calm: stopped\ncalm: started\n", 0);
     }
