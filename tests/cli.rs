@@ -5,7 +5,7 @@ use lifeboat::engine::event::{ShutdownKind, Verb};
 use lifeboat::engine::snapshot::Snapshot;
 use lifeboat::wire::codec::{Inbox, REQUEST_BYTES_MAX, encode_error, encode_reply};
 use lifeboat::wire::interface::info;
-use lifeboat::wire::reply::{Empty, ErrorReply, StatusReply, WhyReply, encode_outcome};
+use lifeboat::wire::reply::{Empty, ErrorReply, StatusReply, TailReply, WhyReply, encode_outcome};
 use lifeboat::wire::request::{Request, parse};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -153,6 +153,10 @@ fn server(case: &str, verbs: Reply) -> Server {
         Request::Ask { name, .. } if snapshot.units.iter().any(|unit| unit.name == *name) => outcome(verbs),
         Request::Ask { name, .. } => error(&ErrorReply::NoSuchUnit { name: name.clone() }),
         Request::Shutdown { .. } => reply(&Empty {}),
+        Request::Tail { name, .. } if name == "bus" => {
+            reply(&TailReply { data: "aGkAG1s=".into(), position: 7, kept_bytes: 4_096 })
+        }
+        Request::Tail { name, .. } => error(&ErrorReply::NoSuchUnit { name: name.clone() }),
         Request::GetInfo | Request::GetInterfaceDescription { .. } => reply(&info()),
     })
 }
@@ -179,6 +183,16 @@ fn status_lines_and_exit_codes() {
     down.ctl(&["status", "never"]).check(never, "", 3);
     down.ctl(&["status", "--no-fail", "never"]).check(never, "", 0);
     assert_eq!(down.ctl(&["status", "waiting", "leaver"]).code, 0, "BACKOFF and STOPPING are not down");
+}
+
+#[test]
+fn the_tail_is_raw() {
+    let server = server("saved", Reply::Started);
+    server.ctl(&["tail", "-7", "bus"]).check("hi\0\u{1b}[", "", 0);
+    server.ctl(&["tail", "-f", "bus", "stdout"]).check("==> Press Ctrl-C to exit <==\nhi\0\u{1b}[", "", 0);
+    server.ctl(&["tail", "nobody"]).check("", "lifeboatctl: no unit is named \"nobody\"\n", 1);
+    let asked = |bytes| Request::Tail { name: "bus".into(), bytes: Some(bytes) };
+    assert_eq!(server.asked().get(..2), Some(&[asked(7), asked(1_600)][..]));
 }
 
 #[test]

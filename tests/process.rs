@@ -6,6 +6,8 @@
 mod control;
 #[path = "process/init.rs"]
 mod init;
+#[path = "process/output.rs"]
+mod output;
 #[path = "process/rig.rs"]
 mod rig;
 #[path = "process/supervisor.rs"]

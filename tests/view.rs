@@ -37,6 +37,7 @@ fn why_text(case: &str, unit: &str) -> String {
         incidents: &why.incidents,
         names: &why.names,
         faults: &why.faults,
+        last_words: &why.last_words,
     };
     let mut text = String::new();
     why::write(&mut text, &story, WALL, true).expect("a String takes everything");

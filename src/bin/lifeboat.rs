@@ -1,6 +1,6 @@
 //! lifeboat: PID 1 on an embedded image, or a supervisor below another init.
 
-use lifeboat::runtime::{Config, boot};
+use lifeboat::runtime::{Config, boot, log_file};
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::Write;
@@ -30,7 +30,16 @@ fn main() -> ExitCode {
     if std::process::id() == 1 {
         boot::as_init(&Config::default());
     }
-    match parse(std::env::args_os().skip(1)) {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let [first, path, numbers @ ..] = arguments.as_slice()
+        && first == "--write-log"
+        && let [Some(max_bytes), Some(keep)] = [0, 1].map(|at| numbers.get(at)?.to_str()?.parse().ok())
+    {
+        // lifeboat starts itself so, for a unit's log.
+        log_file::write_log(path.into(), max_bytes, u32::try_from(keep).unwrap_or(u32::MAX));
+        return ExitCode::SUCCESS;
+    }
+    match parse(arguments) {
         Ok(Wish::Print(text)) => {
             // A reader that has gone away is no error; there is nothing else to do about one.
             let _ = writeln!(std::io::stdout(), "{text}");

@@ -6,6 +6,7 @@
 use super::Config;
 use super::control::Control;
 use super::event_loop::Lifeboat;
+use super::output::Outputs;
 use super::seat::{Pids, Seat, Source};
 use super::steps;
 use super::story::{self, Story};
@@ -122,7 +123,11 @@ pub fn as_init(config: &Config) -> ! {
     }
     let how =
         match signals.map_err(StartError::Sys).and_then(|signals| assemble(config, signals, story, true)) {
-            Ok(mut lifeboat) => serve(&mut lifeboat),
+            Ok(mut lifeboat) => {
+                let how = serve(&mut lifeboat);
+                lifeboat.close_logs();
+                how
+            }
             Err(error) => {
                 // No epoll, no pipe: there is nothing to supervise with. Saying so and starting afresh beats a machine
                 // that hangs without a word.
@@ -147,6 +152,7 @@ pub fn as_supervisor(config: &Config) -> Result<(), StartError> {
     }
     let mut lifeboat = assemble(config, signals, story, false)?;
     serve(&mut lifeboat);
+    lifeboat.close_logs();
     lifeboat.control.remove_socket();
     if lifeboat.tree.is_none() {
         // Without cgroups a service's daemons are found only now, as children of lifeboat.
@@ -197,6 +203,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     };
     let null = console::open_null()?;
     let output = story.output_for_children().or_else(|_| console::open_null())?;
+    let outputs = Outputs::new(&units, story.output_for_lines(), story.kernel_log_for_lines());
     let policies: Vec<UnitPolicy> = units.iter().map(|unit| unit.policy.clone()).collect();
     let names: Vec<String> = policies.iter().map(|policy| policy.name.clone()).collect();
     let seats: Vec<Seat> = units.into_iter().map(seat_of).collect();
@@ -218,6 +225,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         signals,
         control,
         story,
+        outputs,
         tree,
         can_shield,
         system: view,

@@ -14,11 +14,12 @@ use super::seat::Source;
 use super::story;
 use crate::engine::action::Reply;
 use crate::engine::event::{ClientId, Time};
+use crate::engine::policy::UnitId;
 use crate::sys::clock;
 use crate::sys::error::SysError;
 use crate::sys::poll::{Interest, Poller};
 use crate::wire::codec::{self, Inbox, REQUEST_BYTES_MAX};
-use crate::wire::reply::{ErrorReply, encode_outcome};
+use crate::wire::reply::{ErrorReply, TailReply, encode_outcome};
 use crate::wire::request::{Call, Refusal, parse};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -51,6 +52,15 @@ enum Waiting {
     Outcome,
     /// Snapshots from after this generation on.
     Watch { seen: u64 },
+    /// What a unit says from this position on.
+    Tail { unit: UnitId, seen: u64 },
+}
+
+impl Waiting {
+    /// For as long as the connection lasts.
+    fn is_for_ever(self) -> bool {
+        matches!(self, Self::Watch { .. } | Self::Tail { .. })
+    }
 }
 
 #[derive(Debug)]
@@ -256,7 +266,7 @@ impl Control {
             let room = client.inbox.room().min(bytes.len());
             if room == 0 {
                 // Calls have their turn first. A watcher's calls never have one.
-                client.broken |= matches!(client.waiting, Waiting::Watch { .. });
+                client.broken |= client.waiting.is_for_ever();
                 return;
             }
             match client.stream.read(bytes.get_mut(..room).unwrap_or_default()) {
@@ -332,6 +342,33 @@ impl Control {
         }
     }
 
+    /// The first answer to one who follows what a unit says; the others come by `feed_followers`.
+    pub(super) fn follow(&mut self, id: ClientId, unit: UnitId, reply: &TailReply) {
+        if let Some(client) = self.client(id) {
+            client.waiting = Waiting::Tail { unit, seen: reply.position };
+            client.broken |= codec::encode_reply(&mut client.out, reply, true).is_err();
+        }
+    }
+
+    /// Gives new words to those who follow them, each as soon as it has taken the last.
+    pub(super) fn feed_followers(
+        &mut self,
+        poller: &Poller,
+        news: impl Fn(UnitId, u64) -> Option<TailReply>,
+    ) {
+        for client in &mut self.clients {
+            if let Waiting::Tail { unit, seen } = client.waiting
+                && client.out.is_empty()
+                && let Some(reply) = news(unit, seen)
+            {
+                client.waiting = Waiting::Tail { unit, seen: reply.position };
+                client.broken |= codec::encode_reply(&mut client.out, &reply, true).is_err();
+                client.write();
+                client.wish(poller);
+            }
+        }
+    }
+
     fn is_behind(client: &Client, generation: u64) -> bool {
         matches!(client.waiting, Waiting::Watch { seen } if seen < generation) && client.out.is_empty()
     }
@@ -358,7 +395,7 @@ impl Control {
         client.write();
         client.wish(poller);
         let idle = client.out.is_empty() && client.waiting == Waiting::No && !client.inbox.has_message();
-        let watcher_left = client.ended && matches!(client.waiting, Waiting::Watch { .. });
+        let watcher_left = client.ended && client.waiting.is_for_ever();
         !(client.broken || watcher_left || (client.ended && idle))
     }
 
@@ -425,8 +462,8 @@ impl Client {
             _ if !self.out.is_empty() => Interest::Write,
             Waiting::Outcome => Interest::Nothing,
             Waiting::No if self.inbox.has_message() => Interest::Write,
-            Waiting::No | Waiting::Watch { .. } if self.ended => Interest::Nothing,
-            Waiting::No | Waiting::Watch { .. } => Interest::Read,
+            _ if self.ended => Interest::Nothing,
+            Waiting::No | Waiting::Watch { .. } | Waiting::Tail { .. } => Interest::Read,
         };
         if interest != self.interest {
             self.interest = interest;

@@ -1,13 +1,14 @@
 //! The one loop: wait, turn readiness into events, let the engine decide, perform, publish.
 //!
 //! Order within a turn: signals and dead children, start pipes, deadlines, memory events, PSI triggers, cgroup events,
-//! the control socket. While nothing is ready and no deadline is due, nothing runs.
+//! the units' output, the control socket. While nothing is ready and no deadline is due, nothing runs.
 
 use super::control::Control;
+use super::output::Outputs;
 use super::seat::{Pids, Seat, Source};
 use super::story::Story;
 use crate::cgroup::tree::Tree;
-use crate::engine::event::{ClientId, Event, ShutdownKind};
+use crate::engine::event::{ClientId, Event, Role, ShutdownKind};
 use crate::engine::policy::UnitId;
 use crate::engine::snapshot::{Snapshot, SystemView};
 use crate::engine::{Engine, Plan};
@@ -39,12 +40,13 @@ pub(super) struct Lifeboat {
     pub(super) signals: Signals,
     pub(super) control: Control,
     pub(super) story: Story,
+    pub(super) outputs: Outputs,
     /// The cgroups; `None` where the kernel has no cgroup v2.
     pub(super) tree: Option<Tree>,
     /// lifeboat has the privilege to lower `oom_score_adj`.
     pub(super) can_shield: bool,
     pub(super) system: SystemView,
-    /// `/dev/null`, and where output goes: lent to every child.
+    /// `/dev/null`, and where output goes that is not kept: lent to every child.
     pub(super) null: OwnedFd,
     pub(super) output: OwnedFd,
     /// Set by the engine's last action.
@@ -89,6 +91,7 @@ impl Lifeboat {
                 Source::MemoryEvents(unit) => self.memory_events_came(unit),
                 Source::Pressure(unit) => self.pressure_came(unit, ready),
                 Source::CgroupEvents(unit, role) => self.cgroup_events_came(unit, role),
+                Source::Output(unit, role) => self.output_came(unit, role),
                 Source::Listener => self.connections_came(),
                 Source::Client(id) => self.client_came(ClientId(id), ready),
             }
@@ -145,7 +148,8 @@ impl Lifeboat {
 
     /// One call of a client that has sent a whole and proper message.
     fn answer(&mut self, client: ClientId, call: Call) {
-        let permitted = !call.request.changes() || self.control.may_change(client);
+        let may_change = self.control.may_change(client);
+        let permitted = may_change || !(call.request.changes() || call.request.shows_output());
         match call.request {
             request if call.oneway => {
                 if permitted {
@@ -166,10 +170,20 @@ impl Lifeboat {
             Request::Why { name } => {
                 let snapshot = self.fresh_snapshot();
                 match WhyReply::of(&snapshot, &name) {
-                    Some(why) => self.control.reply(client, &why),
+                    Some(mut why) => {
+                        if may_change && let Some(unit) = self.id_of(&name) {
+                            let words = self.outputs.last_words(unit);
+                            why.last_words = String::from_utf8_lossy(&words).into_owned();
+                        }
+                        self.control.reply(client, &why);
+                    }
                     None => self.control.refuse(client, &ErrorReply::NoSuchUnit { name }),
                 }
             }
+            Request::Tail { name, bytes } => match self.id_of(&name) {
+                Some(unit) => self.tail(client, unit, bytes, call.more),
+                None => self.control.refuse(client, &ErrorReply::NoSuchUnit { name }),
+            },
             Request::Ask { verb, name } => match self.id_of(&name) {
                 Some(unit) => {
                     self.control.expect_outcome(client);
@@ -197,7 +211,21 @@ impl Lifeboat {
             | Request::GetInterfaceDescription { .. }
             | Request::Status
             | Request::Watch
-            | Request::Why { .. } => {}
+            | Request::Why { .. }
+            | Request::Tail { .. } => {}
+        }
+    }
+
+    fn tail(&mut self, client: ClientId, unit: UnitId, bytes: Option<u64>, more: bool) {
+        for role in [Role::Service, Role::Procedure] {
+            self.output_came(unit, role);
+        }
+        let from = bytes.map_or(0, |bytes| self.outputs.written(unit).saturating_sub(bytes));
+        let reply = self.outputs.reply(unit, from);
+        if more {
+            self.control.follow(client, unit, &reply);
+        } else {
+            self.control.reply(client, &reply);
         }
     }
 
@@ -217,8 +245,12 @@ impl Lifeboat {
         self.engine.snapshot(clock::now(), self.system.clone())
     }
 
-    /// Those who watch get the newest generation, each as soon as it has taken the last.
+    /// Those who follow what a unit says get the new words. Those who watch get the newest generation, each as soon as
+    /// it has taken the last.
     fn publish(&mut self) {
+        let outputs = &self.outputs;
+        let news = |unit, seen| (outputs.written(unit) > seen).then(|| outputs.reply(unit, seen));
+        self.control.feed_followers(&self.poller, news);
         let generation = self.engine.generation();
         if !self.control.somebody_watches(generation) {
             return;

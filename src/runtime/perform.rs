@@ -15,14 +15,14 @@ use crate::sys::error::SysError;
 use crate::sys::poll::Interest;
 use crate::sys::spawn::{Order, SpawnError, Start, park, release, start};
 use crate::unit::Output;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// `oom_score_adj` of a shielded service: the kernel never chooses it (`OOM_SCORE_ADJ_MIN`, include/uapi/linux/oom.h).
 const SHIELDED: i32 = -1_000;
 
 /// Of a procedure: chosen last when all of the machine's memory is gone, but still chosen in its own cgroup, so that
 /// one that outgrows its share dies at once and does not hang until its deadline.
-const PROCEDURE: i32 = -999;
+pub(super) const PROCEDURE: i32 = -999;
 
 /// Of a service without a shield.
 const ORDINARY: i32 = 0;
@@ -81,9 +81,10 @@ impl Lifeboat {
     fn park(&mut self, unit: UnitId) -> Result<(), SpawnError> {
         self.leave_vanished(unit, Role::Procedure);
         self.make_procedure_group(unit)?;
+        let pipe = self.open_output(unit, Role::Procedure)?;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
         let Some(program) = &seat.procedure_program else { return Err(no_seat()) };
-        let out = stdout_of(seat.unit.output, &self.null, &self.output);
+        let out = stdout_of(pipe.as_ref(), seat.unit.output, &self.null, &self.output);
         let parked = park(
             &Start {
                 program,
@@ -104,12 +105,13 @@ impl Lifeboat {
     fn spawn(&mut self, unit: UnitId) -> Result<(), SpawnError> {
         self.leave_vanished(unit, Role::Service);
         self.make_service_group(unit)?;
+        let pipe = self.open_output(unit, Role::Service)?;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
         let Some(program) = &seat.program else { return Err(no_seat()) };
         let shielded = seat.unit.policy.memory.is_some_and(|memory| memory.guard == Guard::Shield);
         // Without a bound there is no shield: an unkillable process would take the machine with it.
         let bounded = seat.service_group.as_ref().is_some_and(Group::is_bounded);
-        let out = stdout_of(seat.unit.output, &self.null, &self.output);
+        let out = stdout_of(pipe.as_ref(), seat.unit.output, &self.null, &self.output);
         let child = start(&Start {
             program,
             cgroup: seat.service_group.as_ref().map(Group::place),
@@ -265,13 +267,15 @@ impl Lifeboat {
 }
 
 fn stdout_of<'a>(
+    pipe: Option<&'a OwnedFd>,
     output: Output,
-    null: &'a std::os::fd::OwnedFd,
-    console: &'a std::os::fd::OwnedFd,
+    null: &'a OwnedFd,
+    console: &'a OwnedFd,
 ) -> BorrowedFd<'a> {
-    match output {
-        Output::Console => console.as_fd(),
-        Output::Null => null.as_fd(),
+    match (pipe, output) {
+        (Some(pipe), _) => pipe.as_fd(),
+        (None, Output::Console) => console.as_fd(),
+        (None, Output::Null | Output::Kmsg | Output::File) => null.as_fd(),
     }
 }
 

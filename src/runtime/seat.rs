@@ -77,6 +77,8 @@ pub(super) enum Source {
     Pressure(UnitId),
     /// `cgroup.events`.
     CgroupEvents(UnitId, Role),
+    /// What a unit, or its procedure, says.
+    Output(UnitId, Role),
     /// The listening control socket.
     Listener,
     /// A connection of it.
@@ -95,8 +97,9 @@ impl Source {
             Self::MemoryEvents(unit) => of(2, unit, Role::Service),
             Self::Pressure(unit) => of(3, unit, Role::Service),
             Self::CgroupEvents(unit, role) => of(4, unit, role),
-            Self::Listener => 5 << 56,
-            Self::Client(id) => 6 << 56 | (id & 0x00ff_ffff_ffff_ffff),
+            Self::Output(unit, role) => of(5, unit, role),
+            Self::Listener => 6 << 56,
+            Self::Client(id) => 7 << 56 | (id & 0x00ff_ffff_ffff_ffff),
         }
     }
 
@@ -110,8 +113,9 @@ impl Source {
             2 => Some(Self::MemoryEvents(unit)),
             3 => Some(Self::Pressure(unit)),
             4 => Some(Self::CgroupEvents(unit, role)),
-            5 => Some(Self::Listener),
-            6 => Some(Self::Client(token & 0x00ff_ffff_ffff_ffff)),
+            5 => Some(Self::Output(unit, role)),
+            6 => Some(Self::Listener),
+            7 => Some(Self::Client(token & 0x00ff_ffff_ffff_ffff)),
             _ => None,
         }
     }
@@ -131,6 +135,8 @@ mod tests {
             Source::Pressure(UnitId(0)),
             Source::CgroupEvents(UnitId(7), Role::Service),
             Source::CgroupEvents(UnitId(7), Role::Procedure),
+            Source::Output(UnitId(7), Role::Service),
+            Source::Output(UnitId(7), Role::Procedure),
             Source::Listener,
             Source::Client(77),
         ];

@@ -107,7 +107,19 @@ impl Story {
         places.push(b"\n");
     }
 
-    /// What services write to: as PID 1 the console, else what lifeboat itself was given.
+    /// Where the lines of units go that say so: as PID 1 the console, else lifeboat's standard output. Nonblocking.
+    pub(super) fn output_for_lines(&self) -> Option<OwnedFd> {
+        let opened = if self.init { console::open_console() } else { console::own_output() };
+        // What cannot be opened was told when lifeboat opened it for its own words.
+        opened.ok()
+    }
+
+    /// The kernel log, where units' lines may go. Nonblocking.
+    pub(super) fn kernel_log_for_lines(&self) -> Option<OwnedFd> {
+        kmsg::open_kmsg().ok()
+    }
+
+    /// What services write to whose output is not kept: as PID 1 the console, else what lifeboat itself was given.
     pub(super) fn output_for_children(&self) -> Result<OwnedFd, SysError> {
         if self.init { console::open_console_for_children() } else { console::standard_output() }
     }

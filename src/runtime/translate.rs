@@ -58,6 +58,8 @@ impl Lifeboat {
             self.status_came(unit, role);
             let _ = self.read_memory_events(unit, role);
             self.leave_seat(unit, role);
+            let run_is_over = self.seats.get(usize::from(unit.0)).is_some_and(|seat| seat.main.is_none());
+            self.output_ended(unit, role, run_is_over);
         }
         self.events.push_back(Event::Exited { unit, run, role, exit });
     }

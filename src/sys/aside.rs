@@ -38,6 +38,14 @@ pub(super) fn aside(deadline: Time, work: impl FnOnce() -> bool) -> Result<Aside
     Ok(wait_until(pid, deadline))
 }
 
+/// Waits for the end of a child, and reaps it.
+pub fn wait_for_child(pid: u32, deadline: Time) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // Overdue or no child any more: there is nothing to do about it.
+        let _ = wait_until(pid, deadline);
+    }
+}
+
 fn wait_until(pid: Pid, deadline: Time) -> Aside {
     // Without a pidfd (before Linux 5.3) it is looked after ten times a second.
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();

@@ -4,7 +4,7 @@ use super::error::SysError;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 /// Opens `/dev/console` for writing. It never blocks and never becomes lifeboat's controlling terminal.
 pub fn open_console() -> Result<OwnedFd, SysError> {
@@ -55,8 +55,16 @@ pub fn standard_output() -> Result<OwnedFd, SysError> {
 /// A pipe or a terminal is opened anew, nonblocking: whoever stopped reading there must not stop lifeboat, and the open
 /// file that others share stays as it is. Where that cannot be done it is a duplicate.
 pub fn standard_error() -> Result<OwnedFd, SysError> {
+    nonblocking("/proc/self/fd/2", std::io::stderr().as_fd())
+}
+
+/// lifeboat's own standard output, for the lines of units; opened as [`standard_error`] is.
+pub fn own_output() -> Result<OwnedFd, SysError> {
+    nonblocking("/proc/self/fd/1", std::io::stdout().as_fd())
+}
+
+fn nonblocking(path: &str, fd: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
     use std::os::unix::fs::FileTypeExt;
-    let path = "/proc/self/fd/2";
     let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let can_block = |file: std::fs::Metadata| file.file_type().is_fifo() || file.file_type().is_char_device();
     if std::fs::metadata(path).is_ok_and(can_block)
@@ -64,8 +72,5 @@ pub fn standard_error() -> Result<OwnedFd, SysError> {
     {
         return Ok(own);
     }
-    std::io::stderr()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|cause| SysError::new("duplicate", "standard error", cause))
+    fd.try_clone_to_owned().map_err(|cause| SysError::new("duplicate", path, cause))
 }

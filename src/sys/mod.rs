@@ -18,4 +18,4 @@ pub mod spawn;
 
 #[cfg(test)]
 pub(crate) mod allocations;
-mod aside;
+pub mod aside;

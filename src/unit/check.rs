@@ -10,7 +10,7 @@ use super::raw::{Occasion, RawMemory, RawRestart, RawShutdown, RawStop, RawSyste
 use super::reader::{Item, Map, Reader, Slot};
 use super::setup::{self, RawIdentity};
 use super::value::{Millis, Size, Word};
-use super::{Identity, System, Unit};
+use super::{Identity, System, Unit, output};
 use crate::engine::budget::Bytes;
 use crate::engine::policy::{
     Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then, UnitId,
@@ -156,7 +156,7 @@ fn checked(
         unit.pids_max =
             number(reader, "pids.max", pids.value.max, 1..=PIDS_MAX).and_then(|n| n.try_into().ok());
     }
-    unit.output = raw.output.value_or(unit.output);
+    output::read_into(reader, raw.output, raw.output_ring, &mut unit);
     let after = references(reader, "after", raw.after, name);
     let requires = references(reader, "requires", raw.requires, name);
     Draft { unit, file: reader.file.to_owned(), after, requires }
@@ -171,7 +171,12 @@ fn description(reader: &mut Reader<'_>, slot: Slot<String>) -> String {
     plain(&value)
 }
 
-fn number(reader: &mut Reader<'_>, field: &str, slot: Slot<u64>, range: RangeInclusive<u64>) -> Option<u64> {
+pub(super) fn number(
+    reader: &mut Reader<'_>,
+    field: &str,
+    slot: Slot<u64>,
+    range: RangeInclusive<u64>,
+) -> Option<u64> {
     let Item { value, at } = slot.given()?;
     if range.contains(&value) {
         return Some(value);

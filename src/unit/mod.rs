@@ -9,6 +9,7 @@ mod check;
 mod circle;
 mod diagnostic;
 mod load;
+mod output;
 mod raw;
 mod reader;
 mod setup;
@@ -26,14 +27,32 @@ use rustix::process::{Resource, Rlimit};
 use rustix::thread::CpuSet;
 use std::ffi::CString;
 
+/// What of a unit's output is kept where the user has not said.
+const OUTPUT_RING_BYTES: u32 = 4 << 10;
+
 /// Where a unit's standard output and standard error go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Output {
-    /// The console, as lifeboat's own words.
+    /// The console, each line with the unit's name before it.
     #[default]
     Console,
-    /// `/dev/null`.
+    /// Nowhere.
     Null,
+    /// The kernel log, each line with the unit's name before it.
+    Kmsg,
+    /// The unit's own file, `Unit::log`.
+    File,
+}
+
+/// A log file: bounded in size and number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFile {
+    /// An absolute path.
+    pub path: CString,
+    /// A file that would become longer is renamed to `PATH.1` first.
+    pub max_bytes: u64,
+    /// How many of the renamed ones are kept.
+    pub keep: u32,
 }
 
 /// Who a process is (credentials(7)). What is `None` stays lifeboat's.
@@ -121,6 +140,10 @@ pub struct Unit {
     pub pids_max: Option<u32>,
     /// Where output goes.
     pub output: Output,
+    /// The file of `Output::File`.
+    pub log: Option<LogFile>,
+    /// How much of the output lifeboat keeps; 0 hands the console or `/dev/null` to the processes themselves.
+    pub output_ring_bytes: u32,
 }
 
 impl Unit {
@@ -158,6 +181,8 @@ impl Unit {
             setup: Setup::default(),
             pids_max: None,
             output: Output::default(),
+            log: None,
+            output_ring_bytes: OUTPUT_RING_BYTES,
         }
     }
 

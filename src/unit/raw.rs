@@ -60,7 +60,8 @@ section! {
         private_shm: bool,
         read_only: Vec<Item<String>>,
         hidden: Vec<Item<String>>,
-        output: super::Output,
+        output: RawOutput,
+        output_ring: Size,
         stop: RawStop,
         shutdown: RawShutdown,
         restart: RawRestart,
@@ -88,6 +89,37 @@ section! {
     RawCapabilities ("Capabilities") {
         bounding: Vec<Item<String>>,
         ambient: Vec<Item<String>>,
+    }
+}
+
+section! {
+    /// A log file.
+    RawFile ("File") {
+        path: String,
+        max_bytes: Size,
+        keep: u64,
+    }
+}
+
+/// Where output goes: a word, or a log file.
+#[derive(Debug)]
+pub(super) enum RawOutput {
+    Word(super::Output),
+    File(RawFile),
+}
+
+impl Value for RawOutput {
+    fn read(reader: &mut Reader<'_>, at: &Range<usize>) -> Option<Self> {
+        let source = reader.source(at);
+        let Some(fields) = source.strip_prefix("File").map(str::trim_start).filter(|it| it.starts_with('('))
+        else {
+            return super::Output::read(reader, at).map(Self::Word);
+        };
+        // Both `File((...))`, as RON has it, and `File(...)`.
+        let inner = fields.strip_prefix('(').and_then(|it| it.strip_suffix(')')).map(str::trim);
+        let inner = inner.filter(|it| it.starts_with('(')).unwrap_or(fields);
+        let start = at.start + source.rfind(inner).unwrap_or(0);
+        RawFile::read(reader, &(start..start + inner.len())).map(Self::File)
     }
 }
 
@@ -159,6 +191,7 @@ pub fn field_names() -> Vec<(&'static str, &'static [&'static str])> {
         ("memory", RawMemory::FIELDS),
         ("pids", RawPids::FIELDS),
         ("capabilities", RawCapabilities::FIELDS),
+        ("output", RawFile::FIELDS),
         ("stop", RawStop::FIELDS),
         ("shutdown", RawShutdown::FIELDS),
         ("restart", RawRestart::FIELDS),
@@ -206,5 +239,9 @@ words! {
     }
     Then: "Restart or Stop" { "Restart" => Self::Restart, "Stop" => Self::Stop, }
     Occasion: "Exhaustion or Stop" { "Exhaustion" => Self::Exhaustion, "Stop" => Self::Stop, }
-    super::Output: "Console or Null" { "Console" => Self::Console, "Null" => Self::Null, }
+    super::Output: "Console, Null, Kmsg or File((path: \"/var/log/x.log\"))" {
+        "Console" => Self::Console,
+        "Null" => Self::Null,
+        "Kmsg" => Self::Kmsg,
+    }
 }

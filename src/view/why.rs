@@ -19,6 +19,8 @@ pub struct Story<'a> {
     pub names: &'a [String],
     /// Faults of all unit files.
     pub faults: &'a [String],
+    /// The end of what its last run that has ended has said.
+    pub last_words: &'a str,
 }
 
 /// Writes the whole story; `all` incidents that are on record, or only the last.
@@ -49,6 +51,7 @@ pub fn write(out: &mut dyn Write, why: &Story<'_>, wall: WallOffset, all: bool) 
         writeln!(out, "  last end: {}", ExitWords(exit))?;
     }
     writeln!(out, "  next: {}", next(why))?;
+    last_words(out, why.last_words)?;
     faults(out, why)?;
     let shown = if all { usize::MAX } else { 1 };
     let skipped = why.incidents.len().saturating_sub(shown);
@@ -80,6 +83,18 @@ fn next(why: &Story<'_>) -> &'static str {
             "it stays down until somebody starts it"
         }
     }
+}
+
+/// Line by line, without what a terminal would obey.
+fn last_words(out: &mut dyn Write, words: &str) -> fmt::Result {
+    if words.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "  last words:")?;
+    for line in words.lines() {
+        writeln!(out, "    {}", OneLine(line))?;
+    }
+    Ok(())
 }
 
 /// The faults of this unit's file: a rendered fault begins with, or names, the file.

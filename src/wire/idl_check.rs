@@ -285,6 +285,8 @@ fn requests() -> Vec<Request> {
         Request::Status,
         Request::Watch,
         Request::Why { name: name() },
+        Request::Tail { name: name(), bytes: Some(1_600) },
+        Request::Tail { name: name(), bytes: None },
     ];
     requests.extend([Verb::Start, Verb::Stop, Verb::Restart].map(|verb| Request::Ask { verb, name: name() }));
     requests.extend(

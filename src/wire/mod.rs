@@ -4,6 +4,7 @@
 //! stream of bytes and writes them, `request` is what a client may ask, `reply` what it hears, and `interface`
 //! the texts by which the service describes itself. `runtime` serves with these, `lifeboatctl` asks.
 
+pub mod base64;
 pub mod codec;
 pub mod interface;
 pub mod reply;

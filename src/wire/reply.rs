@@ -37,6 +37,8 @@ pub struct WhyReply<'a> {
     pub names: Cow<'a, [String]>,
     /// Faults of all unit files.
     pub faults: Cow<'a, [String]>,
+    /// The end of what its last run that has ended has said. Empty for those who may not see what units say.
+    pub last_words: String,
 }
 
 impl<'a> WhyReply<'a> {
@@ -53,8 +55,20 @@ impl<'a> WhyReply<'a> {
             incidents: snapshot.incidents.iter().filter(is_its).copied().collect(),
             names: Cow::Borrowed(&snapshot.names),
             faults: Cow::Borrowed(&snapshot.system.faults),
+            last_words: String::new(),
         })
     }
+}
+
+/// The answer to `Tail`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TailReply {
+    /// What the unit has said, in base64 (`wire::base64`): it may be any bytes.
+    pub data: String,
+    /// How much the unit has said since lifeboat started, up to the end of `data`.
+    pub position: u64,
+    /// How much is kept at most; 0 where nothing is.
+    pub kept_bytes: u64,
 }
 
 /// An answer without parameters.

@@ -40,6 +40,13 @@ pub enum Request {
         /// The unit's name.
         name: String,
     },
+    /// `Tail`: with `more` what comes after it, too.
+    Tail {
+        /// The unit's name.
+        name: String,
+        /// How much of the end, where the client says so.
+        bytes: Option<u64>,
+    },
     /// `Shutdown`
     Shutdown {
         /// How the machine is to end.
@@ -60,6 +67,7 @@ impl Request {
             Self::Ask { verb: Verb::Stop, .. } => "org.lifeboat.Supervisor.Stop",
             Self::Ask { verb: Verb::Restart, .. } => "org.lifeboat.Supervisor.Restart",
             Self::Why { .. } => "org.lifeboat.Supervisor.Why",
+            Self::Tail { .. } => "org.lifeboat.Supervisor.Tail",
             Self::Shutdown { .. } => "org.lifeboat.Supervisor.Shutdown",
         }
     }
@@ -73,8 +81,15 @@ impl Request {
             | Self::GetInterfaceDescription { .. }
             | Self::Status
             | Self::Watch
-            | Self::Why { .. } => false,
+            | Self::Why { .. }
+            | Self::Tail { .. } => false,
         }
+    }
+
+    /// It shows what units say, which may hold secrets: only for those who may change something.
+    #[must_use]
+    pub fn shows_output(&self) -> bool {
+        matches!(self, Self::Tail { .. })
     }
 }
 
@@ -146,6 +161,10 @@ fn request_of(method: &str, parameters: Parameters) -> Result<Request, ErrorRepl
         (SUPERVISOR, "Stop") => ask(Verb::Stop, parameters.name),
         (SUPERVISOR, "Restart") => ask(Verb::Restart, parameters.name),
         (SUPERVISOR, "Why") => Ok(Request::Why { name: parameters.name.text("name")? }),
+        (SUPERVISOR, "Tail") => Ok(Request::Tail {
+            name: parameters.name.text("name")?,
+            bytes: parameters.bytes.number("bytes")?,
+        }),
         (SUPERVISOR, "Shutdown") => match parameters.how.text("how")?.as_str() {
             "PowerOff" => Ok(Request::Shutdown { how: ShutdownKind::PowerOff }),
             "Reboot" => Ok(Request::Shutdown { how: ShutdownKind::Reboot }),
@@ -177,6 +196,7 @@ struct Parameters {
     name: Field,
     interface: Field,
     how: Field,
+    bytes: Field,
 }
 
 /// A parameter as it came in.
@@ -185,6 +205,7 @@ enum Field {
     #[default]
     Missing,
     Text(String),
+    Number(u64),
     NotText,
 }
 
@@ -192,7 +213,17 @@ impl Field {
     fn text(self, name: &str) -> Result<String, ErrorReply> {
         match self {
             Self::Text(text) => Ok(text),
-            Self::Missing | Self::NotText => Err(ErrorReply::InvalidParameter { parameter: name.into() }),
+            Self::Missing | Self::Number(_) | Self::NotText => {
+                Err(ErrorReply::InvalidParameter { parameter: name.into() })
+            }
+        }
+    }
+
+    fn number(self, name: &str) -> Result<Option<u64>, ErrorReply> {
+        match self {
+            Self::Missing => Ok(None),
+            Self::Number(number) => Ok(Some(number)),
+            Self::Text(_) | Self::NotText => Err(ErrorReply::InvalidParameter { parameter: name.into() }),
         }
     }
 }
@@ -219,6 +250,7 @@ impl<'de> Visitor<'de> for ParametersVisitor {
                 "name" => &mut parameters.name,
                 "interface" => &mut parameters.interface,
                 "how" => &mut parameters.how,
+                "bytes" => &mut parameters.bytes,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                     continue;
@@ -257,8 +289,8 @@ impl<'de> Visitor<'de> for FieldVisitor {
         Ok(Field::NotText)
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Field, E> {
-        Ok(Field::NotText)
+    fn visit_u64<E>(self, number: u64) -> Result<Field, E> {
+        Ok(Field::Number(number))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Field, E> {
@@ -305,6 +337,10 @@ impl Serialize for Sent<'_> {
             Request::GetInfo | Request::Status | Request::Watch => {}
             Request::GetInterfaceDescription { interface } => map.serialize_entry("interface", interface)?,
             Request::Ask { name, .. } | Request::Why { name } => map.serialize_entry("name", name)?,
+            Request::Tail { name, bytes } => {
+                map.serialize_entry("name", name)?;
+                map.serialize_entry("bytes", bytes)?;
+            }
             Request::Shutdown { how } => map.serialize_entry("how", how)?,
         }
         map.end()

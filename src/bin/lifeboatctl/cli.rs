@@ -72,6 +72,8 @@ pub(crate) enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Show the end of what a unit has said: 1600 bytes, or as many as -BYTES says
+    Tail(Tail),
     /// Stop everything and end the machine
     Shutdown(How),
     /// Show units, then each change as it happens
@@ -88,6 +90,17 @@ pub(crate) struct Units {
     /// How long to wait for each answer: seconds, or a time such as "2m"
     #[arg(long, value_name = "TIME", default_value = "90s", value_parser = time)]
     pub(crate) timeout: Duration,
+}
+
+/// What of a unit's words.
+#[derive(Args)]
+pub(crate) struct Tail {
+    /// Go on with what it says from now on
+    #[arg(short = 'f')]
+    pub(crate) follow: bool,
+    /// How much, and of which unit. Both streams are kept as one, so "stdout" and "stderr" show the same
+    #[arg(value_name = "[-BYTES] NAME [stdout|stderr]", required = true, allow_negative_numbers = true)]
+    pub(crate) words: Vec<String>,
 }
 
 /// How the machine is to end.

@@ -105,9 +105,12 @@ impl Client {
     }
 
     /// Sends a call; the answer is heard by `hear`.
-    pub(crate) fn ask(&mut self, request: Request) -> Result<(), CallError> {
+    ///
+    /// `more` asks for answers without end, which `Watch` always does.
+    pub(crate) fn ask(&mut self, request: Request, more: bool) -> Result<(), CallError> {
         let mut bytes = Vec::new();
-        codec::encode_call(&mut bytes, &Call::from(request))
+        let call = Call::from(request);
+        codec::encode_call(&mut bytes, &Call { more: more || call.more, ..call })
             .map_err(|error| CallError::NotVarlink(error.to_string()))?;
         match self.stream.write_all(&bytes) {
             Ok(()) => Ok(()),
@@ -168,7 +171,7 @@ impl Client {
         request: Request,
         timeout: Duration,
     ) -> Result<P, CallError> {
-        self.ask(request)?;
+        self.ask(request, false)?;
         self.hear(Some(timeout)).map(|(parameters, _)| parameters)
     }
 }

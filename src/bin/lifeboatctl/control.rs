@@ -97,7 +97,7 @@ impl Session<'_> {
         for name in names {
             let mut client = Client::connect(&self.socket).map_err(CallError::into_failure)?;
             let request = Request::Ask { verb: self.verb, name: (*name).to_owned() };
-            client.ask(request).map_err(CallError::into_failure)?;
+            client.ask(request, false).map_err(CallError::into_failure)?;
             asked.push((*name, client));
         }
         for (name, mut client) in asked {

@@ -11,6 +11,7 @@ mod exit;
 mod output;
 mod shutdown;
 mod status;
+mod tail;
 mod why;
 
 use exit::{Exit, Failure};
@@ -42,6 +43,7 @@ fn run() -> Result<Exit, Failure> {
         cli::Verb::Stop(units) => control::stop(context, units),
         cli::Verb::Restart(units) => control::restart(context, units),
         cli::Verb::Why { name, all } => why::why(context, name, *all),
+        cli::Verb::Tail(tail) => tail::tail(context, tail),
         cli::Verb::Shutdown(how) => shutdown::shutdown(context, how.kind()),
         cli::Verb::Version => status::version(context),
     }

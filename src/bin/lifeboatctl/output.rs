@@ -9,8 +9,13 @@ pub(crate) struct Gone;
 
 /// Writes to standard output. `Err(Gone)` inside `Ok` says that the reader went away.
 pub(crate) fn print(text: &str) -> Result<Result<(), Gone>, Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// As `print`, for what need not be text.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<Result<(), Gone>, Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => Ok(Ok(())),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Err(Gone)),
         Err(error) => {

@@ -93,7 +93,7 @@ fn verdict(unit: &UnitView, no_fail: bool) -> Exit {
 
 pub(crate) fn watch(context: &Context) -> Result<Exit, Failure> {
     let mut client = Client::connect(&context.socket()).map_err(unknown)?;
-    client.ask(Request::Watch).map_err(unknown)?;
+    client.ask(Request::Watch, true).map_err(unknown)?;
     let mut before: Option<Snapshot> = None;
     // Only the first answer is due at once: later ones come when something changes.
     let mut timeout = Some(ANSWER_TIMEOUT);

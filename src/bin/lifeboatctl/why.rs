@@ -21,6 +21,7 @@ pub(crate) fn why(context: &Context, name: &str, all: bool) -> Result<Exit, Fail
         incidents: &reply.incidents,
         names: &reply.names,
         faults: &reply.faults,
+        last_words: &reply.last_words,
     };
     let mut text = String::new();
     // A String takes everything.

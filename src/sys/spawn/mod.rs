@@ -213,6 +213,16 @@ fn read_failure([stage]: [u8; 1], status: BorrowedFd<'_>) -> SpawnError {
     SpawnError::new(stage, errno)
 }
 
+/// A pipe for a process's words: lifeboat's reading end, nonblocking, and the writing end, which blocks who floods it.
+pub fn output_pipe() -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    pipe(OurEnd::Read).map_err(|error| SpawnError { stage: SpawnStage::Stdio, ..error })
+}
+
+/// The other way round: a process's standard input, which blocks it, and lifeboat's nonblocking writing end.
+pub fn input_pipe() -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    pipe(OurEnd::Write).map_err(|error| SpawnError { stage: SpawnStage::Stdio, ..error })
+}
+
 /// Which end of a pipe lifeboat keeps, and therefore must never block on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OurEnd {

@@ -60,6 +60,14 @@ pub(crate) fn fork_storm() -> Result<(), String> {
     }
 }
 
+/// Writes lines without end.
+pub(crate) fn flood() -> Result<(), String> {
+    let lines = "nobody wants to hear this\n".repeat(100);
+    loop {
+        std::io::stdout().write_all(lines.as_bytes()).map_err(|error| error.to_string())?;
+    }
+}
+
 /// Leaves an orphan behind and prints its pid.
 pub(crate) fn double_fork() -> Result<(), String> {
     let child = own("orphan")?.spawn().map_err(|error| format!("cannot spawn: {error}"))?;

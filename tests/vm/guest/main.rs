@@ -47,6 +47,7 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   daemonise stay|go leave three daemons behind, which nothing but their cgroup ties to this; then stay or go
   daemon            leave session and parent, and stay
   exit CODE         end at once
+  flood             write lines without end
   fork-storm        fork without end; each child does the same
   double-fork       leave an orphan behind and print its pid
   orphan            end once PID 1 is the parent
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         ["daemonise", way @ ("stay" | "go")] => cast::daemonise(*way == "stay"),
         ["daemon"] => cast::daemon(),
         ["exit", code] => return code.parse::<u8>().map_or(ExitCode::from(2), ExitCode::from),
+        ["flood"] => cast::flood(),
         ["fork-storm"] => cast::fork_storm(),
         ["double-fork"] => cast::double_fork(),
         ["orphan"] => cast::orphan(),

@@ -14,6 +14,7 @@ mod latency;
 mod left_behind;
 mod life;
 mod loss;
+mod output;
 mod rescue;
 mod shield;
 mod small;
@@ -81,6 +82,7 @@ fn main_cases() -> Vec<Case> {
         shield::CASES,
         rescue::CASES,
         units::CASES,
+        output::CASES,
         control::CASES,
         confined::CASES,
         why::CASES,
