@@ -3,7 +3,8 @@
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use lifeboat::engine::event::{Event, Exit, MemoryEvents, MemorySample, Role, Time};
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then, UnitId, UnitPolicy,
+    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Then, UnitId,
+    UnitPolicy,
 };
 use lifeboat::engine::{Engine, Plan};
 
@@ -22,9 +23,13 @@ fn unit(id: u16) -> UnitPolicy {
         requires: if id == 0 { Vec::new() } else { vec![UnitId(id / 4)] },
         memory: Some(MemoryPolicy { max_bytes: 32 * MIB, class: Class::Pool, guard: Guard::Shield }),
         utility: 50,
+        ready: Ready::Start,
+        start_timeout_ms: 30_000,
+        watchdog_ms: None,
         procedure: Some(ProcedurePolicy {
             on_exhaustion: true,
             on_stop: false,
+            on_failure: false,
             deadline_ms: 2_000,
             memory_bytes: 4 * MIB,
             then: Then::Restart,

@@ -244,7 +244,9 @@ fn refuse(
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::{Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then};
+    use super::super::policy::{
+        Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Then,
+    };
     use super::*;
     use proptest::prelude::*;
 
@@ -253,6 +255,7 @@ mod tests {
         let procedure = ProcedurePolicy {
             on_exhaustion: true,
             on_stop: false,
+            on_failure: false,
             deadline_ms: 1_000,
             memory_bytes: procedure_mib << 20,
             then: Then::Restart,
@@ -273,6 +276,9 @@ mod tests {
             requires: Vec::new(),
             memory: memory.map(|(mib, class, guard)| MemoryPolicy { max_bytes: mib << 20, class, guard }),
             utility,
+            ready: Ready::Start,
+            start_timeout_ms: 30_000,
+            watchdog_ms: None,
             procedure: (procedure_mib > 0).then_some(procedure),
             stop_signal: 15,
             stop_timeout_ms: 1_000,

@@ -7,7 +7,7 @@ use super::policy::{Kind, RestartWhen, RunId, Then, UnitId};
 use super::record::Record;
 use super::restart::Next;
 use super::service::{End, Procedure, State};
-use super::snapshot::{Cause, Desired, KillReason, Trouble};
+use super::snapshot::{Cause, Desired, Failure, KillReason, Trouble};
 use super::{Engine, Plan};
 
 /// errno(3) values that a second try would not change: `ENOENT`, `ENOEXEC`, `EACCES`, `ENOTDIR`, `EISDIR`, `ELOOP`.
@@ -35,7 +35,7 @@ impl Engine {
         let saves = service.procedure == Procedure::Parked
             && service.policy.procedure.is_some_and(|procedure| procedure.on_stop);
         match state {
-            State::Running => {
+            State::Readying | State::Running => {
                 plan.tell(Record::Stopping { unit, reason });
                 self.begin_end(unit, End::Asked(reason));
                 if saves {
@@ -132,7 +132,7 @@ impl Engine {
         let state = service.state;
         self.generation += 1;
         match state {
-            State::Spawning | State::Running => {
+            State::Spawning | State::Readying | State::Running => {
                 plan.tell(Record::Ended { unit, exit });
                 self.begin_end(unit, End::Own(exit));
                 self.kill(unit, KillReason::LeftBehind, plan);
@@ -171,6 +171,7 @@ impl Engine {
             | State::Backoff
             | State::Parking
             | State::Spawning
+            | State::Readying
             | State::Running
             | State::Freezing
             | State::Queued
@@ -258,6 +259,7 @@ impl Engine {
                 Some(Then::Stop) => false,
                 None => when != RestartWhen::Never,
             },
+            End::Failed(_) => when != RestartWhen::Never,
             // A limit that the kernel does not take now will not be taken later either.
             End::StartFailed { stage, errno, .. } => {
                 when != RestartWhen::Never && stage != SpawnStage::Limit && !HOPELESS_ERRNOS.contains(&errno)
@@ -282,6 +284,8 @@ impl Engine {
                 }
             }
             End::Own(_) => self.come_down(unit, State::Exited, trouble, plan),
+            End::Failed(Failure::NotReady) => self.come_down(unit, State::Fatal, trouble, plan),
+            End::Failed(_) => self.come_down(unit, State::Exited, trouble, plan),
             End::Exhausted | End::Asked(_) => self.come_down(unit, State::Stopped, trouble, plan),
             End::StartFailed { .. } => self.come_down(unit, State::Fatal, trouble, plan),
         }
@@ -334,6 +338,7 @@ impl Engine {
                 | State::Backoff
                 | State::Parking
                 | State::Spawning
+                | State::Readying
                 | State::Running
                 | State::Freezing
                 | State::Queued
@@ -356,6 +361,7 @@ fn trouble_of(end: End, incident: u32) -> Option<Trouble> {
         End::Asked(_) => None,
         End::Exhausted => Some(Trouble::Exhausted { incident }),
         End::Own(exit) => Some(Trouble::Ended { exit }),
+        End::Failed(failure) => Some(Trouble::Failed { failure }),
         End::StartFailed { stage, errno, procedure } => {
             Some(Trouble::SpawnFailed { stage, errno, procedure })
         }
@@ -367,6 +373,7 @@ pub(super) fn cause_of(end: Option<End>, kernel_killed: bool) -> Cause {
     match end {
         Some(End::Exhausted) if kernel_killed => Cause::KernelOomKill,
         Some(End::Exhausted) => Cause::Exhaustion,
+        Some(End::Failed(_)) => Cause::Failure,
         Some(End::Asked(_) | End::Own(_) | End::StartFailed { .. }) | None => Cause::Stop,
     }
 }

@@ -117,6 +117,25 @@ pub enum ShutdownKind {
     Halt,
 }
 
+/// What a service said by sd_notify(3), as far as decisions rest on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Note {
+    /// `READY=1`.
+    Ready,
+    /// `RELOADING=1`: it reads its configuration anew, and says `READY=1` when it is done.
+    Reloading,
+    /// `STOPPING=1`: it is on its way out.
+    Stopping,
+    /// `WATCHDOG=1`: it is alive.
+    Alive,
+    /// `WATCHDOG=trigger`: it asks to be treated as if it were not.
+    Failing,
+    /// `EXTEND_TIMEOUT_USEC`: the present step may take so much longer from now on.
+    ExtendMs(u32),
+    /// `STATUS`: the runtime holds a new text for readers.
+    Status,
+}
+
 /// What a person asked of one unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verb {
@@ -154,6 +173,10 @@ pub enum Event {
     Parked { unit: UnitId, run: RunId, pid: u32 },
     /// The service's `execve` succeeded.
     Spawned { unit: UnitId, run: RunId, pid: u32 },
+    /// The service is ready: by its notification descriptor, or because its path is there.
+    Ready { unit: UnitId, run: RunId },
+    /// A process of the service's cgroup said something.
+    Notified { unit: UnitId, run: RunId, note: Note },
     /// The service could not be started or the procedure not be parked.
     SpawnFailed { unit: UnitId, run: RunId, role: Role, stage: SpawnStage, errno: i32 },
     /// The procedure's `execve` succeeded after its release.

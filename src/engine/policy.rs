@@ -72,12 +72,30 @@ pub struct ProcedurePolicy {
     pub on_exhaustion: bool,
     /// It also runs on an ordinary stop.
     pub on_stop: bool,
+    /// It also runs when a living service is judged to have failed: not ready in time, or not alive any more.
+    pub on_failure: bool,
     /// From its start to the kill.
     pub deadline_ms: u32,
     /// `memory.max` of its own cgroup in the shutdown slice.
     pub memory_bytes: u64,
     /// What comes after an exhaustion.
     pub then: Then,
+}
+
+/// How a service shows that it is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ready {
+    /// By its `execve` alone.
+    #[default]
+    Start,
+    /// By `READY=1` of sd_notify(3).
+    Notify,
+    /// By a newline on a file descriptor that it was given, as s6 has it.
+    NotificationFd,
+    /// By a path that appears.
+    Path,
+    /// So many milliseconds after its `execve`.
+    AfterMs(u32),
 }
 
 /// When a service that ended is started again.
@@ -127,6 +145,12 @@ pub struct UnitPolicy {
     pub memory: Option<MemoryPolicy>,
     /// What its running is worth, 0 to 100: under shortage the highest is served first.
     pub utility: u8,
+    /// How it shows that it is ready.
+    pub ready: Ready,
+    /// From the making of its process to its readiness.
+    pub start_timeout_ms: u32,
+    /// At least so often it has to say that it is alive, once it is ready; `None`: never.
+    pub watchdog_ms: Option<u32>,
     /// The shutdown procedure, if any.
     pub procedure: Option<ProcedurePolicy>,
     /// The first signal of an ordinary stop.

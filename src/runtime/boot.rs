@@ -347,6 +347,7 @@ fn seat_of(unit: Unit) -> Seat {
         procedure_group: None,
         main: None,
         saver: None,
+        old_path: None,
     }
 }
 

@@ -7,6 +7,7 @@ pub mod boot;
 mod control;
 mod event_loop;
 mod perform;
+mod readiness;
 mod seat;
 pub mod story;
 mod translate;

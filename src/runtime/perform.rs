@@ -45,6 +45,7 @@ impl Lifeboat {
                     self.spawn_failed(unit, run, Role::Service, error);
                 }
             }
+            Action::LookForPath { unit, run } => self.look_for_path(unit, run),
             Action::Freeze { unit, run } => self.freeze(unit, run),
             Action::StartProcedure { unit, run, order } => self.start_procedure(unit, run, order),
             Action::Signal { unit, run: _, signal, reason: _ } => self.signal(unit, signal),
@@ -102,6 +103,7 @@ impl Lifeboat {
     fn spawn(&mut self, unit: UnitId) -> Result<(), SpawnError> {
         self.make_service_group(unit)?;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
+        seat.remember_path();
         let Some(program) = &seat.program else { return Err(no_seat()) };
         let shielded = seat.unit.policy.memory.is_some_and(|memory| memory.guard == Guard::Shield);
         // Without a bound there is no shield: an unkillable process would take the machine with it.

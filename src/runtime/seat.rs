@@ -2,6 +2,7 @@
 //!
 //! The engine's side of the same unit is `engine::service`. The two are tied by the run's number only.
 
+use super::readiness::Stamp;
 use crate::cgroup::group::Group;
 use crate::engine::event::Role;
 use crate::engine::policy::{RunId, UnitId};
@@ -32,6 +33,8 @@ pub(super) struct Seat {
     pub(super) procedure_group: Option<Group>,
     pub(super) main: Option<Process>,
     pub(super) saver: Option<Process>,
+    /// What stood at `unit.ready_path` before the present run.
+    pub(super) old_path: Option<Stamp>,
 }
 
 impl Seat {

@@ -8,7 +8,7 @@ use super::diagnostic::{Diagnostic, Place, Wrong, did_you_mean, plain, short};
 use super::raw::{Occasion, RawMemory, RawRestart, RawShutdown, RawStop, RawSystem, RawUnit};
 use super::reader::{Item, Map, Reader, Slot};
 use super::value::{Millis, Size, Word};
-use super::{System, Unit};
+use super::{System, Unit, readiness};
 use crate::engine::budget::Bytes;
 use crate::engine::policy::{
     Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then, UnitId,
@@ -25,7 +25,7 @@ const MEMORY_BYTES_MIN: u64 = 64 << 10;
 const PROCEDURE_BYTES: u64 = 4 << 20;
 
 /// Deadlines that lifeboat waits for: long enough to be met, short enough that a device still goes down.
-const WAIT_MS: RangeInclusive<u64> = 10..=600_000;
+pub(super) const WAIT_MS: RangeInclusive<u64> = 10..=600_000;
 
 /// Delays before a restart.
 const DELAY_MS: RangeInclusive<u64> = 10..=3_600_000;
@@ -122,6 +122,8 @@ fn checked(reader: &mut Reader<'_>, raw: RawUnit, name: &str, whole: &Range<usiz
     policy.autostart = raw.autostart.value_or(true);
     policy.utility =
         number(reader, "utility", raw.utility, 0..=100).map_or(50, |it| it.try_into().unwrap_or(50));
+    readiness::read_into(reader, raw.ready, (raw.start_timeout, raw.watchdog), &mut unit);
+    let policy = &mut unit.policy;
     let memory_absent = raw.memory.is_absent();
     policy.memory = memory(reader, raw.memory);
     if let Some(stop) = raw.stop.given() {
@@ -159,7 +161,12 @@ fn description(reader: &mut Reader<'_>, slot: Slot<String>) -> String {
     plain(&value)
 }
 
-fn number(reader: &mut Reader<'_>, field: &str, slot: Slot<u64>, range: RangeInclusive<u64>) -> Option<u64> {
+pub(super) fn number(
+    reader: &mut Reader<'_>,
+    field: &str,
+    slot: Slot<u64>,
+    range: RangeInclusive<u64>,
+) -> Option<u64> {
     let Item { value, at } = slot.given()?;
     if range.contains(&value) {
         return Some(value);
@@ -171,7 +178,12 @@ fn number(reader: &mut Reader<'_>, field: &str, slot: Slot<u64>, range: RangeInc
 }
 
 /// A time within bounds, in milliseconds. The bounds fit 32 bits.
-fn time(reader: &mut Reader<'_>, field: &str, slot: Slot<Millis>, range: RangeInclusive<u64>) -> Option<u32> {
+pub(super) fn time(
+    reader: &mut Reader<'_>,
+    field: &str,
+    slot: Slot<Millis>,
+    range: RangeInclusive<u64>,
+) -> Option<u32> {
     let Item { value: Millis(value), at } = slot.given()?;
     if range.contains(&value) {
         return u32::try_from(value).ok();
@@ -251,6 +263,7 @@ fn procedure(reader: &mut Reader<'_>, shutdown: Item<RawShutdown>, memory_absent
     let mut policy = ProcedurePolicy {
         on_exhaustion: true,
         on_stop: false,
+        on_failure: false,
         deadline_ms: 2_000,
         memory_bytes: PROCEDURE_BYTES,
         then: if unit.policy.kind == Kind::Task { Then::Stop } else { Then::Restart },
@@ -266,6 +279,7 @@ fn procedure(reader: &mut Reader<'_>, shutdown: Item<RawShutdown>, memory_absent
         }
         policy.on_exhaustion = on.value.iter().any(|item| item.value == Occasion::Exhaustion);
         policy.on_stop = on.value.iter().any(|item| item.value == Occasion::Stop);
+        policy.on_failure = on.value.iter().any(|item| item.value == Occasion::Failure);
     }
     if policy.on_exhaustion && memory_absent {
         let wrong = Wrong::new("without a bound of its own this unit's memory is never exhausted");
@@ -279,7 +293,12 @@ fn procedure(reader: &mut Reader<'_>, shutdown: Item<RawShutdown>, memory_absent
 }
 
 /// A string for the kernel, which has no NUL.
-fn c_string(reader: &mut Reader<'_>, field: &str, text: &str, at: &Range<usize>) -> Option<CString> {
+pub(super) fn c_string(
+    reader: &mut Reader<'_>,
+    field: &str,
+    text: &str,
+    at: &Range<usize>,
+) -> Option<CString> {
     let string = CString::new(text);
     if string.is_err() {
         reader.fault_in(field, at, Wrong::new("there is a NUL character in this string"));

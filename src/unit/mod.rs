@@ -10,6 +10,7 @@ mod diagnostic;
 mod load;
 mod raw;
 mod reader;
+mod readiness;
 mod value;
 
 pub use diagnostic::Diagnostic;
@@ -18,7 +19,7 @@ pub use raw::field_names;
 pub use value::Amount;
 
 use crate::engine::budget;
-use crate::engine::policy::{Kind, RestartPolicy, RestartWhen, UnitPolicy};
+use crate::engine::policy::{Kind, Ready, RestartPolicy, RestartWhen, UnitPolicy};
 use crate::engine::snapshot::Trouble;
 use serde::Deserialize;
 use std::ffi::CString;
@@ -50,6 +51,10 @@ pub struct Unit {
     pub pids_max: Option<u32>,
     /// Where output goes.
     pub output: Output,
+    /// The file descriptor on which a service with `Ready::NotificationFd` says that it is ready.
+    pub notification_fd: Option<i32>,
+    /// The path by which a service with `Ready::Path` shows that it is ready.
+    pub ready_path: Option<CString>,
 }
 
 impl Unit {
@@ -64,6 +69,9 @@ impl Unit {
             requires: Vec::new(),
             memory: None,
             utility: 50,
+            ready: Ready::Start,
+            start_timeout_ms: 30_000,
+            watchdog_ms: None,
             procedure: None,
             stop_signal: libc::SIGTERM,
             stop_timeout_ms: 5_000,
@@ -84,6 +92,8 @@ impl Unit {
             working_directory: None,
             pids_max: None,
             output: Output::default(),
+            notification_fd: None,
+            ready_path: None,
         }
     }
 

@@ -41,6 +41,9 @@ section! {
         requires: Vec<Item<String>>,
         memory: RawMemory,
         utility: u64,
+        ready: Readiness,
+        start_timeout: Millis,
+        watchdog: Millis,
         pids: RawPids,
         environment: Map<String>,
         working_directory: String,
@@ -121,6 +124,23 @@ pub(super) enum Occasion {
     Exhaustion,
     /// An ordinary stop.
     Stop,
+    /// A living service is judged to have failed.
+    Failure,
+}
+
+/// How a service shows that it is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) enum Readiness {
+    /// By its `execve` alone.
+    Start,
+    /// By sd_notify(3).
+    Notify,
+    /// By a newline on this file descriptor.
+    NotificationFd(u64),
+    /// By this path, once it appears.
+    Path(String),
+    /// After so many milliseconds.
+    AfterMs(u64),
 }
 
 /// The fields of every section that a user may write, for the test that the man page names them all.
@@ -157,6 +177,7 @@ leaf! {
     Guard: "Shield or None",
     RestartWhen: "Always, OnFailure or Never",
     Then: "Restart or Stop",
-    Occasion: "Exhaustion or Stop",
+    Occasion: "Exhaustion, Stop or Failure",
+    Readiness: "Start, Notify, NotificationFd(3), Path(\"/run/x\") or AfterMs(200)",
     super::Output: "Console or Null",
 }

@@ -2,7 +2,8 @@
 
 use crate::rng::Rng;
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then, UnitId, UnitPolicy,
+    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Then, UnitId,
+    UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 
@@ -37,19 +38,36 @@ fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: Vec<UnitId>
     let procedure = rng.per_mille(650).then(|| ProcedurePolicy {
         on_exhaustion: rng.per_mille(900),
         on_stop: rng.per_mille(400),
+        on_failure: rng.per_mille(500),
         deadline_ms: rng.pick(&[50, 500, 2_000, 5_000]),
         memory_bytes: rng.between(1, 8) * MIB,
         then: rng.pick(&[Then::Restart, Then::Restart, Then::Stop]),
     });
+    let kind = if rng.per_mille(200) { Kind::Task } else { Kind::Service };
+    let ready = if kind == Kind::Task || rng.per_mille(400) {
+        Ready::Start
+    } else {
+        let delay_ms = rng.pick(&[1, 200, 2_000]);
+        rng.pick(&[
+            Ready::Notify,
+            Ready::Notify,
+            Ready::NotificationFd,
+            Ready::Path,
+            Ready::AfterMs(delay_ms),
+        ])
+    };
     UnitPolicy {
         name: format!("u{id:02}"),
         description: String::new(),
-        kind: if rng.per_mille(200) { Kind::Task } else { Kind::Service },
+        kind,
         autostart: rng.per_mille(800),
         after,
         requires,
         memory,
         utility: u8::try_from(rng.between(0, 100)).unwrap(),
+        ready,
+        start_timeout_ms: rng.pick(&[500, 3_000, 30_000]),
+        watchdog_ms: (kind == Kind::Service && rng.per_mille(250)).then(|| rng.pick(&[500, 5_000])),
         procedure,
         stop_signal: 15,
         stop_timeout_ms: rng.pick(&[100, 1_000, 5_000]),

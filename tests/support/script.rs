@@ -5,11 +5,12 @@
 
 use lifeboat::engine::action::{Action, Reply};
 use lifeboat::engine::event::{
-    ClientId, Effect, Event, Exit, MemoryEvents, MemorySample, Role, ShutdownKind, SpawnStage, Time, Verb,
+    ClientId, Effect, Event, Exit, MemoryEvents, MemorySample, Note, Role, ShutdownKind, SpawnStage, Time,
+    Verb,
 };
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, RunId, Then, UnitId,
-    UnitPolicy,
+    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, RunId, Then,
+    UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::{Snapshot, SystemView, Trouble};
 use lifeboat::engine::{Engine, Plan};
@@ -49,6 +50,9 @@ pub(crate) struct Unit {
     memory_mib: u64,
     guard: Guard,
     utility: u8,
+    ready: Ready,
+    start_timeout_ms: u32,
+    watchdog_ms: u32,
     procedure: Option<Procedure>,
     stop_timeout_ms: u32,
     when: RestartWhen,
@@ -67,6 +71,9 @@ impl Default for Unit {
             memory_mib: 0,
             guard: Guard::Shield,
             utility: 50,
+            ready: Ready::Start,
+            start_timeout_ms: 30_000,
+            watchdog_ms: 0,
             procedure: None,
             stop_timeout_ms: 5_000,
             when: RestartWhen::Always,
@@ -81,6 +88,7 @@ impl Default for Unit {
 struct Procedure {
     on_exhaustion: bool,
     on_stop: bool,
+    on_failure: bool,
     deadline_ms: u32,
     memory_mib: u64,
     then: Then,
@@ -88,7 +96,14 @@ struct Procedure {
 
 impl Default for Procedure {
     fn default() -> Self {
-        Self { on_exhaustion: true, on_stop: false, deadline_ms: 2_000, memory_mib: 4, then: Then::Restart }
+        Self {
+            on_exhaustion: true,
+            on_stop: false,
+            on_failure: false,
+            deadline_ms: 2_000,
+            memory_mib: 4,
+            then: Then::Restart,
+        }
     }
 }
 
@@ -100,6 +115,8 @@ pub(crate) enum What {
     Parked(String),
     Spawned(String),
     SpawnFailed(String, Role, SpawnStage, i32),
+    Ready(String),
+    Notified(String, Note),
     ProcedureRunning(String),
     Exited(String, Role, Exit),
     Emptied(String, Role),
@@ -206,6 +223,14 @@ impl Stage {
                 let (unit, run) = id(name);
                 Event::SpawnFailed { unit, run, role: *role, stage: *stage, errno: *errno }
             }
+            What::Ready(name) => {
+                let (unit, run) = id(name);
+                Event::Ready { unit, run }
+            }
+            What::Notified(name, note) => {
+                let (unit, run) = id(name);
+                Event::Notified { unit, run, note: *note }
+            }
             What::ProcedureRunning(name) => {
                 let (unit, run) = id(name);
                 Event::ProcedureRunning { unit, run }
@@ -270,6 +295,7 @@ impl Stage {
         Some(match action {
             Action::Park { unit, run } => format!("park {}", of(unit, run)),
             Action::Spawn { unit, run } => format!("spawn {}", of(unit, run)),
+            Action::LookForPath { unit, run } => format!("look {}", of(unit, run)),
             Action::Freeze { unit, run } => format!("freeze {}", of(unit, run)),
             Action::StartProcedure { unit, run, order } => format!(
                 "save {} for {} of pid {} in {} ms",
@@ -334,9 +360,13 @@ fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             guard: unit.guard,
         }),
         utility: unit.utility,
+        ready: unit.ready,
+        start_timeout_ms: unit.start_timeout_ms,
+        watchdog_ms: (unit.watchdog_ms > 0).then_some(unit.watchdog_ms),
         procedure: unit.procedure.as_ref().map(|procedure| ProcedurePolicy {
             on_exhaustion: procedure.on_exhaustion,
             on_stop: procedure.on_stop,
+            on_failure: procedure.on_failure,
             deadline_ms: procedure.deadline_ms,
             memory_bytes: procedure.memory_mib * MIB,
             then: procedure.then,
