@@ -219,7 +219,7 @@ impl Engine {
         (0..u16::try_from(self.units.len()).unwrap_or(u16::MAX)).map(UnitId)
     }
 
-    /// The only way to another state: notes the time, clears the deadlines of the last one, and marks who may be concerned.
+    /// The only way to another state: notes the time, clears the last one's deadlines, and marks who may be concerned.
     fn enter(&mut self, unit: UnitId, state: State) {
         let now = self.now;
         if let Some(service) = self.unit_mut(unit) {

@@ -21,7 +21,7 @@ pub(super) enum TimerKind {
 
 /// In the order of their slots.
 const KINDS: [TimerKind; 4] = [TimerKind::Step, TimerKind::Sample, TimerKind::Ready, TimerKind::Watchdog];
-const KIND_COUNT: u32 = KINDS.len() as u32;
+const KIND_COUNT: u32 = 4;
 const ABSENT: u32 = u32::MAX;
 
 /// # Invariants

@@ -6,13 +6,14 @@
 use super::Config;
 use super::control::Control;
 use super::event_loop::Lifeboat;
+use super::readiness::Notify;
 use super::seat::{Pids, Seat, Source};
 use super::story::{self, Story};
 use crate::cgroup::capabilities::Capabilities;
 use crate::cgroup::tree::Tree;
 use crate::engine::budget::{self, Refusal};
 use crate::engine::event::ShutdownKind;
-use crate::engine::policy::{RunId, UnitPolicy};
+use crate::engine::policy::{Ready, RunId, UnitPolicy};
 use crate::engine::snapshot::{BudgetView, SystemView};
 use crate::engine::{Engine, Plan};
 use crate::sys::error::SysError;
@@ -27,7 +28,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::ffi::CString;
 use std::fmt;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 /// Each of sync and unmount at the end: a slow flash may need seconds for its dirty pages, a dead one never ends.
 const FINAL_STEP_MS: u64 = 20_000;
@@ -136,6 +138,7 @@ pub fn as_supervisor(config: &Config) -> Result<(), StartError> {
     }
     serve(&mut lifeboat);
     let _ = std::fs::remove_file(&config.socket);
+    let _ = std::fs::remove_file(config.socket.with_file_name("notify"));
     Ok(())
 }
 
@@ -187,7 +190,10 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     let output = story.output_for_children().or_else(|_| console::open_null())?;
     let policies: Vec<UnitPolicy> = units.iter().map(|unit| unit.policy.clone()).collect();
     let names: Vec<String> = policies.iter().map(|policy| policy.name.clone()).collect();
-    let seats: Vec<Seat> = units.into_iter().map(seat_of).collect();
+    let notify_path = config.socket.with_file_name("notify");
+    let notify = Notify::open(&notify_path, &config.cgroup_root, &poller);
+    let notify_path = notify.is_open().then_some(notify_path.as_path());
+    let seats: Vec<Seat> = units.into_iter().map(|unit| seat_of(unit, notify_path)).collect();
     let count = seats.len();
     // Last, so that what is allocated up to here is locked too.
     for error in [memory::drop_start_code(), memory::lock()].into_iter().filter_map(Result::err) {
@@ -203,6 +209,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         poller,
         signals,
         control,
+        notify,
         story,
         tree,
         system: view,
@@ -262,7 +269,6 @@ fn overhead_bytes(units: &[Unit]) -> u64 {
 }
 
 fn parked_file_bytes(unit: &Unit) -> Option<u64> {
-    use std::os::unix::ffi::OsStrExt;
     let path = std::ffi::OsStr::from_bytes(unit.procedure.first()?.as_bytes());
     let size_bytes = std::fs::metadata(path).ok()?.len();
     Some(size_bytes).filter(|size_bytes| *size_bytes <= lockable_bytes(unit))
@@ -328,8 +334,16 @@ fn prepare_tree(config: &Config, view: &mut SystemView) -> Option<Tree> {
     }
 }
 
-fn seat_of(unit: Unit) -> Seat {
+fn seat_of(unit: Unit, notify_path: Option<&Path>) -> Seat {
     let mut environment = Environment::inherited();
+    if let Some(path) =
+        notify_path.filter(|_| unit.policy.ready == Ready::Notify || unit.policy.watchdog_ms.is_some())
+    {
+        environment.set(&[b"NOTIFY_SOCKET=", path.as_os_str().as_bytes()].concat());
+    }
+    if let Some(ms) = unit.policy.watchdog_ms {
+        environment.set(format!("WATCHDOG_USEC={}", u64::from(ms) * 1_000).as_bytes());
+    }
     for pair in &unit.environment {
         environment.set(pair.as_bytes());
     }
@@ -348,8 +362,14 @@ fn seat_of(unit: Unit) -> Seat {
         main: None,
         saver: None,
         old_path: None,
+        ready_pipe: None,
+        status: None,
     }
 }
+
+/// What a supervisor tells one service about itself.
+const OURS_ALONE: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
 /// Names and values; a name that is set again gets the new value.
 struct Environment(BTreeMap<Vec<u8>, Vec<u8>>);
@@ -359,6 +379,10 @@ impl Environment {
     fn inherited() -> Self {
         let mut strings: BTreeMap<_, _> =
             std::env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
+        // What another supervisor said to lifeboat is not for its services.
+        for name in OURS_ALONE {
+            strings.remove(name.as_bytes());
+        }
         strings.entry(b"PATH".to_vec()).or_insert_with(|| b"/usr/sbin:/usr/bin:/sbin:/bin".to_vec());
         Self(strings)
     }

@@ -13,7 +13,7 @@ use crate::engine::policy::{Class, Guard, RunId, UnitId};
 use crate::sys::children;
 use crate::sys::error::SysError;
 use crate::sys::poll::Interest;
-use crate::sys::spawn::{Order, SpawnError, Start, park, release, start};
+use crate::sys::spawn::{Order, SpawnError, Start, notification_pipe, park, release, start};
 use crate::unit::Output;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -65,6 +65,12 @@ impl Lifeboat {
 
     fn take_seat(&mut self, unit: UnitId, run: RunId) {
         if let Some(seat) = self.seats.get_mut(usize::from(unit.0)) {
+            if seat.run != run {
+                seat.status = None;
+                if let Some(pipe) = seat.ready_pipe.take() {
+                    let _ = self.poller.remove(pipe.as_fd());
+                }
+            }
             seat.run = run;
         }
     }
@@ -91,6 +97,7 @@ impl Lifeboat {
                 oom_score_adj: PROCEDURE,
                 stdio: [self.null.as_fd(), out, out],
                 working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
+                handed: None,
             },
             lockable_bytes(&seat.unit),
         )?;
@@ -109,16 +116,20 @@ impl Lifeboat {
         // Without a bound there is no shield: an unkillable process would take the machine with it.
         let bounded = seat.service_group.as_ref().is_some_and(Group::is_bounded);
         let out = stdout_of(seat.unit.output, &self.null, &self.output);
+        let ready = seat.unit.notification_fd.map(|_| notification_pipe()).transpose()?;
         let child = start(&Start {
             program,
             cgroup: seat.service_group.as_ref().map(Group::place),
             oom_score_adj: if shielded && bounded { SHIELDED } else { ORDINARY },
             stdio: [self.null.as_fd(), out, out],
             working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
+            handed: ready.as_ref().zip(seat.unit.notification_fd).map(|(pipe, fd)| (pipe.1.as_fd(), fd)),
         })?;
         self.pids.insert(child.pid, (unit, Role::Service));
         seat.main = Some(Process { pid: child.pid, status: Some(child.status), go: None });
+        seat.ready_pipe = ready.map(|(read, _)| read);
         self.watch_start(unit, Role::Service);
+        self.watch_ready_pipe(unit);
         Ok(())
     }
 

@@ -35,6 +35,10 @@ pub(super) struct Seat {
     pub(super) saver: Option<Process>,
     /// What stood at `unit.ready_path` before the present run.
     pub(super) old_path: Option<Stamp>,
+    /// Our end of the pipe on which it says that it is ready, until it has.
+    pub(super) ready_pipe: Option<OwnedFd>,
+    /// What it last said of itself in the present run.
+    pub(super) status: Option<String>,
 }
 
 impl Seat {
@@ -69,6 +73,10 @@ pub(super) enum Source {
     Pressure(UnitId),
     /// `cgroup.events`.
     CgroupEvents(UnitId, Role),
+    /// The socket of sd_notify(3).
+    Notify,
+    /// The descriptor on which a service says that it is ready.
+    ReadyPipe(UnitId),
     /// The listening control socket.
     Listener,
     /// A connection of it.
@@ -87,8 +95,10 @@ impl Source {
             Self::MemoryEvents(unit) => of(2, unit, Role::Service),
             Self::Pressure(unit) => of(3, unit, Role::Service),
             Self::CgroupEvents(unit, role) => of(4, unit, role),
-            Self::Listener => 5 << 56,
-            Self::Client(id) => 6 << 56 | (id & 0x00ff_ffff_ffff_ffff),
+            Self::Notify => 5 << 56,
+            Self::ReadyPipe(unit) => of(6, unit, Role::Service),
+            Self::Listener => 7 << 56,
+            Self::Client(id) => 8 << 56 | (id & 0x00ff_ffff_ffff_ffff),
         }
     }
 
@@ -102,8 +112,10 @@ impl Source {
             2 => Some(Self::MemoryEvents(unit)),
             3 => Some(Self::Pressure(unit)),
             4 => Some(Self::CgroupEvents(unit, role)),
-            5 => Some(Self::Listener),
-            6 => Some(Self::Client(token & 0x00ff_ffff_ffff_ffff)),
+            5 => Some(Self::Notify),
+            6 => Some(Self::ReadyPipe(unit)),
+            7 => Some(Self::Listener),
+            8 => Some(Self::Client(token & 0x00ff_ffff_ffff_ffff)),
             _ => None,
         }
     }
@@ -123,6 +135,8 @@ mod tests {
             Source::Pressure(UnitId(0)),
             Source::CgroupEvents(UnitId(7), Role::Service),
             Source::CgroupEvents(UnitId(7), Role::Procedure),
+            Source::Notify,
+            Source::ReadyPipe(UnitId(2)),
             Source::Listener,
             Source::Client(77),
         ];

@@ -11,6 +11,7 @@ pub mod error;
 pub mod kmsg;
 pub mod memory;
 pub mod mount;
+pub mod notify;
 pub mod poll;
 pub mod power;
 pub mod signals;

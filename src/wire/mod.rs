@@ -6,6 +6,7 @@
 
 pub mod codec;
 pub mod interface;
+pub mod notify;
 pub mod reply;
 pub mod request;
 

@@ -10,6 +10,7 @@ mod ends;
 mod latency;
 mod life;
 mod loss;
+mod readiness;
 mod rescue;
 mod units;
 
@@ -45,7 +46,11 @@ enum End {
 /// The groups: one boot of the machine each.
 fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
     vec![
-        ("main", End::PowerOff, [life::CASES, rescue::CASES, units::CASES, control::CASES].concat()),
+        (
+            "main",
+            End::PowerOff,
+            [life::CASES, readiness::CASES, rescue::CASES, units::CASES, control::CASES].concat(),
+        ),
         ("loss", End::PowerOff, loss::CASES.to_vec()),
         ("latency", End::PowerOff, latency::CASES.to_vec()),
         ("boot50", End::PowerOff, boot50::CASES.to_vec()),
