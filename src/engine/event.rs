@@ -132,6 +132,8 @@ pub enum Note {
     Failing,
     /// `EXTEND_TIMEOUT_USEC`: the present step may take so much longer from now on.
     ExtendMs(u32),
+    /// `MAINPID`: another process of its own, whose end the runtime will see, is its first one from now on.
+    MainPid(u32),
     /// `STATUS`: the runtime holds a new text for readers.
     Status,
 }

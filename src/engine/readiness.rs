@@ -102,6 +102,12 @@ impl Engine {
                 }
             }
             Note::ExtendMs(ms) => self.extend(unit, state, ms),
+            Note::MainPid(pid) => {
+                if let Some(service) = self.unit_mut(unit).filter(|service| service.pid.is_some()) {
+                    service.pid = Some(pid);
+                    self.generation += 1;
+                }
+            }
             Note::Status => self.generation += 1,
         }
     }

@@ -67,6 +67,7 @@ impl Lifeboat {
         if let Some(seat) = self.seats.get_mut(usize::from(unit.0)) {
             if seat.run != run {
                 seat.status = None;
+                seat.heir = None;
                 if let Some(pipe) = seat.ready_pipe.take() {
                     let _ = self.poller.remove(pipe.as_fd());
                 }

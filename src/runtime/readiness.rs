@@ -4,11 +4,11 @@ use super::event_loop::Lifeboat;
 use super::seat::{Seat, Source};
 use super::story;
 use crate::cgroup::member::Members;
-use crate::engine::event::{Event, Role, Time};
-use crate::engine::policy::{Class, RunId, UnitId};
-use crate::sys::clock;
+use crate::engine::event::{Event, Note, Role, Time};
+use crate::engine::policy::{Class, Ready, RunId, UnitId};
 use crate::sys::notify::{Datagram, NotifySocket};
 use crate::sys::poll::{Interest, Poller};
+use crate::sys::{children, clock};
 use crate::wire::notify::{MESSAGE_BYTES_MAX, Message};
 use nix::errno::Errno;
 use std::ffi::{CStr, OsStr};
@@ -82,7 +82,7 @@ impl Lifeboat {
     pub(super) fn messages_came(&mut self) {
         let mut bytes = [0; MESSAGE_BYTES_MAX];
         for _ in 0..MESSAGES_MAX {
-            let Some(datagram) = self.notify.socket.as_ref().and_then(|socket| socket.receive(&mut bytes))
+            let Some(datagram) = self.notify.socket.as_mut().and_then(|socket| socket.receive(&mut bytes))
             else {
                 return;
             };
@@ -107,6 +107,9 @@ impl Lifeboat {
         }
         // What it says comes after its `execve`.
         self.status_came(unit, Role::Service);
+        if let Some(pid) = message.main_pid {
+            self.name_first(unit, pid, datagram.pid);
+        }
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         let run = seat.run;
         self.events.extend(message.notes().map(|note| Event::Notified { unit, run, note }));
@@ -125,6 +128,49 @@ impl Lifeboat {
             let memory = self.seats.get(usize::from(unit.0))?.unit.policy.memory;
             Some(unit).filter(|_| memory.map_or(Class::Pool, |memory| memory.class) == member.class)
         })
+    }
+
+    /// A service names its first process. It must be of its own cgroup, and its end must come to us: a process that
+    /// still has another parent is taken when the present first process, and so that parent, has ended.
+    fn name_first(&mut self, unit: UnitId, pid: u32, sender: Option<u32>) {
+        let is_its = self.unit_of(pid) == Some(unit);
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
+        let started = seat.main.as_ref().filter(|process| process.status.is_none());
+        if started.is_none_or(|process| process.pid == pid) {
+            return;
+        }
+        if !is_its {
+            self.notify.leave_out(sender, "the process that it names is not of its service");
+            return;
+        }
+        seat.heir = Some(pid);
+        if children::is_child(pid) {
+            self.heir_follows(unit);
+        }
+    }
+
+    /// A service has ended: what it said before counts first, such as who is to follow it.
+    pub(super) fn last_words(&mut self, unit: UnitId) {
+        let seat = self.seats.get(usize::from(unit.0));
+        if seat.is_some_and(|seat| seat.unit.policy.ready == Ready::Notify) {
+            self.messages_came();
+        }
+    }
+
+    /// Makes the heir, where there is one and it is our child by now, the first process.
+    pub(super) fn heir_follows(&mut self, unit: UnitId) -> bool {
+        let heir = self.seats.get_mut(usize::from(unit.0)).and_then(|seat| seat.heir.take());
+        let Some(pid) = heir.filter(|pid| children::is_child(*pid) && self.unit_of(*pid) == Some(unit))
+        else {
+            return false;
+        };
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return false };
+        let Some(first) = &mut seat.main else { return false };
+        self.pids.remove(&first.pid);
+        first.pid = pid;
+        self.pids.insert(pid, (unit, Role::Service));
+        self.events.push_back(Event::Notified { unit, run: seat.run, note: Note::MainPid(pid) });
+        true
     }
 
     pub(super) fn watch_ready_pipe(&self, unit: UnitId) {

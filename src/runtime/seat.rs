@@ -37,6 +37,8 @@ pub(super) struct Seat {
     pub(super) old_path: Option<Stamp>,
     /// Our end of the pipe on which it says that it is ready, until it has.
     pub(super) ready_pipe: Option<OwnedFd>,
+    /// The process that it wants to have as its first one as soon as the present one has ended.
+    pub(super) heir: Option<u32>,
     /// What it last said of itself in the present run.
     pub(super) status: Option<String>,
 }

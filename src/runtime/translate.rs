@@ -46,7 +46,17 @@ impl Lifeboat {
 
     /// A pid that belongs to no unit was an orphan: reaping it was all.
     fn died(&mut self, pid: u32, exit: Exit) {
-        let Some((unit, role)) = self.pids.remove(&pid) else { return };
+        let Some(&(unit, role)) = self.pids.get(&pid) else { return };
+        if role == Role::Service {
+            self.last_words(unit);
+        }
+        // By its last words another may have taken its place.
+        if self.pids.remove(&pid).is_none() {
+            return;
+        }
+        if role == Role::Service && self.heir_follows(unit) {
+            return;
+        }
         // Told in the order in which it happened: how the start went, what memory did, the end.
         self.status_came(unit, role);
         self.read_memory_events(unit, role);

@@ -21,6 +21,8 @@ const DESCRIPTORS_MAX: usize = 253;
 #[derive(Debug)]
 pub struct NotifySocket {
     socket: UnixDatagram,
+    /// What comes beside the bytes; sized once.
+    control: Vec<u8>,
 }
 
 /// One message.
@@ -57,7 +59,8 @@ impl NotifySocket {
             .map_err(|errno| SysError::new("have senders named on", path.display().to_string(), errno))?;
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o666))
             .map_err(|cause| failed("open to everybody", cause))?;
-        Ok(Self { socket })
+        // Room for all that can come: of a list that was cut we would not learn what to close.
+        Ok(Self { socket, control: cmsg_space!(UnixCredentials, [i32; DESCRIPTORS_MAX]) })
     }
 
     /// For the epoll set.
@@ -67,13 +70,11 @@ impl NotifySocket {
     }
 
     /// Takes the next message; `None` when there is none. Never blocks.
-    pub fn receive(&self, buffer: &mut [u8]) -> Option<Datagram> {
-        // Room for all that can come: of a list that was cut we would not learn what to close.
-        let mut control = cmsg_space!(UnixCredentials, [i32; DESCRIPTORS_MAX]);
+    pub fn receive(&mut self, buffer: &mut [u8]) -> Option<Datagram> {
         let mut parts = [IoSliceMut::new(buffer)];
         let received = loop {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-            match recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+            match recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut self.control), flags) {
                 Err(Errno::EINTR) => {}
                 other => break other.ok()?,
             }
@@ -120,7 +121,7 @@ mod tests {
 
     #[test]
     fn names_the_sender_and_tells_what_was_cut() {
-        let (_folder, ours, theirs) = pair();
+        let (_folder, mut ours, theirs) = pair();
         let mut buffer = [0; 8];
         assert!(ours.receive(&mut buffer).is_none());
         theirs.send(b"READY=1").expect("room");
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn descriptors_come_as_our_own_and_are_closed() {
-        let (_folder, ours, theirs) = pair();
+        let (_folder, mut ours, theirs) = pair();
         let (mut end, write) = std::io::pipe().expect("a pipe");
         let numbers = [write.as_raw_fd(); DESCRIPTORS_MAX];
         let rights = [ControlMessage::ScmRights(&numbers)];

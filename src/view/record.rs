@@ -48,6 +48,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         Record::Notified { note, .. } => match note {
             Note::Reloading => write!(out, "says that it reloads"),
             Note::Stopping => write!(out, "says that it stops"),
+            Note::MainPid(pid) => write!(out, "says that its main process is {pid}"),
             Note::Ready | Note::Alive | Note::Failing | Note::ExtendMs(_) | Note::Status => {
                 write!(out, "has news")
             }

@@ -343,7 +343,8 @@ impl FakeKernel {
         }
         self.later(id, 0, What::Ping);
         if self.rng.per_mille(200) {
-            let notes = [Note::Reloading, Note::Stopping, Note::Failing, Note::ExtendMs(2_000), Note::Status];
+            let notes =
+                [Note::Reloading, Note::Stopping, Note::Failing, Note::ExtendMs(2_000), Note::MainPid(9)];
             let (note, after_us) = (self.rng.pick(&notes), self.rng.between(0, 2_000_000));
             self.later(id, after_us, What::Says(note));
         }

@@ -166,7 +166,12 @@ impl Watch {
                     match note {
                         Note::Alive => seen.alive = now,
                         Note::ExtendMs(_) => seen.extended = true,
-                        Note::Ready | Note::Reloading | Note::Stopping | Note::Failing | Note::Status => {}
+                        Note::Ready
+                        | Note::Reloading
+                        | Note::Stopping
+                        | Note::Failing
+                        | Note::MainPid(_)
+                        | Note::Status => {}
                     }
                 }
             }

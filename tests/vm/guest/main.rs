@@ -47,8 +47,9 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   double-fork       leave an orphan behind and print its pid
   orphan            end once PID 1 is the parent
   speak NAME TEXT.. say each text by sd_notify; `cue` waits for /run/NAME.cue; then stay
-  say TEXT          say it by sd_notify
+  say TEXT          say it by sd_notify, and wait until it is handled
   speak-by-child T  have a child say it, and stay
+  daemon            go into the background and say so
   s6 NAME FD        after the cue write a newline to FD, and stay
   path NAME PATH    after the cue make PATH, and stay
   alive NAME        say WATCHDOG=1 until the cue, and stay
@@ -75,8 +76,10 @@ fn main() -> ExitCode {
         ["double-fork"] => cast::double_fork(),
         ["orphan"] => cast::orphan(),
         ["speak", name, texts @ ..] => speaker::speak(name, texts),
-        ["say", text] => speaker::say(text),
+        ["say", text] => speaker::say_and_wait(text),
         ["speak-by-child", text] => speaker::speak_by_child(text),
+        ["daemon"] => speaker::daemon(),
+        ["daemon-child"] => speaker::daemon_child(),
         ["s6", name, number] => speaker::s6(name, number),
         ["path", name, path] => speaker::path(name, path),
         ["alive", name] => speaker::alive(name),

@@ -1,8 +1,10 @@
 //! Services that say how they are: by sd_notify(3), by s6's descriptor, by a path, and by nothing at all.
 
 use super::cast::{own, pause};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::fs::File;
-use std::io::Write;
+use std::io::{IoSlice, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -35,6 +37,24 @@ pub(crate) fn say_to(path: &Path, text: &str) -> Result<(), String> {
     sent.map(drop).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// One message, and then a barrier: comes back when the supervisor has handled it (sd_notify_barrier(3)).
+pub(crate) fn say_and_wait(text: &str) -> Result<(), String> {
+    let path = std::env::var("NOTIFY_SOCKET").map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
+    say(text)?;
+    let socket = UnixDatagram::unbound().map_err(|error| format!("no socket: {error}"))?;
+    let failed = |error: std::io::Error| format!("{path}: {error}");
+    socket.connect(&path).map_err(failed)?;
+    let (mut end, write) = std::io::pipe().map_err(failed)?;
+    let numbers = [write.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    let bytes = [IoSlice::new(b"BARRIER=1")];
+    sendmsg::<()>(socket.as_raw_fd(), &bytes, &rights, MsgFlags::empty(), None)
+        .map_err(|errno| failed(errno.into()))?;
+    drop(write);
+    let read = end.read(&mut [0; 1]).map_err(failed)?;
+    if read == 0 { Ok(()) } else { Err("something came through the barrier".into()) }
+}
+
 /// Says these texts one after the other, each after a cue (`cue`), or not at all (`nothing`), then stays.
 pub(crate) fn speak(name: &str, texts: &[&str]) -> Result<(), String> {
     for text in texts {
@@ -50,6 +70,18 @@ pub(crate) fn speak(name: &str, texts: &[&str]) -> Result<(), String> {
 pub(crate) fn speak_by_child(text: &str) -> Result<(), String> {
     let mut child = own("say")?.arg(text).spawn().map_err(|error| format!("no child: {error}"))?;
     child.wait().map_err(|error| format!("the child: {error}"))?;
+    pause()
+}
+
+/// Puts itself into the background: names its child, and ends.
+pub(crate) fn daemon() -> Result<(), String> {
+    let child = own("daemon-child")?.spawn().map_err(|error| format!("no child: {error}"))?;
+    say(&format!("MAINPID={}", child.id()))
+}
+
+/// The child of `daemon`.
+pub(crate) fn daemon_child() -> Result<(), String> {
+    say("READY=1")?;
     pause()
 }
 

@@ -4,7 +4,10 @@ use super::Case;
 use crate::guest::{Guest, ensure, expect, read, run};
 use crate::speaker::{cue, say_to};
 use crate::supervisor;
+use lifeboat::engine::event::Exit;
 use lifeboat::engine::snapshot::{Failure, StateName, Trouble, UnitView};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
@@ -21,6 +24,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "ready-takes-more-time", deadline_s: 40, run: ready_takes_more_time },
     Case { name: "status-text", deadline_s: 40, run: status_text },
     Case { name: "notify-from-a-stranger", deadline_s: 40, run: notify_from_a_stranger },
+    Case { name: "main-pid-of-a-daemon", deadline_s: 40, run: main_pid_of_a_daemon },
     Case { name: "watchdog-missed", deadline_s: 60, run: watchdog_missed },
     Case { name: "watchdog-trigger", deadline_s: 40, run: watchdog_trigger },
 ];
@@ -128,7 +132,7 @@ fn status_text(guest: &mut Guest) -> Result<(), String> {
             (unit.status.as_deref() == Some(expected)).then_some(())
         }
     };
-    guest.wait("ready-status", SOON, text_is("warming up [31m"))?;
+    guest.wait("ready-status", SOON, text_is("warming up  [31m"))?;
     give_cue("ready-status")?;
     guest.wait("ready-status", SOON, text_is("12 clients"))?;
     let (_, text) = run(&["/usr/bin/lifeboatctl", "status", "ready-status"])?;
@@ -158,6 +162,19 @@ fn notify_from_a_stranger(guest: &mut Guest) -> Result<(), String> {
     give_cue(unit)?;
     expect("exit code", &joined(asked)?.0, &0)?;
     guest.stop(unit)
+}
+
+/// The first process is gone; the one that it named is watched, signalled and stopped in its place.
+fn main_pid_of_a_daemon(guest: &mut Guest) -> Result<(), String> {
+    guest.start("daemon")?;
+    let line_of = |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_child = |unit: &UnitView| unit.pid.filter(|pid| line_of(*pid).ends_with(b"daemon-child\0"));
+    let pid = guest.wait("daemon", SOON, |snapshot| is_child(supervisor::unit(snapshot, "daemon")?))?;
+    expect("state", &guest.unit("daemon")?.state, &StateName::Running)?;
+    let raw = i32::try_from(pid).map_err(|error| format!("pid {pid}: {error}"))?;
+    kill(Pid::from_raw(raw), Signal::SIGSEGV).map_err(|error| format!("kill {pid}: {error}"))?;
+    let unit = guest.wait_state("daemon", StateName::Exited, SOON)?;
+    expect("last exit", &unit.last_exit, &Some(Exit::Signal(11)))
 }
 
 fn watchdog_missed(guest: &mut Guest) -> Result<(), String> {
