@@ -3,8 +3,8 @@
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use lifeboat::engine::event::{Event, Exit, MemoryEvents, MemorySample, Role, Time};
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Then, UnitId,
-    UnitPolicy,
+    Class, Guard, Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Success,
+    Then, UnitId, UnitPolicy,
 };
 use lifeboat::engine::{Engine, Plan};
 
@@ -34,6 +34,7 @@ fn unit(id: u16) -> UnitPolicy {
             memory_bytes: 4 * MIB,
             then: Then::Restart,
         }),
+        success: Success::default(),
         stop_signal: 15,
         stop_timeout_ms: 5_000,
         restart: RestartPolicy {
@@ -42,6 +43,7 @@ fn unit(id: u16) -> UnitPolicy {
             max_delay_ms: 30_000,
             limit_starts: 5,
             limit_within_ms: 10_000,
+            on_limit: OnLimit::Stop,
         },
         refused: None,
     }

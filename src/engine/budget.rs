@@ -245,7 +245,7 @@ fn refuse(
 #[cfg(test)]
 mod tests {
     use super::super::policy::{
-        Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Then,
+        Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Success, Then,
     };
     use super::*;
     use proptest::prelude::*;
@@ -266,6 +266,7 @@ mod tests {
             max_delay_ms: 0,
             limit_starts: 1,
             limit_within_ms: 1,
+            on_limit: OnLimit::Stop,
         };
         UnitPolicy {
             name: name.to_owned(),
@@ -280,6 +281,7 @@ mod tests {
             start_timeout_ms: 30_000,
             watchdog_ms: None,
             procedure: (procedure_mib > 0).then_some(procedure),
+            success: Success::default(),
             stop_signal: 15,
             stop_timeout_ms: 1_000,
             restart,

@@ -1,9 +1,9 @@
 //! From the first reason to go to the last process gone, and what comes after that.
 
 use super::action::Action;
-use super::event::{Effect, Exit, Role, SpawnStage};
+use super::event::{Effect, Exit, Role, ShutdownKind, SpawnStage};
 use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
-use super::policy::{Kind, RestartWhen, RunId, Then, UnitId};
+use super::policy::{Kind, OnLimit, RestartWhen, RunId, Then, UnitId};
 use super::record::Record;
 use super::restart::Next;
 use super::service::{End, Procedure, State};
@@ -242,7 +242,7 @@ impl Engine {
             self.enter(unit, State::Waiting);
             return;
         }
-        let when = service.policy.restart.when;
+        let (when, success) = (service.policy.restart.when, service.policy.success);
         let wants_restart = match end {
             End::Asked(_) => {
                 // A requirement went down under it: it comes back with the requirement.
@@ -252,7 +252,7 @@ impl Engine {
             End::Own(exit) => match (service.policy.kind, when) {
                 (_, RestartWhen::Never) => false,
                 (Kind::Service, RestartWhen::Always) => true,
-                (Kind::Task, RestartWhen::Always) | (_, RestartWhen::OnFailure) => !exit.is_success(),
+                (Kind::Task, RestartWhen::Always) | (_, RestartWhen::OnFailure) => !success.contains(exit),
             },
             End::Exhausted => match service.policy.procedure.map(|procedure| procedure.then) {
                 Some(Then::Restart) => true,
@@ -276,7 +276,7 @@ impl Engine {
         let Some(service) = self.unit(unit) else { return };
         let trouble = trouble_of(end, service.last_incident);
         match end {
-            End::Own(exit) if exit.is_success() => {
+            End::Own(exit) if service.policy.success.contains(exit) => {
                 let task = service.policy.kind == Kind::Task;
                 self.come_down(unit, if task { State::Done } else { State::Exited }, None, plan);
                 if task {
@@ -301,6 +301,11 @@ impl Engine {
         match service.restarts.decide(now, up_since, &policy) {
             Next::GiveUp { starts } => {
                 self.come_down(unit, State::Fatal, Some(Trouble::StartLimit { starts }), plan);
+                match policy.on_limit {
+                    OnLimit::Stop => {}
+                    OnLimit::Reboot => self.shutdown_asked(ShutdownKind::Reboot, plan),
+                    OnLimit::PowerOff => self.shutdown_asked(ShutdownKind::PowerOff, plan),
+                }
             }
             Next::After(0) => {
                 service.trouble = trouble;

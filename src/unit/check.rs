@@ -5,13 +5,14 @@
 
 use super::circle;
 use super::diagnostic::{Diagnostic, Place, Wrong, did_you_mean, plain, short};
-use super::raw::{Occasion, RawMemory, RawRestart, RawShutdown, RawStop, RawSystem, RawUnit};
+use super::raw::{Occasion, RawMemory, RawRestart, RawShutdown, RawStop, RawSuccess, RawSystem, RawUnit};
 use super::reader::{Item, Map, Reader, Slot};
 use super::value::{Millis, Size, Word};
 use super::{System, Unit, readiness};
 use crate::engine::budget::Bytes;
+use crate::engine::event::Exit;
 use crate::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then, UnitId,
+    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Success, Then, UnitId,
 };
 use crate::engine::snapshot::Trouble;
 use std::ffi::CString;
@@ -129,6 +130,7 @@ fn checked(reader: &mut Reader<'_>, raw: RawUnit, name: &str, whole: &Range<usiz
     if let Some(stop) = raw.stop.given() {
         stop_into(reader, stop.value, &mut unit);
     }
+    unit.policy.success = success(reader, raw.success);
     unit.policy.restart = restart(reader, raw.restart, unit.policy.kind);
     if raw.command.is_absent() {
         reader.missing("command", whole, "every unit needs one: command: [\"/usr/bin/program\", \"--flag\"]");
@@ -230,6 +232,24 @@ fn stop_into(reader: &mut Reader<'_>, raw: RawStop, unit: &mut Unit) {
     }
 }
 
+fn success(reader: &mut Reader<'_>, slot: Slot<RawSuccess>) -> Success {
+    let mut success = Success::default();
+    let Some(Item { value: raw, .. }) = slot.given() else { return success };
+    for Item { value: code, at } in raw.codes.given().map(|list| list.value).unwrap_or_default() {
+        match u8::try_from(code) {
+            Ok(code) => success.add(Exit::Code(i32::from(code))),
+            Err(_) => {
+                let wrong = Wrong::new(format!("{code} is no exit code")).hint("they go from 0 to 255");
+                reader.fault_in("success.codes", &at, wrong);
+            }
+        }
+    }
+    for signal in raw.signals.given().map(|list| list.value).unwrap_or_default() {
+        success.add(Exit::Signal(signal.value.0));
+    }
+    success
+}
+
 fn restart(reader: &mut Reader<'_>, slot: Slot<RawRestart>, kind: Kind) -> RestartPolicy {
     let mut policy = Unit::empty("").policy.restart;
     if kind == Kind::Task {
@@ -248,6 +268,7 @@ fn restart(reader: &mut Reader<'_>, slot: Slot<RawRestart>, kind: Kind) -> Resta
     let least_ms = u64::from(policy.delay_ms);
     policy.max_delay_ms = time(reader, "restart.max_delay", raw.max_delay, least_ms..=*DELAY_MS.end())
         .unwrap_or(policy.max_delay_ms.max(policy.delay_ms));
+    policy.on_limit = raw.on_limit.value_or(policy.on_limit);
     if let Some(Item { value: limit, .. }) = raw.limit.given() {
         if let Some(starts) = number(reader, "restart.limit.starts", limit.starts, 1..=1_000) {
             policy.limit_starts = u32::try_from(starts).unwrap_or(policy.limit_starts);

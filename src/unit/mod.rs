@@ -19,7 +19,7 @@ pub use raw::field_names;
 pub use value::Amount;
 
 use crate::engine::budget;
-use crate::engine::policy::{Kind, Ready, RestartPolicy, RestartWhen, UnitPolicy};
+use crate::engine::policy::{Kind, OnLimit, Ready, RestartPolicy, RestartWhen, Success, UnitPolicy};
 use crate::engine::snapshot::Trouble;
 use serde::Deserialize;
 use std::ffi::CString;
@@ -73,6 +73,7 @@ impl Unit {
             start_timeout_ms: 30_000,
             watchdog_ms: None,
             procedure: None,
+            success: Success::default(),
             stop_signal: libc::SIGTERM,
             stop_timeout_ms: 5_000,
             restart: RestartPolicy {
@@ -81,6 +82,7 @@ impl Unit {
                 max_delay_ms: 30_000,
                 limit_starts: 10,
                 limit_within_ms: 60_000,
+                on_limit: OnLimit::Stop,
             },
             refused: None,
         };

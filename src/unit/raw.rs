@@ -5,7 +5,7 @@
 
 use super::reader::{Item, Map, Reader, Slot, Value};
 use super::value::{Amount, Millis, Size, StopSignal, Word};
-use crate::engine::policy::{Class, Guard, Kind, RestartWhen, Then};
+use crate::engine::policy::{Class, Guard, Kind, OnLimit, RestartWhen, Then};
 use serde::Deserialize;
 use std::ops::Range;
 
@@ -50,6 +50,7 @@ section! {
         output: super::Output,
         stop: RawStop,
         shutdown: RawShutdown,
+        success: RawSuccess,
         restart: RawRestart,
     }
 }
@@ -96,6 +97,15 @@ section! {
         delay: Millis,
         max_delay: Millis,
         limit: RawLimit,
+        on_limit: OnLimit,
+    }
+}
+
+section! {
+    /// The ends that count as a success beside exit code 0.
+    RawSuccess ("Success") {
+        codes: Vec<Item<u64>>,
+        signals: Vec<Item<StopSignal>>,
     }
 }
 
@@ -152,6 +162,7 @@ pub fn field_names() -> Vec<(&'static str, &'static [&'static str])> {
         ("pids", RawPids::FIELDS),
         ("stop", RawStop::FIELDS),
         ("shutdown", RawShutdown::FIELDS),
+        ("success", RawSuccess::FIELDS),
         ("restart", RawRestart::FIELDS),
         ("restart.limit", RawLimit::FIELDS),
         ("system.ron", RawSystem::FIELDS),
@@ -176,6 +187,7 @@ leaf! {
     Class: "Guaranteed or Pool",
     Guard: "Shield or None",
     RestartWhen: "Always, OnFailure or Never",
+    OnLimit: "Stop, Reboot or PowerOff",
     Then: "Restart or Stop",
     Occasion: "Exhaustion, Stop or Failure",
     Readiness: "Start, Notify, NotificationFd(3), Path(\"/run/x\") or AfterMs(200)",

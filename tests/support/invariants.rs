@@ -7,6 +7,7 @@ use lifeboat::engine::action::{Action, ProcedureOrder};
 use lifeboat::engine::event::{ClientId, Event, Exit, MemoryEvents, Note, Role, Time, Verb};
 use lifeboat::engine::limits::{FREEZE_DEADLINE_MS, KILL_RETRY_MS, KILL_TRIES_MAX, START_DEADLINE_MS};
 use lifeboat::engine::policy::{Guard, Kind, Ready, RunId, UnitId, UnitPolicy};
+use lifeboat::engine::record::Record;
 use lifeboat::engine::snapshot::{Incident, Snapshot, StateName, SystemView, UnitView};
 use std::collections::BTreeMap;
 
@@ -247,6 +248,13 @@ impl Watch {
         }
     }
 
+    /// A start limit may end the machine too: what the turn says of that, before its actions.
+    pub(crate) fn actions(&mut self, now: Time, actions: &[Action]) {
+        if actions.iter().any(|action| matches!(action, Action::Log(Record::ShuttingDown { .. }))) {
+            self.shutdown_at.get_or_insert(now);
+        }
+    }
+
     /// Before the kernel performs the action.
     pub(crate) fn action(
         &mut self,
@@ -332,7 +340,9 @@ impl Watch {
         let seen = &self.seen[usize::from(unit.0)];
         match self.policies[usize::from(unit.0)].kind {
             Kind::Service => seen.ready.is_some() && seen.exit.is_none() && !seen.ending,
-            Kind::Task => seen.exit == Some(Exit::Code(0)),
+            Kind::Task => {
+                seen.exit.is_some_and(|exit| self.policies[usize::from(unit.0)].success.contains(exit))
+            }
         }
     }
 

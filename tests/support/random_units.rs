@@ -1,9 +1,10 @@
 //! Random unit tables for the simulation: from 1 to 12 units, ordered without a circle.
 
 use crate::rng::Rng;
+use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Then, UnitId,
-    UnitPolicy,
+    Class, Guard, Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Success,
+    Then, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 
@@ -56,6 +57,10 @@ fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: Vec<UnitId>
             Ready::AfterMs(delay_ms),
         ])
     };
+    let mut success = Success::default();
+    if rng.per_mille(200) {
+        success.add(rng.pick(&[Exit::Code(1), Exit::Signal(15), Exit::Signal(11)]));
+    }
     UnitPolicy {
         name: format!("u{id:02}"),
         description: String::new(),
@@ -69,6 +74,7 @@ fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: Vec<UnitId>
         start_timeout_ms: rng.pick(&[500, 3_000, 30_000]),
         watchdog_ms: (kind == Kind::Service && rng.per_mille(250)).then(|| rng.pick(&[500, 5_000])),
         procedure,
+        success,
         stop_signal: 15,
         stop_timeout_ms: rng.pick(&[100, 1_000, 5_000]),
         restart: RestartPolicy {
@@ -82,6 +88,7 @@ fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: Vec<UnitId>
             max_delay_ms: rng.pick(&[1_000, 5_000, 30_000]),
             limit_starts: u32::try_from(rng.between(1, 12)).unwrap(),
             limit_within_ms: rng.pick(&[1_000, 10_000, 60_000]),
+            on_limit: rng.pick(&[OnLimit::Stop, OnLimit::Stop, OnLimit::Stop, OnLimit::Reboot]),
         },
         refused: rng.per_mille(60).then_some(Trouble::BadUnit),
     }

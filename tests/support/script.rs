@@ -9,8 +9,8 @@ use lifeboat::engine::event::{
     Verb,
 };
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, RunId, Then,
-    UnitId, UnitPolicy,
+    Class, Guard, Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, RunId,
+    Success, Then, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::{Snapshot, SystemView, Trouble};
 use lifeboat::engine::{Engine, Plan};
@@ -57,6 +57,8 @@ pub(crate) struct Unit {
     stop_timeout_ms: u32,
     when: RestartWhen,
     limit_starts: u32,
+    on_limit: OnLimit,
+    success: Vec<Exit>,
     refused: bool,
 }
 
@@ -78,6 +80,8 @@ impl Default for Unit {
             stop_timeout_ms: 5_000,
             when: RestartWhen::Always,
             limit_starts: 5,
+            on_limit: OnLimit::Stop,
+            success: Vec::new(),
             refused: false,
         }
     }
@@ -371,6 +375,10 @@ fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             memory_bytes: procedure.memory_mib * MIB,
             then: procedure.then,
         }),
+        success: unit.success.iter().fold(Success::default(), |mut success, exit| {
+            success.add(*exit);
+            success
+        }),
         stop_signal: 15,
         stop_timeout_ms: unit.stop_timeout_ms,
         restart: RestartPolicy {
@@ -379,6 +387,7 @@ fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             max_delay_ms: 30_000,
             limit_starts: unit.limit_starts,
             limit_within_ms: 60_000,
+            on_limit: unit.on_limit,
         },
         refused: unit.refused.then_some(Trouble::BadUnit),
     }
