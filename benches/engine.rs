@@ -26,6 +26,7 @@ fn unit(id: u16) -> UnitPolicy {
         ready: Ready::Start,
         start_timeout_ms: 30_000,
         watchdog_ms: None,
+        health: None,
         procedure: Some(ProcedurePolicy {
             on_exhaustion: true,
             on_stop: false,

@@ -280,6 +280,7 @@ mod tests {
             ready: Ready::Start,
             start_timeout_ms: 30_000,
             watchdog_ms: None,
+            health: None,
             procedure: (procedure_mib > 0).then_some(procedure),
             success: Success::default(),
             stop_signal: 15,

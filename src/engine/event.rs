@@ -177,6 +177,8 @@ pub enum Event {
     Spawned { unit: UnitId, run: RunId, pid: u32 },
     /// The service is ready: by its notification descriptor, or because its path is there.
     Ready { unit: UnitId, run: RunId },
+    /// A health check of the service is over, within its time.
+    Probed { unit: UnitId, run: RunId, healthy: bool },
     /// A process of the service's cgroup said something.
     Notified { unit: UnitId, run: RunId, note: Note },
     /// The service could not be started or the procedure not be parked.

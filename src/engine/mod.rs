@@ -142,6 +142,7 @@ impl Engine {
                 self.spawn_failed((unit, run), role, (stage, errno), plan);
             }
             Event::Ready { unit, run } => self.told_ready(unit, run, plan),
+            Event::Probed { unit, run, healthy } => self.probed(unit, run, healthy, plan),
             Event::Notified { unit, run, note } => self.notified(unit, run, note, plan),
             Event::ProcedureRunning { unit, run } => self.procedure_running(unit, run),
             Event::Exited { unit, run, role, exit } => self.exited((unit, run), role, exit, plan),
@@ -229,6 +230,7 @@ impl Engine {
         self.timers.clear(unit, TimerKind::Step);
         self.timers.clear(unit, TimerKind::Ready);
         self.timers.clear(unit, TimerKind::Watchdog);
+        self.timers.clear(unit, TimerKind::Health);
         self.generation += 1;
         self.mark_around(unit);
     }
@@ -244,6 +246,7 @@ impl Engine {
                 TimerKind::Sample => self.sample_due(unit, plan),
                 TimerKind::Ready => self.ready_due(unit, plan),
                 TimerKind::Watchdog => self.watchdog_due(unit, plan),
+                TimerKind::Health => self.health_due(unit, plan),
             }
         }
     }

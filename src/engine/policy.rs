@@ -99,6 +99,17 @@ pub enum Ready {
     AfterMs(u32),
 }
 
+/// How it is found out that a service does not answer any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthPolicy {
+    /// From readiness to the first check, and from the end of one to the next.
+    pub interval_ms: u32,
+    /// A check that takes longer has failed.
+    pub timeout_ms: u32,
+    /// So many failed checks in a row and the service has failed.
+    pub failures: u32,
+}
+
 /// When a service that ended is started again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RestartWhen {
@@ -211,6 +222,8 @@ pub struct UnitPolicy {
     pub start_timeout_ms: u32,
     /// At least so often it has to say that it is alive, once it is ready; `None`: never.
     pub watchdog_ms: Option<u32>,
+    /// How its health is checked, once it is ready.
+    pub health: Option<HealthPolicy>,
     /// The shutdown procedure, if any.
     pub procedure: Option<ProcedurePolicy>,
     /// The first signal of an ordinary stop.

@@ -37,10 +37,12 @@ impl Engine {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         service.up_since = Some(now);
+        service.misses = 0;
         let (pid, after_us) = (service.pid.unwrap_or(0), now.since_us(service.run_began));
         let task = service.policy.kind == Kind::Task;
         self.enter(unit, State::Running);
         self.feed_watchdog(unit);
+        self.plan_probe(unit);
         plan.tell(Record::Running { unit, pid, after_us });
         // Who asked for a task waits for its end.
         if !task {
@@ -169,6 +171,48 @@ impl Engine {
     pub(super) fn watchdog_due(&mut self, unit: UnitId, plan: &mut Plan) {
         if self.unit(unit).is_some_and(|service| service.state == State::Running) {
             self.fail(unit, Failure::WatchdogMissed, plan);
+        }
+    }
+
+    fn plan_probe(&mut self, unit: UnitId) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        service.probing = false;
+        if let Some(health) = service.policy.health {
+            let due = self.now.plus_ms(u64::from(health.interval_ms));
+            self.timers.set(unit, TimerKind::Health, due);
+        }
+    }
+
+    /// The next check is due, or the present one has taken too long.
+    pub(super) fn health_due(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        let Some(health) = service.policy.health.filter(|_| service.state == State::Running) else { return };
+        let run = service.run;
+        if service.probing {
+            plan.push(Action::EndProbe { unit, run });
+            self.judge_probe(unit, false, plan);
+            return;
+        }
+        service.probing = true;
+        let due = self.now.plus_ms(u64::from(health.timeout_ms));
+        self.timers.set(unit, TimerKind::Health, due);
+        plan.push(Action::Probe { unit, run });
+    }
+
+    pub(super) fn probed(&mut self, unit: UnitId, run: RunId, healthy: bool, plan: &mut Plan) {
+        let open =
+            self.live(unit, run).is_some_and(|service| service.probing && service.state == State::Running);
+        if open {
+            self.judge_probe(unit, healthy, plan);
+        }
+    }
+
+    fn judge_probe(&mut self, unit: UnitId, healthy: bool, plan: &mut Plan) {
+        self.plan_probe(unit);
+        let Some(service) = self.unit_mut(unit) else { return };
+        service.misses = if healthy { 0 } else { service.misses.saturating_add(1) };
+        if service.policy.health.is_some_and(|health| service.misses >= health.failures) {
+            self.fail(unit, Failure::Unhealthy, plan);
         }
     }
 

@@ -142,6 +142,10 @@ pub(super) struct Service {
     pub(super) up_since: Option<Time>,
     /// It said in this run that it is ready, maybe before its `execve` was told.
     pub(super) said_ready: bool,
+    /// A health check is open.
+    pub(super) probing: bool,
+    /// Health checks that failed, since the last good one.
+    pub(super) misses: u32,
     /// By when it is to be ready.
     pub(super) ready_by: Time,
     pub(super) pid: Option<u32>,
@@ -195,6 +199,8 @@ impl Service {
             run_began: Time::default(),
             up_since: None,
             said_ready: false,
+            probing: false,
+            misses: 0,
             ready_by: Time::default(),
             pid: None,
             open: Open::default(),

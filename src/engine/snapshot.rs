@@ -99,6 +99,8 @@ pub enum Failure {
     WatchdogMissed,
     /// It said itself that it has failed (`WATCHDOG=trigger`).
     WatchdogTriggered,
+    /// Its health checks failed too often, one after the other.
+    Unhealthy,
 }
 
 /// Why something was killed.

@@ -17,11 +17,14 @@ pub(super) enum TimerKind {
     Ready,
     /// The time by which it has to show that it is alive.
     Watchdog,
+    /// The next health check, or the end of the present one.
+    Health,
 }
 
 /// In the order of their slots.
-const KINDS: [TimerKind; 4] = [TimerKind::Step, TimerKind::Sample, TimerKind::Ready, TimerKind::Watchdog];
-const KIND_COUNT: u32 = 4;
+const KINDS: [TimerKind; 5] =
+    [TimerKind::Step, TimerKind::Sample, TimerKind::Ready, TimerKind::Watchdog, TimerKind::Health];
+const KIND_COUNT: u32 = 5;
 const ABSENT: u32 = u32::MAX;
 
 /// # Invariants
@@ -46,6 +49,7 @@ impl Timers {
             TimerKind::Sample => 1,
             TimerKind::Ready => 2,
             TimerKind::Watchdog => 3,
+            TimerKind::Health => 4,
         };
         u32::from(unit.0) * KIND_COUNT + kind
     }
@@ -151,7 +155,7 @@ mod tests {
         /// The table behaves as a sorted map of (unit, kind) to time.
         #[test]
         fn agrees_with_a_sorted_map(
-            steps in proptest::collection::vec((0u16..40, 0usize..4, 0u64..500, 0u8..4), 0..400),
+            steps in proptest::collection::vec((0u16..40, 0usize..5, 0u64..500, 0u8..4), 0..400),
         ) {
             let mut timers = Timers::new(40);
             let mut model: BTreeMap<(u16, usize), u64> = BTreeMap::new();

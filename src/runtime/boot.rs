@@ -363,6 +363,7 @@ fn seat_of(unit: Unit, notify_path: Option<&Path>) -> Seat {
         saver: None,
         old_path: None,
         ready_pipe: None,
+        probe: None,
         heir: None,
         status: None,
     }

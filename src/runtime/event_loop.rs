@@ -1,7 +1,7 @@
 //! The one loop: wait, turn readiness into events, let the engine decide, perform, publish.
 //!
 //! Order within a turn: signals and dead children, start pipes, deadlines, memory events, PSI triggers, cgroup events,
-//! what services say of themselves, the control socket. While nothing is ready and no deadline is due, nothing runs.
+//! what services say of themselves, health checks, the control socket. While nothing is ready and no deadline is due, nothing runs.
 
 use super::control::Control;
 use super::readiness::Notify;
@@ -87,6 +87,7 @@ impl Lifeboat {
                 Source::CgroupEvents(unit, role) => self.cgroup_events_came(unit, role),
                 Source::Notify => self.messages_came(),
                 Source::ReadyPipe(unit) => self.ready_pipe_came(unit),
+                Source::Probe(unit) => self.probe_came(unit),
                 Source::Listener => self.connections_came(),
                 Source::Client(id) => self.client_came(ClientId(id), ready.readable, ready.hangup),
             }

@@ -6,6 +6,7 @@
 pub mod boot;
 mod control;
 mod event_loop;
+mod health;
 mod perform;
 mod readiness;
 mod seat;

@@ -45,6 +45,8 @@ impl Lifeboat {
                     self.spawn_failed(unit, run, Role::Service, error);
                 }
             }
+            Action::Probe { unit, run } => self.probe(unit, run),
+            Action::EndProbe { unit, run: _ } => self.end_probe(unit),
             Action::LookForPath { unit, run } => self.look_for_path(unit, run),
             Action::Freeze { unit, run } => self.freeze(unit, run),
             Action::StartProcedure { unit, run, order } => self.start_procedure(unit, run, order),
@@ -66,6 +68,9 @@ impl Lifeboat {
     fn take_seat(&mut self, unit: UnitId, run: RunId) {
         if let Some(seat) = self.seats.get_mut(usize::from(unit.0)) {
             if seat.run != run {
+                if let Some(socket) = seat.probe.take() {
+                    let _ = self.poller.remove(socket.as_fd());
+                }
                 seat.status = None;
                 seat.heir = None;
                 if let Some(pipe) = seat.ready_pipe.take() {

@@ -37,6 +37,8 @@ pub(super) struct Seat {
     pub(super) old_path: Option<Stamp>,
     /// Our end of the pipe on which it says that it is ready, until it has.
     pub(super) ready_pipe: Option<OwnedFd>,
+    /// The connection of its present health check.
+    pub(super) probe: Option<OwnedFd>,
     /// The process that it wants to have as its first one as soon as the present one has ended.
     pub(super) heir: Option<u32>,
     /// What it last said of itself in the present run.
@@ -79,6 +81,8 @@ pub(super) enum Source {
     Notify,
     /// The descriptor on which a service says that it is ready.
     ReadyPipe(UnitId),
+    /// The connection of a health check.
+    Probe(UnitId),
     /// The listening control socket.
     Listener,
     /// A connection of it.
@@ -99,8 +103,9 @@ impl Source {
             Self::CgroupEvents(unit, role) => of(4, unit, role),
             Self::Notify => 5 << 56,
             Self::ReadyPipe(unit) => of(6, unit, Role::Service),
-            Self::Listener => 7 << 56,
-            Self::Client(id) => 8 << 56 | (id & 0x00ff_ffff_ffff_ffff),
+            Self::Probe(unit) => of(7, unit, Role::Service),
+            Self::Listener => 8 << 56,
+            Self::Client(id) => 9 << 56 | (id & 0x00ff_ffff_ffff_ffff),
         }
     }
 
@@ -116,8 +121,9 @@ impl Source {
             4 => Some(Self::CgroupEvents(unit, role)),
             5 => Some(Self::Notify),
             6 => Some(Self::ReadyPipe(unit)),
-            7 => Some(Self::Listener),
-            8 => Some(Self::Client(token & 0x00ff_ffff_ffff_ffff)),
+            7 => Some(Self::Probe(unit)),
+            8 => Some(Self::Listener),
+            9 => Some(Self::Client(token & 0x00ff_ffff_ffff_ffff)),
             _ => None,
         }
     }
@@ -139,6 +145,7 @@ mod tests {
             Source::CgroupEvents(UnitId(7), Role::Procedure),
             Source::Notify,
             Source::ReadyPipe(UnitId(2)),
+            Source::Probe(UnitId(2)),
             Source::Listener,
             Source::Client(77),
         ];

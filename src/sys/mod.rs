@@ -5,6 +5,7 @@
 
 pub mod children;
 pub mod clock;
+pub mod connect;
 pub mod console;
 pub mod epitaph;
 pub mod error;

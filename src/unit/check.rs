@@ -124,6 +124,7 @@ fn checked(reader: &mut Reader<'_>, raw: RawUnit, name: &str, whole: &Range<usiz
     policy.utility =
         number(reader, "utility", raw.utility, 0..=100).map_or(50, |it| it.try_into().unwrap_or(50));
     readiness::read_into(reader, raw.ready, (raw.start_timeout, raw.watchdog), &mut unit);
+    readiness::health_into(reader, raw.health, &mut unit);
     let policy = &mut unit.policy;
     let memory_absent = raw.memory.is_absent();
     policy.memory = memory(reader, raw.memory);

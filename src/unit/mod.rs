@@ -23,6 +23,8 @@ use crate::engine::policy::{Kind, OnLimit, Ready, RestartPolicy, RestartWhen, Su
 use crate::engine::snapshot::Trouble;
 use serde::Deserialize;
 use std::ffi::CString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Where a unit's standard output and standard error go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -32,6 +34,15 @@ pub enum Output {
     Console,
     /// `/dev/null`.
     Null,
+}
+
+/// Where a health check connects to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthAddress {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A Unix stream socket.
+    Unix(PathBuf),
 }
 
 /// A valid unit: what the engine decides on, and what the runtime needs to start it.
@@ -55,6 +66,8 @@ pub struct Unit {
     pub notification_fd: Option<i32>,
     /// The path by which a service with `Ready::Path` shows that it is ready.
     pub ready_path: Option<CString>,
+    /// Where its health is checked, where `policy.health` is set.
+    pub health_address: Option<HealthAddress>,
 }
 
 impl Unit {
@@ -72,6 +85,7 @@ impl Unit {
             ready: Ready::Start,
             start_timeout_ms: 30_000,
             watchdog_ms: None,
+            health: None,
             procedure: None,
             success: Success::default(),
             stop_signal: libc::SIGTERM,
@@ -96,6 +110,7 @@ impl Unit {
             output: Output::default(),
             notification_fd: None,
             ready_path: None,
+            health_address: None,
         }
     }
 

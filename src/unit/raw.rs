@@ -44,6 +44,7 @@ section! {
         ready: Readiness,
         start_timeout: Millis,
         watchdog: Millis,
+        health: RawHealth,
         pids: RawPids,
         environment: Map<String>,
         working_directory: String,
@@ -68,6 +69,17 @@ section! {
     /// The bound of the number of processes.
     RawPids ("Pids") {
         max: u64,
+    }
+}
+
+section! {
+    /// The health check.
+    RawHealth ("Health") {
+        tcp: String,
+        unix: String,
+        interval: Millis,
+        timeout: Millis,
+        failures: u64,
     }
 }
 
@@ -160,6 +172,7 @@ pub fn field_names() -> Vec<(&'static str, &'static [&'static str])> {
         ("", RawUnit::FIELDS),
         ("memory", RawMemory::FIELDS),
         ("pids", RawPids::FIELDS),
+        ("health", RawHealth::FIELDS),
         ("stop", RawStop::FIELDS),
         ("shutdown", RawShutdown::FIELDS),
         ("success", RawSuccess::FIELDS),

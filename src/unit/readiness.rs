@@ -1,16 +1,19 @@
 //! The fields about readiness and liveness.
 
-use super::Unit;
-use super::check::{WAIT_MS, c_string, time};
+use super::check::{WAIT_MS, c_string, number, time};
 use super::diagnostic::{Wrong, short};
-use super::raw::Readiness;
+use super::raw::{RawHealth, Readiness};
 use super::reader::{Item, Reader, Slot};
 use super::value::Millis;
-use crate::engine::policy::{Kind, Ready};
+use super::{HealthAddress, Unit};
+use crate::engine::policy::{HealthPolicy, Kind, Ready};
 use std::ops::{Range, RangeInclusive};
 
 /// Descriptors that a service can be given: above the standard ones, and below every limit of open files.
 const NOTIFICATION_FDS: RangeInclusive<u64> = 3..=255;
+
+/// `sun_path` of unix(7) with its NUL.
+const UNIX_PATH_BYTES_MAX: usize = 107;
 
 /// Reads `ready` and the two times, `start_timeout` and `watchdog`.
 pub(super) fn read_into(
@@ -75,4 +78,48 @@ fn ready_into(reader: &mut Reader<'_>, ready: Readiness, at: &Range<usize>, unit
             Ready::AfterMs(u32::try_from(ms).unwrap_or(u32::MAX))
         }
     };
+}
+
+/// Reads `health`.
+pub(super) fn health_into(reader: &mut Reader<'_>, slot: Slot<RawHealth>, unit: &mut Unit) {
+    let Some(Item { value: raw, at }) = slot.given() else { return };
+    if unit.policy.kind == Kind::Task {
+        let wrong = Wrong::new("a task has no health check");
+        reader.fault_in("health", &at, wrong.hint("take it out, or use kind: Service"));
+    }
+    match (raw.tcp.is_absent(), raw.unix.is_absent()) {
+        (true, true) => {
+            reader.missing("health.tcp", &at, "write (tcp: \"127.0.0.1:80\") or (unix: \"/run/x\")")
+        }
+        (false, false) => {
+            let wrong = Wrong::new("a health check has one address").hint("take out tcp or unix");
+            reader.fault_in("health", &at, wrong);
+        }
+        (true, false) | (false, true) => {}
+    }
+    if let Some(Item { value, at }) = raw.tcp.given() {
+        match value.parse() {
+            Ok(address) => unit.health_address = Some(HealthAddress::Tcp(address)),
+            Err(_) => {
+                let wrong = Wrong::new(format!("`{}` is no address with a port", short(&value)));
+                let hint = "write \"127.0.0.1:80\" or \"[::1]:80\"; names are not looked up";
+                reader.fault_in("health.tcp", &at, wrong.hint(hint));
+            }
+        }
+    }
+    if let Some(Item { value, at }) = raw.unix.given() {
+        if !value.starts_with('/') || value.len() > UNIX_PATH_BYTES_MAX {
+            let wrong = Wrong::new(format!("`{}` is no path of a socket", short(&value)));
+            let hint = format!("begin with /, and use at most {UNIX_PATH_BYTES_MAX} bytes");
+            reader.fault_in("health.unix", &at, wrong.hint(hint));
+        }
+        if c_string(reader, "health.unix", &value, &at).is_some() {
+            unit.health_address = Some(HealthAddress::Unix(value.into()));
+        }
+    }
+    let interval_ms = time(reader, "health.interval", raw.interval, WAIT_MS).unwrap_or(10_000);
+    let timeout_ms = time(reader, "health.timeout", raw.timeout, WAIT_MS).unwrap_or(2_000);
+    let failures = number(reader, "health.failures", raw.failures, 1..=100).unwrap_or(3);
+    let failures = u32::try_from(failures).unwrap_or(3);
+    unit.policy.health = Some(HealthPolicy { interval_ms, timeout_ms, failures });
 }

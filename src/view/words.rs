@@ -75,6 +75,7 @@ pub fn failure(failure: Failure) -> &'static str {
     match failure {
         Failure::NotReady => "it was not ready within its start_timeout",
         Failure::WatchdogMissed => "it did not say within its watchdog time that it is alive",
+        Failure::Unhealthy => "its health checks failed too often",
         Failure::WatchdogTriggered => "it said itself that it has failed",
     }
 }

@@ -224,6 +224,7 @@ impl FakeKernel {
         match action {
             Action::Park { unit, run } => self.park(unit, run),
             Action::Spawn { unit, run } => self.spawn(unit, run),
+            Action::Probe { unit, run } => self.probe(unit, run),
             Action::LookForPath { unit, run } => {
                 if self.truth(unit, run).path {
                     self.tell(0, Event::Ready { unit, run });
@@ -240,7 +241,7 @@ impl FakeKernel {
             }
             Action::KillCgroup { unit, run, role, .. } => self.kill(unit, run, role),
             Action::Sample { unit, run } => self.sample(unit, run),
-            Action::Log(_) | Action::Reply { .. } | Action::Finish { .. } => {}
+            Action::EndProbe { .. } | Action::Log(_) | Action::Reply { .. } | Action::Finish { .. } => {}
         }
     }
 
@@ -363,6 +364,16 @@ impl FakeKernel {
         } else {
             self.tell(0, Event::Ready { unit, run });
         }
+    }
+
+    /// Most are answered well, some badly, some too late, and some never.
+    fn probe(&mut self, unit: UnitId, run: RunId) {
+        if self.rng.per_mille(30) {
+            return;
+        }
+        let healthy = !self.rng.per_mille(100);
+        let delay_us = self.rng.pick(&[0, 0, 500, 90_000, 1_000_000, 2_500_000]);
+        self.tell(delay_us, Event::Probed { unit, run, healthy });
     }
 
     fn pings(&mut self, unit: UnitId, run: RunId) {

@@ -178,6 +178,7 @@ impl Watch {
             }
             Event::Deadline => self.time_makes_ready(now),
             Event::Boot
+            | Event::Probed { .. }
             | Event::SpawnFailed { .. }
             | Event::ProcedureRunning { .. }
             | Event::Emptied { .. }
@@ -300,7 +301,13 @@ impl Watch {
                 hold(Invariant::OneReply, fine, || format!("{action:?} to nobody"))?;
             }
             Action::Finish { .. } => self.finish(now, kernel)?,
-            Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {}
+            Action::Probe { unit, run } => {
+                self.of_the_present(action, unit, run)?;
+                let ready = self.present(unit, run).is_some_and(|seen| seen.ready.is_some() && !seen.ending);
+                hold(Invariant::OnlyThePresentRun, ready, || format!("{action:?} of what is not up"))?;
+            }
+            Action::EndProbe { .. } | Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {
+            }
         }
         Ok(())
     }

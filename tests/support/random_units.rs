@@ -3,8 +3,8 @@
 use crate::rng::Rng;
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Success,
-    Then, UnitId, UnitPolicy,
+    Class, Guard, HealthPolicy, Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy,
+    RestartWhen, Success, Then, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 
@@ -73,6 +73,11 @@ fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: Vec<UnitId>
         ready,
         start_timeout_ms: rng.pick(&[500, 3_000, 30_000]),
         watchdog_ms: (kind == Kind::Service && rng.per_mille(250)).then(|| rng.pick(&[500, 5_000])),
+        health: (kind == Kind::Service && rng.per_mille(150)).then(|| HealthPolicy {
+            interval_ms: rng.pick(&[1_000, 5_000]),
+            timeout_ms: rng.pick(&[100, 2_000]),
+            failures: u32::try_from(rng.between(1, 3)).unwrap(),
+        }),
         procedure,
         success,
         stop_signal: 15,

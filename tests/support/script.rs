@@ -9,8 +9,8 @@ use lifeboat::engine::event::{
     Verb,
 };
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, RunId,
-    Success, Then, UnitId, UnitPolicy,
+    Class, Guard, HealthPolicy, Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy,
+    RestartWhen, RunId, Success, Then, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::{Snapshot, SystemView, Trouble};
 use lifeboat::engine::{Engine, Plan};
@@ -53,6 +53,8 @@ pub(crate) struct Unit {
     ready: Ready,
     start_timeout_ms: u32,
     watchdog_ms: u32,
+    /// Interval, timeout, failures.
+    health: Option<(u32, u32, u32)>,
     procedure: Option<Procedure>,
     stop_timeout_ms: u32,
     when: RestartWhen,
@@ -76,6 +78,7 @@ impl Default for Unit {
             ready: Ready::Start,
             start_timeout_ms: 30_000,
             watchdog_ms: 0,
+            health: None,
             procedure: None,
             stop_timeout_ms: 5_000,
             when: RestartWhen::Always,
@@ -121,6 +124,7 @@ pub(crate) enum What {
     SpawnFailed(String, Role, SpawnStage, i32),
     Ready(String),
     Notified(String, Note),
+    Probed(String, bool),
     ProcedureRunning(String),
     Exited(String, Role, Exit),
     Emptied(String, Role),
@@ -227,13 +231,8 @@ impl Stage {
                 let (unit, run) = id(name);
                 Event::SpawnFailed { unit, run, role: *role, stage: *stage, errno: *errno }
             }
-            What::Ready(name) => {
-                let (unit, run) = id(name);
-                Event::Ready { unit, run }
-            }
-            What::Notified(name, note) => {
-                let (unit, run) = id(name);
-                Event::Notified { unit, run, note: *note }
+            What::Ready(name) | What::Notified(name, _) | What::Probed(name, _) => {
+                Self::word_of_a_service(what, id(name))
             }
             What::ProcedureRunning(name) => {
                 let (unit, run) = id(name);
@@ -276,6 +275,15 @@ impl Stage {
         }
     }
 
+    fn word_of_a_service(what: &What, (unit, run): (UnitId, RunId)) -> Event {
+        match what {
+            What::Ready(_) => Event::Ready { unit, run },
+            What::Notified(_, note) => Event::Notified { unit, run, note: *note },
+            What::Probed(_, healthy) => Event::Probed { unit, run, healthy: *healthy },
+            other => panic!("{other:?} is nothing that a service says"),
+        }
+    }
+
     fn memory_event(what: &What, id: impl Fn(&str) -> (UnitId, RunId)) -> Event {
         let zero = MemoryEvents::default();
         let (name, role, counters) = match what {
@@ -299,6 +307,8 @@ impl Stage {
         Some(match action {
             Action::Park { unit, run } => format!("park {}", of(unit, run)),
             Action::Spawn { unit, run } => format!("spawn {}", of(unit, run)),
+            Action::Probe { unit, run } => format!("probe {}", of(unit, run)),
+            Action::EndProbe { unit, run } => format!("end probe {}", of(unit, run)),
             Action::LookForPath { unit, run } => format!("look {}", of(unit, run)),
             Action::Freeze { unit, run } => format!("freeze {}", of(unit, run)),
             Action::StartProcedure { unit, run, order } => format!(
@@ -366,6 +376,11 @@ fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
         utility: unit.utility,
         ready: unit.ready,
         start_timeout_ms: unit.start_timeout_ms,
+        health: unit.health.map(|(interval_ms, timeout_ms, failures)| HealthPolicy {
+            interval_ms,
+            timeout_ms,
+            failures,
+        }),
         watchdog_ms: (unit.watchdog_ms > 0).then_some(unit.watchdog_ms),
         procedure: unit.procedure.as_ref().map(|procedure| ProcedurePolicy {
             on_exhaustion: procedure.on_exhaustion,

@@ -59,7 +59,7 @@ const STATES: [(&str, &str, &str, &str); 15] = [
 const ENDS: &str = r#"Exited("a", Service, CODE); Emptied("a", Service); Exited("a", Procedure, Signal(9)); Emptied("a", Procedure)"#;
 
 /// The events, each about the unit's present run. `Deadline` comes when the engine wants it.
-const EVENTS: [(&str, &str); 26] = [
+const EVENTS: [(&str, &str); 27] = [
     ("Deadline", "Deadline"),
     ("Parked", r#"Parked("a")"#),
     ("Spawned", r#"Spawned("a")"#),
@@ -71,6 +71,7 @@ const EVENTS: [(&str, &str); 26] = [
     ("Notified, Alive", r#"Notified("a", Alive)"#),
     ("Notified, Failing", r#"Notified("a", Failing)"#),
     ("Notified, ExtendMs", r#"Notified("a", ExtendMs(60000))"#),
+    ("Probed, not healthy", r#"Probed("a", false)"#),
     ("ProcedureRunning", r#"ProcedureRunning("a")"#),
     ("Exited, service", r#"Exited("a", Service, Code(1))"#),
     ("Exited, procedure", r#"Exited("a", Procedure, Code(0))"#),

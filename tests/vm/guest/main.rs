@@ -52,6 +52,7 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   daemon            go into the background and say so
   s6 NAME FD        after the cue write a newline to FD, and stay
   path NAME PATH    after the cue make PATH, and stay
+  listen NAME PATH  listen at PATH until the cue, and stay
   alive NAME        say WATCHDOG=1 until the cue, and stay
   pss               print the PSS of PID 1 in KiB";
 
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         ["daemon-child"] => speaker::daemon_child(),
         ["s6", name, number] => speaker::s6(name, number),
         ["path", name, path] => speaker::path(name, path),
+        ["listen", name, path] => speaker::listen(name, path),
         ["alive", name] => speaker::alive(name),
         ["pss"] => cast::pss(),
         _ => Err(USAGE.into()),

@@ -5,7 +5,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::fs::File;
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -99,6 +99,16 @@ pub(crate) fn s6(name: &str, number: &str) -> Result<(), String> {
 pub(crate) fn path(name: &str, path: &str) -> Result<(), String> {
     wait_for_cue(name);
     File::create(path).map_err(|error| format!("{path}: {error}"))?;
+    pause()
+}
+
+/// Listens at a path until the cue; then it lives on, and nobody listens any more.
+pub(crate) fn listen(name: &str, path: &str) -> Result<(), String> {
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path).map_err(|error| format!("{path}: {error}"))?;
+    // Each check leaves a connection in the queue, which is longer than the case.
+    wait_for_cue(name);
+    drop(listener);
     pause()
 }
 

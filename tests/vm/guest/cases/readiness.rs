@@ -26,6 +26,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "notify-from-a-stranger", deadline_s: 40, run: notify_from_a_stranger },
     Case { name: "main-pid-of-a-daemon", deadline_s: 40, run: main_pid_of_a_daemon },
     Case { name: "watchdog-missed", deadline_s: 60, run: watchdog_missed },
+    Case { name: "health-check", deadline_s: 60, run: health_check },
     Case { name: "watchdog-trigger", deadline_s: 40, run: watchdog_trigger },
 ];
 
@@ -172,9 +173,9 @@ fn main_pid_of_a_daemon(guest: &mut Guest) -> Result<(), String> {
     let pid = guest.wait("daemon", SOON, |snapshot| is_child(supervisor::unit(snapshot, "daemon")?))?;
     expect("state", &guest.unit("daemon")?.state, &StateName::Running)?;
     let raw = i32::try_from(pid).map_err(|error| format!("pid {pid}: {error}"))?;
-    kill(Pid::from_raw(raw), Signal::SIGSEGV).map_err(|error| format!("kill {pid}: {error}"))?;
+    kill(Pid::from_raw(raw), Signal::SIGKILL).map_err(|error| format!("kill {pid}: {error}"))?;
     let unit = guest.wait_state("daemon", StateName::Exited, SOON)?;
-    expect("last exit", &unit.last_exit, &Some(Exit::Signal(11)))
+    expect("last exit", &unit.last_exit, &Some(Exit::Signal(9)))
 }
 
 fn watchdog_missed(guest: &mut Guest) -> Result<(), String> {
@@ -195,6 +196,19 @@ fn watchdog_missed(guest: &mut Guest) -> Result<(), String> {
     let saved = read("/run/watchdog.saved")?;
     expect("reason that its procedure was told", &saved.trim(), &"failure")?;
     guest.stop(unit)
+}
+
+fn health_check(guest: &mut Guest) -> Result<(), String> {
+    forget_cue("health");
+    guest.start("health")?;
+    let first = guest.wait_state("health", StateName::Running, SOON)?;
+    // Some checks go by.
+    thread::sleep(Duration::from_secs(1));
+    let still = guest.unit("health")?;
+    expect("run and state", &(still.run, still.state), &(first.run, StateName::Running))?;
+    give_cue("health")?;
+    let unit = guest.wait_state("health", StateName::Exited, SOON)?;
+    expect("trouble", &unit.trouble, &Some(Trouble::Failed { failure: Failure::Unhealthy }))
 }
 
 fn watchdog_trigger(guest: &mut Guest) -> Result<(), String> {
