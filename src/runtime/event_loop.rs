@@ -1,7 +1,8 @@
 //! The one loop: wait, turn readiness into events, let the engine decide, perform, publish.
 //!
 //! Order within a turn: signals and dead children, start pipes, deadlines, memory events, PSI triggers, cgroup events,
-//! what services say of themselves, health checks, the control socket. While nothing is ready and no deadline is due, nothing runs.
+//! what services say of themselves, health checks, the control socket.
+//! While nothing is ready and no deadline is due, nothing runs.
 
 use super::control::Control;
 use super::readiness::Notify;
