@@ -1,4 +1,4 @@
-//! The cgroup layer on folders of files: captured from real kernels (`tests/fixtures/cgroup`), strange, cut and hostile.
+//! The cgroup layer on folders of files: captured from real kernels (`tests/fixtures/cgroup`), strange, cut, hostile.
 
 use lifeboat::cgroup::capabilities::{Capabilities, is_cgroup2};
 use lifeboat::cgroup::limits::{self, Controllers, GroupLimits};
@@ -133,7 +133,10 @@ proptest! {
 
     /// Whatever the bytes: an answer, never a panic; and a cut file is never taken for a whole one.
     #[test]
-    fn no_bytes_make_a_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in any::<proptest::sample::Index>()) {
+    fn no_bytes_make_a_parser_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        cut in any::<proptest::sample::Index>(),
+    ) {
         let stat = captured("linux-6.12", "memory.stat");
         let cut = stat.get(..cut.index(stat.len())).unwrap_or_default();
         for text in [&bytes[..], cut, &[cut, &bytes[..]].concat()] {
@@ -201,6 +204,7 @@ impl Fixture {
     fn tree(&self) -> Tree {
         let budget = BudgetView {
             reserve_bytes: 16 * MIB,
+            overhead_bytes: MIB,
             guaranteed_bytes: 64 * MIB,
             pool_bytes: 128 * MIB,
             ..BudgetView::default()
@@ -220,20 +224,19 @@ fn a_tree_is_prepared() {
     for (file, expected) in [
         ("cgroup.subtree_control", "+memory +pids"),
         ("pool/cgroup.subtree_control", "+memory +pids"),
-        ("shutdown/memory.max", "16777216"),
+        ("shutdown/memory.max", "17825792"),
         ("guaranteed/memory.max", "max"),
-        ("pool/memory.max", "134217728"),
+        ("pool/memory.max", "135266304"),
+        ("shutdown/memory.swap.max", "0"),
+        ("guaranteed/memory.swap.max", "0"),
+        ("pool/memory.swap.max", "0"),
     ] {
         assert_eq!(fixture.text(file), expected, "{file}");
     }
     let group = tree.service("recorder", Class::Pool, &LIMITS).expect("a group");
-    for (file, expected) in [
-        ("memory.max", "8388608"),
-        ("memory.swap.max", "0"),
-        ("memory.oom.group", "1"),
-        ("pids.max", "32"),
-        ("cgroup.freeze", "0"),
-    ] {
+    for (file, expected) in
+        [("memory.max", "8388608"), ("memory.oom.group", "1"), ("pids.max", "32"), ("cgroup.freeze", "0")]
+    {
         assert_eq!(fixture.text(&format!("pool/recorder/{file}")), expected, "{file}");
     }
     assert!(group.is_bounded());
@@ -272,7 +275,6 @@ fn limits_fail_closed() {
     };
     let untaken = |file: &'static str| -> [&'static str; 2] { [file, "wanted"] };
     check(|it| it.make_forgetful("pool/recorder/memory.max"), libc::ERANGE, &untaken("memory.max"));
-    check(|it| it.make_forgetful("pool/recorder/memory.swap.max"), libc::ERANGE, &untaken("memory.swap.max"));
     check(
         |it| it.make_forgetful("pool/recorder/memory.oom.group"),
         libc::ERANGE,
@@ -284,11 +286,16 @@ fn limits_fail_closed() {
     check(|it| it.remove("pool/recorder/pids.max"), libc::ENOENT, &["pids.max"]);
 }
 
+/// Swap is forbidden for a whole branch; where that is not taken there is no tree.
 #[test]
 fn a_kernel_without_swap_has_no_swap_limit() {
     let fixture = Fixture::new("linux-6.1");
-    fixture.remove("pool/recorder/memory.swap.max");
+    fixture.remove("pool/memory.swap.max");
     assert!(fixture.tree().service("recorder", Class::Pool, &LIMITS).is_ok());
+    fixture.make_forgetful("guaranteed/memory.swap.max");
+    let capabilities = Capabilities::in_folder(&fixture.root).expect("a folder");
+    let error = Tree::prepare(&fixture.root, &BudgetView::default(), &capabilities).expect_err("a refusal");
+    assert!(error.errno() == libc::ERANGE && error.what().contains("memory.swap.max"), "{error:?}");
 }
 
 /// A limit is rounded down to whole pages by the kernel; that is taken, a smaller one is not.
@@ -297,11 +304,10 @@ fn limits_are_compared_by_pages() {
     let fixture = Fixture::new("linux-6.12");
     let folder = fixture.root.join("pool/recorder");
     let wanted = GroupLimits { memory_max_bytes: Some(8 * MIB + 1), ..LIMITS };
-    assert_eq!(limits::apply(&folder, &wanted, BOTH), Ok(()));
+    assert_eq!(limits::apply(&folder, &wanted, BOTH, false), Ok(()));
     let none = GroupLimits::default();
-    assert_eq!(limits::apply(&folder, &none, BOTH), Ok(()));
+    assert_eq!(limits::apply(&folder, &none, BOTH, false), Ok(()));
     assert_eq!((fixture.text("pool/recorder/memory.max").as_str()), "max");
-    assert_eq!((fixture.text("pool/recorder/memory.swap.max").as_str()), "max");
     assert_eq!((fixture.text("pool/recorder/pids.max").as_str()), "max");
 }
 

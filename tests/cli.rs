@@ -337,12 +337,10 @@ fn watch_prints_what_changes() {
 fn nobody_is_there() {
     let folder = TempDir::new().expect("a temporary folder");
     let missing = folder.path().join("no.sock");
-    let message = |path: &Path, reason: &str| {
-        format!(
-            "lifeboatctl: cannot reach lifeboat at {}: {reason}; is it running? (--socket PATH)\n",
-            path.display()
-        )
+    let message_with = |path: &Path, reason: &str, cure: &str| {
+        format!("lifeboatctl: cannot reach lifeboat at {}: {reason}; {cure}\n", path.display())
     };
+    let message = |path: &Path, reason: &str| message_with(path, reason, "is it running? (--socket PATH)");
     let run = |path: &Path, verb: &[&str]| {
         Outcome::of(program(path).args(verb).output().expect("lifeboatctl runs"))
     };
@@ -358,7 +356,8 @@ fn nobody_is_there() {
     drop(UnixListener::bind(&stale).expect("a socket"));
     run(&stale, &["start", "bus"]).check("", &message(&stale, "Connection refused"), 4);
     let long = folder.path().join("x".repeat(200));
-    run(&long, &["status"]).check("", &message(&long, "File name too long"), 4);
+    let expected = message_with(&long, "File name too long", "a socket's path has at most 107 bytes");
+    run(&long, &["status"]).check("", &expected, 4);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use lifeboat::runtime::{Config, boot};
 use std::error::Error;
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 const HELP: &str = "\
@@ -31,7 +32,8 @@ fn main() -> ExitCode {
     }
     match parse(std::env::args_os().skip(1)) {
         Ok(Wish::Print(text)) => {
-            println!("{text}");
+            // A reader that has gone away is no error; there is nothing else to do about one.
+            let _ = writeln!(std::io::stdout(), "{text}");
             ExitCode::SUCCESS
         }
         Ok(Wish::Run(config)) => match boot::as_supervisor(&config) {

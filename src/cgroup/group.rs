@@ -1,8 +1,8 @@
 //! One group, with every file open that is needed while memory is exhausted.
 //!
-//! After [`Group::equip`] all methods but [`Group::renew`] allocate nothing, open nothing (but for the old way to kill)
-//! and use fixed buffers on the stack. Their errors are plain errno(3) numbers; `EBADMSG` is a file that says something strange, `ENODATA` a file
-//! that this kernel does not have.
+//! After [`Group::equip`] all methods but [`Group::renew`] and [`Group::arm_trigger`] allocate nothing, open nothing
+//! (but for the old way to kill) and use fixed buffers on the stack. Their errors are plain errno(3) numbers; `EBADMSG`
+//! is a file that says something strange, `ENODATA` a file that this kernel does not have.
 
 use super::file::{open_folder, open_in, read_again, write_again};
 use super::limits::{self, Controllers, GroupLimits};

@@ -35,11 +35,12 @@ pub struct Controllers {
     pub pids: bool,
 }
 
-/// Sees to it that the group in `folder` has these limits. `is_new`: the folder has just been made, so every limit is as
-/// the kernel makes it, none; then only what differs is touched. In an older group each limit is read first.
+/// Sees to it that the group in `folder` has these limits. `is_new`: the folder has just been made, so every limit is
+/// as the kernel makes it, none; then only what differs is touched. In an older group each limit is read first.
 ///
-/// Fails with the kernel's errno, with `ENOENT` where the file of a present controller is missing, or with `ERANGE` where
-/// the value read back is another one; the error's object then names the file, what was wanted and what was found.
+/// Fails with the kernel's errno, with `ENOENT` where the file of a present controller is missing, or with `ERANGE`
+/// where the value read back is another one; the error's object then names the file, what was wanted and what was
+/// found.
 pub fn apply(
     folder: &Path,
     limits: &GroupLimits,

@@ -71,8 +71,8 @@ impl std::error::Error for GroupError {
 impl Tree {
     /// Makes the branches under `root`, hands them the controllers, and sets their `memory.max` from the budget.
     ///
-    /// Where lifeboat itself is in `root`, and this is not the real root group, it first moves into `supervisor/`, because
-    /// a group that has processes cannot hand down controllers. `EBUSY` means that it still has others: start
+    /// Where lifeboat itself is in `root`, and this is not the real root group, it first moves into `supervisor/`,
+    /// because a group that has processes cannot hand down controllers. `EBUSY` means that it still has others: start
     /// lifeboat in a group of its own.
     pub fn prepare(root: &Path, budget: &BudgetView, capabilities: &Capabilities) -> Result<Self, SysError> {
         let controllers = capabilities.controllers;
@@ -124,7 +124,9 @@ impl Tree {
         let path = self.root.join(branch).join(folder_name(name));
         let is_new = make_folder(&path).map_err(GroupError::cgroup)?;
         let mut group = Group::open(path, is_new, self.controllers).map_err(GroupError::cgroup)?;
-        group.set_limits(limits, is_new).map_err(GroupError::limit)?;
+        // One that is there already may be frozen and hold the limits of an earlier lifeboat.
+        if is_new { group.set_limits(limits, true) } else { group.renew(limits) }
+            .map_err(GroupError::limit)?;
         // Read once, so that the first change is news.
         let _ = group.state();
         let _ = group.memory_events();

@@ -306,8 +306,8 @@ mod tests {
         unit(name, 50, None, 0)
     }
 
-    /// Divides 64 MiB with a reserve of 8 and a margin of 15 (with an overhead of 1, 40 are left) and compares the pool in MiB, the refused
-    /// with their rule, and whether the result is OOM-proof.
+    /// Divides 64 MiB with a reserve of 8, a margin of 15 and an overhead of 1, so that 40 are left, and compares the
+    /// pool in MiB, the refused with their rule, and whether the result is OOM-proof.
     fn check(mut units: Vec<UnitPolicy>, pool_mib: u64, expected: &[(&str, Rule)], oom_proof: bool) {
         let (budget, refusals) = divide(64 << 20, 8 << 20, 15 << 20, 1 << 20, &mut units);
         let found: Vec<(&str, Rule)> = refusals.iter().map(|it| (it.name.as_str(), it.rule)).collect();

@@ -77,6 +77,20 @@ pub enum SpawnStage {
     Exec = 8,
 }
 
+impl SpawnStage {
+    /// All of them, in the order in which a start goes through them.
+    pub const ALL: [Self; 8] = [
+        Self::Cgroup,
+        Self::Limit,
+        Self::Clone,
+        Self::JoinCgroup,
+        Self::OomScoreAdj,
+        Self::Stdio,
+        Self::WorkingDirectory,
+        Self::Exec,
+    ];
+}
+
 /// Counters of `memory.events.local` (Documentation/admin-guide/cgroup-v2.rst). Absolute values; they only grow, also
 /// from one run to the next, since a unit keeps its cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

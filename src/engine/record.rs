@@ -6,15 +6,13 @@
 )]
 
 use super::event::{Exit, Note, Role, ShutdownKind, SpawnStage};
-use super::policy::{RunId, UnitId};
+use super::policy::UnitId;
 use super::snapshot::{Cause, Failure, KillReason, ProcedureResult, Trouble, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// One line of the story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
-    /// A unit is being started.
-    Starting { unit: UnitId, run: RunId },
     /// A unit is up and ready.
     Running { unit: UnitId, pid: u32, after_us: u64 },
     /// A process could not be made.

@@ -12,7 +12,7 @@ use super::story::{self, Story};
 use crate::cgroup::capabilities::Capabilities;
 use crate::cgroup::tree::Tree;
 use crate::engine::budget::{self, Refusal};
-use crate::engine::event::ShutdownKind;
+use crate::engine::event::{Event, ShutdownKind};
 use crate::engine::policy::{Ready, RunId, UnitPolicy};
 use crate::engine::snapshot::{BudgetView, SystemView};
 use crate::engine::{Engine, Plan};
@@ -29,7 +29,7 @@ use std::error::Error;
 use std::ffi::CString;
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Each of sync and unmount at the end: a slow flash may need seconds for its dirty pages, a dead one never ends.
 const FINAL_STEP_MS: u64 = 20_000;
@@ -48,6 +48,12 @@ const EPITAPH_MS: u64 = 5_000;
 pub enum StartError {
     /// A call to the kernel failed.
     Sys(SysError),
+    /// The control socket cannot be made.
+    Socket(SysError),
+    /// Somebody listens on the control socket.
+    SocketTaken(PathBuf),
+    /// What lies in the control socket's place is no socket, and is not removed.
+    NotASocket(PathBuf),
     /// The kernel lacks what guards memory.
     Degraded(Vec<String>),
 }
@@ -56,6 +62,17 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sys(error) => error.fmt(f),
+            Self::Socket(error) => write!(f, "{error} (--socket PATH names another place)"),
+            Self::SocketTaken(path) => write!(
+                f,
+                "another lifeboat listens on {}: end that one, or give this one a socket of its own with --socket PATH",
+                path.display()
+            ),
+            Self::NotASocket(path) => write!(
+                f,
+                "{} is there and is no socket: remove it, or name another place with --socket PATH",
+                path.display()
+            ),
             Self::Degraded(missing) => {
                 f.write_str("memory cannot be guarded here")?;
                 for line in missing {
@@ -70,8 +87,8 @@ impl fmt::Display for StartError {
 impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Sys(error) => error.source(),
-            Self::Degraded(_) => None,
+            Self::Sys(error) | Self::Socket(error) => error.source(),
+            Self::SocketTaken(_) | Self::NotASocket(_) | Self::Degraded(_) => None,
         }
     }
 }
@@ -99,20 +116,20 @@ pub fn as_init(config: &Config) -> ! {
     log::info!("lifeboat {} as PID 1", env!("CARGO_PKG_VERSION"));
     troubles.extend(kmsg::quieten_kernel());
     troubles.extend(memory::raise_descriptor_limit().err());
-    troubles.extend(memory::shield_self().err());
     troubles.extend(power::take_ctrl_alt_del().err());
     for error in &troubles {
         story::complain(error);
     }
-    let how = match signals.and_then(|signals| assemble(config, signals, story, true)) {
-        Ok(mut lifeboat) => serve(&mut lifeboat),
-        Err(error) => {
-            // No epoll, no pipe: there is nothing to supervise with. Saying so and starting afresh beats a machine
-            // that hangs without a word.
-            story::complain(&error);
-            ShutdownKind::Reboot
-        }
-    };
+    let how =
+        match signals.map_err(StartError::Sys).and_then(|signals| assemble(config, signals, story, true)) {
+            Ok(mut lifeboat) => serve(&mut lifeboat),
+            Err(error) => {
+                // No epoll, no pipe: there is nothing to supervise with. Saying so and starting afresh beats a machine
+                // that hangs without a word.
+                story::complain(&error);
+                ShutdownKind::Reboot
+            }
+        };
     power::final_sequence(how, FINAL_STEP_MS, &mut |line| log::error!("{line}"))
 }
 
@@ -128,17 +145,14 @@ pub fn as_supervisor(config: &Config) -> Result<(), StartError> {
     {
         story::complain(&error);
     }
-    // Without the privilege the kernel may choose lifeboat itself: worth a word, not a refusal.
-    if let Err(error) = memory::shield_self() {
-        story::complain(&error);
-    }
     let mut lifeboat = assemble(config, signals, story, false)?;
-    if !lifeboat.system.degraded.is_empty() && !config.degraded_is_fine {
-        return Err(StartError::Degraded(lifeboat.system.degraded));
-    }
     serve(&mut lifeboat);
-    let _ = std::fs::remove_file(&config.socket);
-    let _ = std::fs::remove_file(config.socket.with_file_name("notify"));
+    lifeboat.control.remove_socket();
+    lifeboat.notify.remove_socket();
+    if lifeboat.tree.is_none() {
+        // Without cgroups a service's daemons are found only now, as children of lifeboat.
+        power::kill_children(&mut |line| log::error!("{line}"));
+    }
     Ok(())
 }
 
@@ -156,45 +170,43 @@ fn serve(lifeboat: &mut Lifeboat) -> ShutdownKind {
     }
 }
 
-fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Result<Lifeboat, SysError> {
+fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Result<Lifeboat, StartError> {
     let poller = Poller::new()?;
     poller.add(signals.fd(), Source::Signals.token(), Interest::Read)?;
-    let Loaded { mut units, system, faults } = load(&config.unit_folders, Some(&config.system_file));
-    for fault in &faults {
-        log::error!("{fault}");
-    }
-    if init {
-        settle_in(&system);
-    }
     let mut view = SystemView {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         started: clock::now(),
-        faults: faults.iter().map(ToString::to_string).collect(),
         ..SystemView::default()
     };
-    let refusals = divide(&mut units, &system, &mut view);
-    for refusal in &refusals {
-        log::error!("{refusal}");
-        view.faults.push(refusal.to_string());
-    }
+    let units = find_units(config, init, &mut view);
+    let can_shield = shield(&mut view);
     let tree = prepare_tree(config, &mut view);
+    if !init && !config.degraded_is_fine && !view.degraded.is_empty() {
+        return Err(StartError::Degraded(view.degraded));
+    }
     for missing in &view.degraded {
         log::error!("DEGRADED: {missing}");
     }
-    let control = Control::open(&config.socket, &poller).unwrap_or_else(|error| {
-        story::complain(&error);
-        Control::closed()
-    });
+    let control = match Control::open(&config.socket, &poller) {
+        Ok(control) => control,
+        Err(error) if init => {
+            story::complain(&error);
+            Control::closed()
+        }
+        Err(error) => return Err(error),
+    };
     let null = console::open_null()?;
     let output = story.output_for_children().or_else(|_| console::open_null())?;
     let policies: Vec<UnitPolicy> = units.iter().map(|unit| unit.policy.clone()).collect();
     let names: Vec<String> = policies.iter().map(|policy| policy.name.clone()).collect();
-    let notify_path = config.socket.with_file_name("notify");
+    let notify_path = notify_path(&config.socket);
     let notify = Notify::open(&notify_path, &config.cgroup_root, &poller);
     let notify_path = notify.is_open().then_some(notify_path.as_path());
     let seats: Vec<Seat> = units.into_iter().map(|unit| seat_of(unit, notify_path)).collect();
     let count = seats.len();
+    let mut events = VecDeque::with_capacity(4 * count + 64);
+    events.push_back(Event::Boot);
     // Last, so that what is allocated up to here is locked too.
     for error in [memory::drop_start_code(), memory::lock()].into_iter().filter_map(Result::err) {
         story::complain(&error);
@@ -202,7 +214,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     Ok(Lifeboat {
         engine: Engine::new(policies, view.budget.reserve_bytes),
         plan: Plan::for_units(count),
-        events: VecDeque::with_capacity(4 * count + 64),
+        events,
         seats,
         names,
         pids: Pids::with_capacity(2 * count),
@@ -212,11 +224,45 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         notify,
         story,
         tree,
+        can_shield,
         system: view,
         null,
         output,
         finished: None,
     })
+}
+
+/// The units with their shares of memory; what is wrong with any of them is told, and goes into the view.
+fn find_units(config: &Config, init: bool, view: &mut SystemView) -> Vec<Unit> {
+    let Loaded { mut units, system, faults } = load(&config.unit_folders, Some(&config.system_file));
+    view.faults.extend(faults.iter().map(ToString::to_string));
+    if config.unit_folders.iter().all(|folder| !folder.exists()) {
+        let folders: Vec<String> =
+            config.unit_folders.iter().map(|path| path.display().to_string()).collect();
+        view.faults.push(format!(
+            "there is no folder of units: {} does not exist; make it, or name another with --units FOLDER",
+            folders.join(" or ")
+        ));
+    }
+    for fault in &view.faults {
+        log::error!("{fault}");
+    }
+    if init {
+        settle_in(&system);
+    }
+    for refusal in divide(&mut units, &system, view) {
+        log::error!("{refusal}");
+        view.faults.push(refusal.to_string());
+    }
+    units
+}
+
+/// The socket of sd_notify(3): beside the control socket, and never the same. It goes into the environment of services,
+/// so it does not depend on a working directory.
+fn notify_path(control: &Path) -> PathBuf {
+    let path = control.with_extension("notify");
+    let path = if path == control { control.with_extension("notify.notify") } else { path };
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 /// What system.ron says of the machine itself.
@@ -305,16 +351,35 @@ impl fmt::Display for BudgetLine {
     }
 }
 
+/// Takes lifeboat itself out of the OOM killer's sight. Where it may not do that it cannot do it for services either.
+fn shield(view: &mut SystemView) -> bool {
+    let shielded = memory::shield_self();
+    if let Err(error) = &shielded {
+        story::complain(error);
+        view.degraded.push(
+            "lifeboat lacks the privilege CAP_SYS_RESOURCE: services run without a shield, and the kernel may choose \
+             lifeboat itself when memory runs out; start it as root with that privilege (systemd: \
+             AmbientCapabilities=CAP_SYS_RESOURCE)"
+                .into(),
+        );
+    }
+    shielded.is_ok()
+}
+
 /// The tree of cgroups, as far as the kernel has what it takes; what is missing goes into the view.
 fn prepare_tree(config: &Config, view: &mut SystemView) -> Option<Tree> {
     let capabilities = Capabilities::find(&config.cgroup_root).unwrap_or_else(|error| {
         story::complain(&error);
         Capabilities::default()
     });
-    view.degraded.extend(capabilities.missing().iter().map(ToString::to_string));
+    let missing = capabilities.missing();
     if !capabilities.cgroup2 {
+        let place = config.cgroup_root.display();
+        let with_place = |missing| format!("{missing}, or name its folder with --cgroup (now it is {place})");
+        view.degraded.extend(missing.iter().map(with_place));
         return None;
     }
+    view.degraded.extend(missing.iter().map(ToString::to_string));
     if capabilities.controllers.memory && view.budget.pool_bytes == 0 {
         view.degraded.push(
             "margin and reserve take all of the memory: nothing is left for units; lower them in system.ron"

@@ -2,11 +2,16 @@
 //!
 //! # Invariants
 //! - At most `CLIENTS_MAX` connections; a new one beyond that replaces the one that has been idle longest.
-//! - A connection has one answer on its way at most: what it asks further is read when that one is taken. So what a
-//!   client can make us hold is one message in and one answer out.
+//! - A connection has one answer on its way at most: what it asks further is looked at when that one is taken. So what
+//!   a client can make us hold is 64 KiB in and one answer out.
+//! - A connection that has a turn to come is watched for something that will make it ready; one that has not is
+//!   watched for nothing that could make it ready again and again. A hang-up cannot be unwatched, so that it always
+//!   leads to the connection's end.
 //! - No call here blocks.
 
+use super::boot::StartError;
 use super::seat::Source;
+use super::story;
 use crate::engine::action::Reply;
 use crate::engine::event::{ClientId, Time};
 use crate::sys::clock;
@@ -15,12 +20,15 @@ use crate::sys::poll::{Interest, Poller};
 use crate::wire::codec::{self, Inbox, REQUEST_BYTES_MAX};
 use crate::wire::reply::{ErrorReply, encode_outcome};
 use crate::wire::request::{Call, Refusal, parse};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
 use serde::Serialize;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// People and scripts at the same time. Each may hold a snapshot that it has not taken yet.
 const CLIENTS_MAX: usize = 32;
@@ -28,13 +36,19 @@ const CLIENTS_MAX: usize = 32;
 /// Read from one connection in one turn: one noisy client cannot keep the loop.
 const READ_BYTES_MAX: usize = 16 * 1024;
 
+/// After accept(2) has failed for want of descriptors or memory, this long nothing is accepted.
+const PAUSE_MS: u64 = 1_000;
+
+/// The longest path that fits an address with its NUL (unix(7)).
+const PATH_BYTES_MAX: usize = 107;
+
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
     /// Nothing: its next call may be read.
     No,
-    /// The engine's answer; it is thrown away where the call was one way.
-    Outcome { oneway: bool },
+    /// The engine's answer.
+    Outcome,
     /// Snapshots from after this generation on.
     Watch { seen: u64 },
 }
@@ -51,6 +65,8 @@ struct Client {
     active: Time,
     /// The other side sends no more; it still gets its answers.
     ended: bool,
+    /// The other side is gone altogether: nobody hears an answer any more.
+    left: bool,
     broken: bool,
     interest: Interest,
 }
@@ -59,11 +75,17 @@ struct Client {
 #[derive(Debug)]
 pub(super) struct Control {
     listener: Option<UnixListener>,
+    /// Where the listener is, and which file there is its own: its device and inode.
+    socket: Option<(PathBuf, (u64, u64))>,
     clients: Vec<Client>,
     next_id: u64,
     own_uid: u32,
     /// Clients pushed out by new ones, to be told to the engine.
     gone: Vec<ClientId>,
+    /// Nothing is accepted until then.
+    paused: Option<Time>,
+    /// The failure of accept(2) has been told, and none has succeeded since.
+    complained: bool,
 }
 
 impl Control {
@@ -71,47 +93,104 @@ impl Control {
     pub(super) fn closed() -> Self {
         Self {
             listener: None,
+            socket: None,
             clients: Vec::with_capacity(CLIENTS_MAX),
             next_id: 1,
             own_uid: nix::unistd::Uid::effective().as_raw(),
             gone: Vec::with_capacity(CLIENTS_MAX),
+            paused: None,
+            complained: false,
         }
     }
 
-    /// Binds the socket; one left behind by an earlier life is replaced. Everybody may connect: who may change
-    /// anything is decided by the peer's user (unix(7), `SO_PEERCRED`).
-    pub(super) fn open(path: &Path, poller: &Poller) -> Result<Self, SysError> {
-        let failed = |op, cause: std::io::Error| SysError::new(op, path.display().to_string(), cause);
+    /// Binds the socket; one left behind by an earlier life is replaced, one that somebody listens on is not. Everybody
+    /// may connect: who may change anything is decided by the peer's user (unix(7), `SO_PEERCRED`).
+    pub(super) fn open(path: &Path, poller: &Poller) -> Result<Self, StartError> {
+        let failed = |op, cause: std::io::Error| {
+            StartError::Socket(SysError::new(op, path.display().to_string(), cause))
+        };
+        if path.as_os_str().len() > PATH_BYTES_MAX {
+            return Err(failed("listen on", std::io::Error::from_raw_os_error(libc::ENAMETOOLONG)));
+        }
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|cause| failed("make the folder of", cause))?;
         }
-        match std::fs::remove_file(path) {
-            Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(failed("replace", cause)),
-            Ok(()) | Err(_) => {}
-        }
+        clear_place(path)?;
         let listener = UnixListener::bind(path).map_err(|cause| failed("listen on", cause))?;
         listener.set_nonblocking(true).map_err(|cause| failed("prepare", cause))?;
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
         std::fs::set_permissions(path, everybody).map_err(|cause| failed("open to everybody", cause))?;
+        let socket = identity(path).map(|own| (path.to_path_buf(), own));
         poller.add(listener.as_fd(), Source::Listener.token(), Interest::Read)?;
-        Ok(Self { listener: Some(listener), ..Self::closed() })
+        Ok(Self { listener: Some(listener), socket, ..Self::closed() })
+    }
+
+    /// Removes the socket's file, unless another one has taken its place.
+    pub(super) fn remove_socket(&self) {
+        if let Some((path, own)) = &self.socket
+            && identity(path) == Some(*own)
+        {
+            // At the end there is nothing left to do about a failure.
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     /// Takes the connections that wait, a bounded number in one turn.
     pub(super) fn accept(&mut self, poller: &Poller) {
         for _ in 0..CLIENTS_MAX {
-            let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) else { return };
-            if stream.set_nonblocking(true).is_err() {
-                continue;
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    self.complained = false;
+                    self.admit(stream, poller);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) => {
+                    self.pause(error, poller);
+                    return;
+                }
             }
-            self.make_room();
-            let id = ClientId(self.next_id);
-            self.next_id += 1;
-            if poller.add(stream.as_fd(), Source::Client(id.0).token(), Interest::Read).is_err() {
-                continue;
-            }
-            let uid = getsockopt(&stream, PeerCredentials).map(|peer| peer.uid());
-            let may_change = uid.is_ok_and(|uid| uid == 0 || uid == self.own_uid);
+        }
+    }
+
+    /// No descriptor or no memory: the connection stays in the queue, and the listener stays ready.
+    fn pause(&mut self, cause: std::io::Error, poller: &Poller) {
+        let Some(listener) = &self.listener else { return };
+        if !self.complained {
+            self.complained = true;
+            story::complain(&SysError::new("accept", "a connection to the control socket", cause));
+        }
+        // Where even this fails the loop is busy, and still does its work.
+        let _ = poller.modify(listener.as_fd(), Source::Listener.token(), Interest::Nothing);
+        self.paused = Some(clock::now().plus_ms(PAUSE_MS));
+    }
+
+    /// When to call `look_again`.
+    pub(super) fn paused_until(&self) -> Option<Time> {
+        self.paused
+    }
+
+    /// Ends a pause that is over.
+    pub(super) fn look_again(&mut self, poller: &Poller) {
+        if self.paused.is_some_and(|until| until <= clock::now())
+            && let Some(listener) = &self.listener
+            && poller.modify(listener.as_fd(), Source::Listener.token(), Interest::Read).is_ok()
+        {
+            self.paused = None;
+        }
+    }
+
+    fn admit(&mut self, stream: UnixStream, poller: &Poller) {
+        let uid = getsockopt(&stream, PeerCredentials).map(|peer| peer.uid());
+        let may_change = uid.is_ok_and(|uid| uid == 0 || uid == self.own_uid);
+        let id = ClientId(self.next_id);
+        self.next_id += 1;
+        let ready = stream.set_nonblocking(true).is_ok()
+            && self.make_room(may_change)
+            && poller.add(stream.as_fd(), Source::Client(id.0).token(), Interest::Read).is_ok();
+        if ready {
             self.clients.push(Client {
                 id,
                 stream,
@@ -122,22 +201,28 @@ impl Control {
                 may_change,
                 active: clock::now(),
                 ended: false,
+                left: false,
                 broken: false,
                 interest: Interest::Read,
             });
         }
     }
 
-    fn make_room(&mut self) {
+    /// False where everybody who is there goes before the new one.
+    fn make_room(&mut self, may_change: bool) -> bool {
         if self.clients.len() < CLIENTS_MAX {
-            return;
+            return true;
         }
-        // Those who wait for an answer or watch are kept as long as there is somebody who does neither.
-        let idle = |client: &Client| (client.waiting != Waiting::No, client.active);
-        if let Some(at) = (0..self.clients.len()).min_by_key(|&at| self.clients.get(at).map(idle)) {
-            let client = self.clients.swap_remove(at);
-            self.gone.push(client.id);
-        }
+        // A user who may only look cannot push out one who may change. Of the others, those who wait for an answer or
+        // watch are kept as long as there is somebody who does neither.
+        let rank = |client: &Client| (client.may_change, client.waiting != Waiting::No, client.active);
+        let last = (0..self.clients.len()).min_by_key(|&at| self.clients.get(at).map(rank));
+        let last =
+            last.filter(|&at| may_change || self.clients.get(at).is_some_and(|client| !client.may_change));
+        let Some(at) = last else { return false };
+        let client = self.clients.swap_remove(at);
+        self.gone.push(client.id);
+        true
     }
 
     /// The clients that were pushed out since the last call.
@@ -153,6 +238,14 @@ impl Control {
         self.client(id).is_some_and(|client| client.may_change)
     }
 
+    /// The other side has hung up. What it has sent is still done, up to the first call that it would have to wait for.
+    pub(super) fn hung_up(&mut self, id: ClientId) {
+        if let Some(client) = self.client(id) {
+            client.left = true;
+            client.broken |= client.waiting != Waiting::No;
+        }
+    }
+
     /// Reads what has come, as far as there is room for it.
     pub(super) fn read(&mut self, id: ClientId) {
         let Some(client) = self.client(id) else { return };
@@ -162,6 +255,8 @@ impl Control {
         while total < READ_BYTES_MAX {
             let room = client.inbox.room().min(bytes.len());
             if room == 0 {
+                // Calls have their turn first. A watcher's calls never have one.
+                client.broken |= matches!(client.waiting, Waiting::Watch { .. });
                 return;
             }
             match client.stream.read(bytes.get_mut(..room).unwrap_or_default()) {
@@ -219,19 +314,16 @@ impl Control {
         }
     }
 
-    pub(super) fn expect_outcome(&mut self, id: ClientId, oneway: bool) {
+    pub(super) fn expect_outcome(&mut self, id: ClientId) {
         if let Some(client) = self.client(id) {
-            client.waiting = Waiting::Outcome { oneway };
+            client.waiting = Waiting::Outcome;
         }
     }
 
     pub(super) fn outcome(&mut self, id: ClientId, reply: Reply) {
         let Some(client) = self.client(id) else { return };
-        let oneway = client.waiting == Waiting::Outcome { oneway: true };
         client.waiting = Waiting::No;
-        if !oneway {
-            client.broken |= encode_outcome(&mut client.out, reply).is_err();
-        }
+        client.broken |= encode_outcome(&mut client.out, reply).is_err();
     }
 
     pub(super) fn watch(&mut self, id: ClientId) {
@@ -265,7 +357,7 @@ impl Control {
         let Some(client) = self.client(id) else { return true };
         client.write();
         client.wish(poller);
-        let idle = client.out.is_empty() && client.waiting == Waiting::No;
+        let idle = client.out.is_empty() && client.waiting == Waiting::No && !client.inbox.has_message();
         let watcher_left = client.ended && matches!(client.waiting, Waiting::Watch { .. });
         !(client.broken || watcher_left || (client.ended && idle))
     }
@@ -276,8 +368,36 @@ impl Control {
     }
 }
 
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Makes place for the socket. Who listens there answers a connection at once, or has a full backlog (`EAGAIN`).
+fn clear_place(path: &Path) -> Result<(), StartError> {
+    let failed = |op, cause| StartError::Socket(SysError::new(op, path.display().to_string(), cause));
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => return Err(StartError::NotASocket(path.to_path_buf())),
+        Ok(_) => {}
+        Err(_) => return Ok(()),
+    }
+    let address = UnixAddr::new(path).map_err(|errno| failed("look for a listener on", errno))?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)
+        .map_err(|errno| failed("look for a listener on", errno))?;
+    match connect(probe.as_raw_fd(), &address) {
+        Ok(()) | Err(Errno::EAGAIN) => Err(StartError::SocketTaken(path.to_path_buf())),
+        Err(_) => match nix::unistd::unlink(path) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(failed("replace", errno)),
+        },
+    }
+}
+
 impl Client {
     fn write(&mut self) {
+        if self.left {
+            self.written = self.out.len();
+        }
         while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
             match self.stream.write(rest) {
                 Ok(0) => self.broken = true,
@@ -297,14 +417,16 @@ impl Client {
         self.written = 0;
     }
 
-    /// Waits for room while an answer is on its way, and for calls while there is none. One that has sent its end
-    /// and waits for an outcome is not listened to: it would be ready for ever.
+    /// Waits for room while an answer is on its way, and for calls while there is none. A call that has come already
+    /// is waited for by room too: there is some, so that its turn is the next one. One that waits for an outcome is not
+    /// listened to: what it sends would make it ready for ever.
     fn wish(&mut self, poller: &Poller) {
-        let interest = match (self.out.is_empty(), self.ended, self.waiting) {
-            (false, _, _) => Interest::Write,
-            (true, true, _) => Interest::Nothing,
-            (true, false, Waiting::Outcome { .. }) => Interest::Nothing,
-            (true, false, Waiting::No | Waiting::Watch { .. }) => Interest::Read,
+        let interest = match self.waiting {
+            _ if !self.out.is_empty() => Interest::Write,
+            Waiting::Outcome => Interest::Nothing,
+            Waiting::No if self.inbox.has_message() => Interest::Write,
+            Waiting::No | Waiting::Watch { .. } if self.ended => Interest::Nothing,
+            Waiting::No | Waiting::Watch { .. } => Interest::Read,
         };
         if interest != self.interest {
             self.interest = interest;

@@ -15,7 +15,7 @@ use crate::engine::snapshot::{Snapshot, SystemView};
 use crate::engine::{Engine, Plan};
 use crate::sys::clock;
 use crate::sys::error::SysError;
-use crate::sys::poll::{Poller, ReadyBuffer};
+use crate::sys::poll::{Poller, Ready, ReadyBuffer};
 use crate::sys::signals::Signals;
 use crate::wire::reply::{Description, Empty, ErrorReply, StatusReply, WhyReply};
 use crate::wire::request::{Call, Request};
@@ -23,6 +23,9 @@ use crate::wire::{codec, interface};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+
+/// Asks where nobody waits for the answer. No connection has this number.
+const NOBODY: ClientId = ClientId(0);
 
 /// Everything that lifeboat holds while it runs.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub(super) struct Lifeboat {
     pub(super) story: Story,
     /// The cgroups; `None` where the kernel has no cgroup v2.
     pub(super) tree: Option<Tree>,
+    /// lifeboat has the privilege to lower `oom_score_adj`.
+    pub(super) can_shield: bool,
     pub(super) system: SystemView,
     /// `/dev/null`, and where output goes: lent to every child.
     pub(super) null: OwnedFd,
@@ -53,13 +58,14 @@ impl Lifeboat {
     /// Runs until the engine's last action; gives what it asked for.
     pub(super) fn run(&mut self) -> Result<ShutdownKind, SysError> {
         let mut buffer = ReadyBuffer::default();
-        self.events.push_back(Event::Boot);
         self.pump();
         loop {
             if let Some(how) = self.finished {
                 return Ok(how);
             }
-            self.poller.wait(clock::now(), self.engine.next_deadline(), &mut buffer)?;
+            let until =
+                [self.engine.next_deadline(), self.control.paused_until()].into_iter().flatten().min();
+            self.poller.wait(clock::now(), until, &mut buffer)?;
             self.turn(&buffer);
         }
     }
@@ -83,20 +89,21 @@ impl Lifeboat {
             match source {
                 Source::Signals => self.signals_came(),
                 Source::Status(unit, role) => self.status_came(unit, role),
-                Source::MemoryEvents(unit) => self.memory_events_came(unit, ready),
+                Source::MemoryEvents(unit) => self.memory_events_came(unit),
                 Source::Pressure(unit) => self.pressure_came(unit, ready),
                 Source::CgroupEvents(unit, role) => self.cgroup_events_came(unit, role),
                 Source::Notify => self.messages_came(),
                 Source::ReadyPipe(unit) => self.ready_pipe_came(unit),
                 Source::Probe(unit) => self.probe_came(unit),
                 Source::Listener => self.connections_came(),
-                Source::Client(id) => self.client_came(ClientId(id), ready.readable, ready.hangup),
+                Source::Client(id) => self.client_came(ClientId(id), ready),
             }
             self.pump();
         }
         if !deadlines_done {
             self.deadlines();
         }
+        self.control.look_again(&self.poller);
         self.publish();
     }
 
@@ -124,11 +131,15 @@ impl Lifeboat {
         }
     }
 
-    fn client_came(&mut self, client: ClientId, readable: bool, hangup: bool) {
-        if readable || hangup {
+    /// One call in one turn: a client that sends many at once waits as long as the others.
+    fn client_came(&mut self, client: ClientId, ready: &Ready) {
+        if ready.readable || ready.error {
             self.control.read(client);
         }
-        while let Some(call) = self.control.next_call(client) {
+        if ready.hangup {
+            self.control.hung_up(client);
+        }
+        if let Some(call) = self.control.next_call(client) {
             self.answer(client, call);
             self.pump();
         }
@@ -140,11 +151,14 @@ impl Lifeboat {
 
     /// One call of a client that has sent a whole and proper message.
     fn answer(&mut self, client: ClientId, call: Call) {
-        if call.request.changes() && !self.control.may_change(client) {
-            self.control.refuse(client, &ErrorReply::NotPermitted {});
-            return;
-        }
+        let permitted = !call.request.changes() || self.control.may_change(client);
         match call.request {
+            request if call.oneway => {
+                if permitted {
+                    self.obey(request);
+                }
+            }
+            _ if !permitted => self.control.refuse(client, &ErrorReply::NotPermitted {}),
             Request::GetInfo => self.control.reply(client, &interface::info()),
             Request::GetInterfaceDescription { interface } => match interface::description(&interface) {
                 Some(text) => self.control.reply(client, &Description { description: Cow::Borrowed(text) }),
@@ -164,7 +178,7 @@ impl Lifeboat {
             }
             Request::Ask { verb, name } => match self.id_of(&name) {
                 Some(unit) => {
-                    self.control.expect_outcome(client, call.oneway);
+                    self.control.expect_outcome(client);
                     self.events.push_back(Event::Asked { client, unit, verb });
                 }
                 None => self.control.refuse(client, &ErrorReply::NoSuchUnit { name }),
@@ -173,6 +187,23 @@ impl Lifeboat {
                 self.control.reply(client, &Empty {});
                 self.events.push_back(Event::ShutdownAsked { how });
             }
+        }
+    }
+
+    /// A call that wants no answer, not even an error.
+    fn obey(&mut self, request: Request) {
+        match request {
+            Request::Ask { verb, name } => {
+                if let Some(unit) = self.id_of(&name) {
+                    self.events.push_back(Event::Asked { client: NOBODY, unit, verb });
+                }
+            }
+            Request::Shutdown { how } => self.events.push_back(Event::ShutdownAsked { how }),
+            Request::GetInfo
+            | Request::GetInterfaceDescription { .. }
+            | Request::Status
+            | Request::Watch
+            | Request::Why { .. } => {}
         }
     }
 

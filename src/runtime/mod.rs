@@ -3,6 +3,8 @@
 //! One process, one thread, one epoll loop. It decides nothing: where a choice is to be made, there is an event for
 //! it. It logs; the rooms below return errors instead.
 
+#[cfg(test)]
+mod allocations;
 pub mod boot;
 mod control;
 mod event_loop;

@@ -92,6 +92,7 @@ impl Lifeboat {
     }
 
     fn park(&mut self, unit: UnitId) -> Result<(), SpawnError> {
+        self.leave_vanished(unit, Role::Procedure);
         self.make_procedure_group(unit)?;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
         let Some(program) = &seat.procedure_program else { return Err(no_seat()) };
@@ -100,20 +101,21 @@ impl Lifeboat {
             &Start {
                 program,
                 cgroup: seat.procedure_group.as_ref().map(Group::place),
-                oom_score_adj: PROCEDURE,
+                oom_score_adj: if self.can_shield { PROCEDURE } else { ORDINARY },
                 stdio: [self.null.as_fd(), out, out],
                 working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
                 handed: None,
             },
             lockable_bytes(&seat.unit),
         )?;
-        self.pids.insert(parked.pid, (unit, Role::Procedure));
+        self.pids.insert(parked.pid, (unit, seat.run, Role::Procedure));
         seat.saver = Some(Process { pid: parked.pid, status: Some(parked.status), go: Some(parked.go) });
         self.watch_start(unit, Role::Procedure);
         Ok(())
     }
 
     fn spawn(&mut self, unit: UnitId) -> Result<(), SpawnError> {
+        self.leave_vanished(unit, Role::Service);
         self.make_service_group(unit)?;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
         seat.remember_path();
@@ -126,12 +128,12 @@ impl Lifeboat {
         let child = start(&Start {
             program,
             cgroup: seat.service_group.as_ref().map(Group::place),
-            oom_score_adj: if shielded && bounded { SHIELDED } else { ORDINARY },
+            oom_score_adj: if shielded && bounded && self.can_shield { SHIELDED } else { ORDINARY },
             stdio: [self.null.as_fd(), out, out],
             working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
             handed: ready.as_ref().zip(seat.unit.notification_fd).map(|(pipe, fd)| (pipe.1.as_fd(), fd)),
         })?;
-        self.pids.insert(child.pid, (unit, Role::Service));
+        self.pids.insert(child.pid, (unit, seat.run, Role::Service));
         seat.main = Some(Process { pid: child.pid, status: Some(child.status), go: None });
         seat.ready_pipe = ready.map(|(read, _)| read);
         self.watch_start(unit, Role::Service);
@@ -150,6 +152,15 @@ impl Lifeboat {
         }
     }
 
+    /// Somebody may have removed the cgroup while nothing ran in it: the next run gets a new one.
+    fn leave_vanished(&mut self, unit: UnitId, role: Role) {
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
+        if seat.group(role).is_some_and(|group| group.state() == Err(libc::ENODEV)) {
+            // Closing its files ends their watches.
+            *seat.group_mut(role) = None;
+        }
+    }
+
     /// The cgroup of a service is made once; later runs find it thawed, with its limits as they were.
     fn make_service_group(&mut self, unit: UnitId) -> Result<(), SpawnError> {
         let Some(tree) = &self.tree else { return Ok(()) };
@@ -157,7 +168,8 @@ impl Lifeboat {
         let memory = seat.unit.policy.memory;
         let limits = GroupLimits {
             memory_max_bytes: memory.map(|memory| memory.max_bytes),
-            oom_group: memory.is_some_and(|memory| memory.guard == Guard::None),
+            // Without a shield the kernel kills, and then it shall kill all of it.
+            oom_group: memory.is_some_and(|memory| memory.guard == Guard::None || !self.can_shield),
             pids_max: seat.unit.pids_max,
         };
         if let Some(group) = &mut seat.service_group {
@@ -250,7 +262,8 @@ impl Lifeboat {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         match seat.group(role).map(|group| group.kill().and_then(|()| group.state())) {
             Some(Ok(state)) if state.populated => {}
-            Some(Ok(_)) => self.events.push_back(Event::Emptied { unit, run, role }),
+            // Removed by somebody else means that it was empty.
+            Some(Ok(_) | Err(libc::ENODEV)) => self.events.push_back(Event::Emptied { unit, run, role }),
             Some(Err(errno)) => {
                 self.events.push_back(Event::Failed { unit, run, effect: Effect::Kill, errno });
             }

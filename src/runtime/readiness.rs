@@ -1,5 +1,6 @@
 //! How services show that they are ready and alive: a path that appears, a newline on a descriptor, sd_notify(3).
 
+use super::control::identity;
 use super::event_loop::Lifeboat;
 use super::seat::{Seat, Source};
 use super::story;
@@ -15,7 +16,7 @@ use std::ffi::{CStr, OsStr};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Which file stands at a path: device, inode, and the time of its last change.
 pub(super) type Stamp = (u64, u64, i64, i64);
@@ -42,6 +43,8 @@ const COMPLAINT_MS: u64 = 10_000;
 #[derive(Debug)]
 pub(super) struct Notify {
     socket: Option<NotifySocket>,
+    /// Its place, and which file it is there.
+    file: Option<(PathBuf, (u64, u64))>,
     members: Members,
     /// Messages that were left out since the last complaint, and when the next one may be made.
     left_out: u32,
@@ -57,7 +60,18 @@ impl Notify {
             Ok(socket)
         };
         let socket = open().map_err(|error: crate::sys::error::SysError| story::complain(&error)).ok();
-        Self { socket, members: Members::below(cgroup_root), left_out: 0, complain_at: Time(0) }
+        let file = socket.as_ref().and_then(|_| Some((path.to_owned(), identity(path)?)));
+        Self { socket, file, members: Members::below(cgroup_root), left_out: 0, complain_at: Time(0) }
+    }
+
+    /// Removes the socket's file, unless another one has taken its place.
+    pub(super) fn remove_socket(&self) {
+        if let Some((path, own)) = &self.file
+            && identity(path) == Some(*own)
+        {
+            // At the end there is nothing left to do about a failure.
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -120,7 +134,7 @@ impl Lifeboat {
 
     /// Whose process this is: of a first process we know it, of every other its cgroup tells.
     fn unit_of(&self, pid: u32) -> Option<UnitId> {
-        if let Some((unit, role)) = self.pids.get(&pid) {
+        if let Some((unit, _, role)) = self.pids.get(&pid) {
             return Some(*unit).filter(|_| *role == Role::Service);
         }
         self.notify.members.of(pid, |member| {
@@ -168,7 +182,7 @@ impl Lifeboat {
         let Some(first) = &mut seat.main else { return false };
         self.pids.remove(&first.pid);
         first.pid = pid;
-        self.pids.insert(pid, (unit, Role::Service));
+        self.pids.insert(pid, (unit, seat.run, Role::Service));
         self.events.push_back(Event::Notified { unit, run: seat.run, note: Note::MainPid(pid) });
         true
     }

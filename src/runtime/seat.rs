@@ -53,6 +53,13 @@ impl Seat {
         }
     }
 
+    pub(super) fn group_mut(&mut self, role: Role) -> &mut Option<Group> {
+        match role {
+            Role::Service => &mut self.service_group,
+            Role::Procedure => &mut self.procedure_group,
+        }
+    }
+
     pub(super) fn group(&self, role: Role) -> Option<&Group> {
         match role {
             Role::Service => self.service_group.as_ref(),
@@ -61,8 +68,8 @@ impl Seat {
     }
 }
 
-/// Which unit a pid belongs to, while it is not reaped. So a pid here can not have been reused.
-pub(super) type Pids = HashMap<u32, (UnitId, Role)>;
+/// Which run of which unit a pid belongs to, while it is not reaped. So a pid here can not have been reused.
+pub(super) type Pids = HashMap<u32, (UnitId, RunId, Role)>;
 
 /// What a file descriptor in the epoll set stands for. The order is the order in which one turn looks at them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -59,7 +59,7 @@ impl fmt::Write for Places {
 }
 
 impl Story {
-    fn of(console: Option<OwnedFd>, kernel_log: Option<OwnedFd>, init: bool) -> Self {
+    pub(super) fn of(console: Option<OwnedFd>, kernel_log: Option<OwnedFd>, init: bool) -> Self {
         let places = Places {
             console: console.map(LineWriter::plain),
             kernel_log: kernel_log.map(LineWriter::kmsg),

@@ -46,29 +46,38 @@ impl Lifeboat {
 
     /// A pid that belongs to no unit was an orphan: reaping it was all.
     fn died(&mut self, pid: u32, exit: Exit) {
-        let Some(&(unit, role)) = self.pids.get(&pid) else { return };
+        let Some(&(unit, _, role)) = self.pids.get(&pid) else { return };
         if role == Role::Service {
             self.last_words(unit);
         }
         // By its last words another may have taken its place.
-        if self.pids.remove(&pid).is_none() {
-            return;
-        }
-        if role == Role::Service && self.heir_follows(unit) {
-            return;
-        }
-        // Told in the order in which it happened: how the start went, what memory did, the end.
-        self.status_came(unit, role);
-        self.read_memory_events(unit, role);
+        let Some((unit, run, role)) = self.pids.remove(&pid) else { return };
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
-        let run = seat.run;
+        if seat.group(role).is_none() {
+            // DEGRADED: what it leaves behind in its session is found only as long as its pid is not another's.
+            let _ = children::kill_group(pid);
+        }
+        // Without cgroups nobody sees when a run is over, and the next one may have begun.
+        if seat.process_mut(role).as_ref().is_some_and(|process| process.pid == pid) {
+            if role == Role::Service && self.heir_follows(unit) {
+                return;
+            }
+            // Told in the order in which it happened: how the start went, what memory did, the end.
+            self.status_came(unit, role);
+            let _ = self.read_memory_events(unit, role);
+            self.leave_seat(unit, role);
+        }
+        self.events.push_back(Event::Exited { unit, run, role, exit });
+    }
+
+    fn leave_seat(&mut self, unit: UnitId, role: Role) {
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         if let Some(process) = seat.process_mut(role).take()
             && let Some(status) = &process.status
         {
             // Not told yet how the start went, and now it never will be.
             let _ = self.poller.remove(status.as_fd());
         }
-        self.events.push_back(Event::Exited { unit, run, role, exit });
     }
 
     pub(super) fn status_came(&mut self, unit: UnitId, role: Role) {
@@ -96,27 +105,27 @@ impl Lifeboat {
         self.events.extend(event);
     }
 
-    pub(super) fn memory_events_came(&mut self, unit: UnitId, ready: &Ready) {
-        if ready.error && !ready.priority {
-            // The file is gone: somebody removed the cgroup under us. Level-triggered, it would ring for ever.
-            if let Some(fd) = self.group(unit, Role::Service).and_then(Group::memory_events_fd) {
-                let _ = self.poller.remove(fd);
-            }
-            return;
+    pub(super) fn memory_events_came(&mut self, unit: UnitId) {
+        if self.read_memory_events(unit, Role::Service).is_err()
+            && let Some(fd) = self.group(unit, Role::Service).and_then(Group::memory_events_fd)
+        {
+            // A file that cannot be read any more would ring for ever.
+            let _ = self.poller.remove(fd);
         }
-        self.read_memory_events(unit, Role::Service);
     }
 
-    fn read_memory_events(&mut self, unit: UnitId, role: Role) {
-        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
-        if let Some(Ok(counters)) = seat.group(role).map(Group::memory_events) {
-            self.events.push_back(Event::MemoryEvents { unit, run: seat.run, role, counters });
-        }
+    fn read_memory_events(&mut self, unit: UnitId, role: Role) -> Result<(), i32> {
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return Ok(()) };
+        let Some(group) = seat.group(role) else { return Ok(()) };
+        let counters = group.memory_events()?;
+        self.events.push_back(Event::MemoryEvents { unit, run: seat.run, role, counters });
+        Ok(())
     }
 
     pub(super) fn pressure_came(&mut self, unit: UnitId, ready: &Ready) {
         let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
-        if ready.error && !ready.priority {
+        if ready.error {
+            // A trigger that rings is no error: its cgroup is gone, and it would ring for ever.
             if let Some(fd) = seat.group(Role::Service).and_then(Group::trigger_fd) {
                 let _ = self.poller.remove(fd);
             }
@@ -137,6 +146,7 @@ impl Lifeboat {
                     self.events.push_back(Event::Emptied { unit, run, role });
                 }
             }
+            Some(Err(libc::ENODEV)) => self.cgroup_vanished(unit, role),
             Some(Err(errno)) => {
                 self.events.push_back(Event::Failed { unit, run, effect: Effect::Kill, errno });
                 // A cgroup that cannot be read any more would ring for ever.
@@ -146,6 +156,16 @@ impl Lifeboat {
             }
             None => {}
         }
+    }
+
+    /// Somebody has removed the cgroup under us, so it was empty. The next run makes a new one.
+    fn cgroup_vanished(&mut self, unit: UnitId, role: Role) {
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
+        // Closing its files ends their watches.
+        if let Some(group) = seat.group_mut(role).take() {
+            log::warn!("{} was removed by somebody else", group.path().display());
+        }
+        self.events.push_back(Event::Emptied { unit, run: seat.run, role });
     }
 
     /// Reads a unit's memory files; nothing where it has none or no process.
@@ -166,6 +186,32 @@ impl Lifeboat {
     pub(super) fn watch_status(&self, unit: UnitId, role: Role, fd: BorrowedFd<'_>) {
         if let Err(error) = self.poller.add(fd, Source::Status(unit, role).token(), Interest::Read) {
             log::error!("{error}: a start will only be seen to fail by its deadline");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_mean_what_busybox_and_systemd_mean() {
+        use ShutdownKind::{Halt, PowerOff, Reboot};
+        for (signal, expected) in [
+            (libc::SIGTERM, Some(Reboot)),
+            (libc::SIGINT, Some(Reboot)),
+            (libc::SIGUSR1, Some(Halt)),
+            (libc::SIGUSR2, Some(PowerOff)),
+            (libc::SIGPWR, Some(PowerOff)),
+            (37, Some(Halt)),
+            (38, Some(PowerOff)),
+            (39, Some(Reboot)),
+            (49, Some(Reboot)),
+            (libc::SIGHUP, None),
+            (libc::SIGCHLD, None),
+            (36, None),
+        ] {
+            assert_eq!(asked_by(signal), expected, "{signal}");
         }
     }
 }

@@ -50,8 +50,20 @@ pub fn standard_output() -> Result<OwnedFd, SysError> {
         .map_err(|cause| SysError::new("duplicate", "standard output", cause))
 }
 
-/// A duplicate of lifeboat's own standard error.
+/// lifeboat's own standard error, for its own words.
+///
+/// A pipe or a terminal is opened anew, nonblocking: whoever stopped reading there must not stop lifeboat, and the open
+/// file that others share stays as it is. Where that cannot be done it is a duplicate.
 pub fn standard_error() -> Result<OwnedFd, SysError> {
+    use std::os::unix::fs::FileTypeExt;
+    let path = "/proc/self/fd/2";
+    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let can_block = |file: std::fs::Metadata| file.file_type().is_fifo() || file.file_type().is_char_device();
+    if std::fs::metadata(path).is_ok_and(can_block)
+        && let Ok(own) = open(path, flags, Mode::empty())
+    {
+        return Ok(own);
+    }
     std::io::stderr()
         .as_fd()
         .try_clone_to_owned()

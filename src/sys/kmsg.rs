@@ -127,8 +127,8 @@ impl io::Write for LineWriter {
     }
 }
 
-/// Writes a kernel setting: `vm.oom_dump_tasks` is `/proc/sys/vm/oom_dump_tasks`. A name with a slash in it is taken as a
-/// path below `/proc/sys`, for names that have points of their own.
+/// Writes a kernel setting: `vm.oom_dump_tasks` is `/proc/sys/vm/oom_dump_tasks`. A name with a slash in it is taken as
+/// a path below `/proc/sys`, for names that have points of their own.
 pub fn write_sysctl(name: &str, value: &str) -> Result<(), SysError> {
     let below = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
     let path = format!("/proc/sys/{below}");

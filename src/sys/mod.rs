@@ -18,4 +18,6 @@ pub mod power;
 pub mod signals;
 pub mod spawn;
 
+#[cfg(test)]
+pub(crate) mod allocations;
 mod aside;

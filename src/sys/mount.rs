@@ -28,7 +28,8 @@ const EARLY: [Early; 8] = [
         target: "/dev/pts",
         kind: "devpts",
         flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
-        options: &["gid=5,mode=620,ptmxmode=666"],
+        // Group 5, tty, may be unknown in a user namespace.
+        options: &["gid=5,mode=620,ptmxmode=666", "mode=620,ptmxmode=666"],
     },
     Early { target: "/dev/shm", kind: "tmpfs", flags: NO_DEVICES, options: &["mode=1777"] },
     Early { target: "/run", kind: "tmpfs", flags: NO_DEVICES, options: &["mode=0755"] },
@@ -127,10 +128,11 @@ struct Mount {
     kind: Vec<u8>,
 }
 
-/// Unmounts every file system that holds something to save, the last one first; what is busy becomes read-only instead,
-/// and where that fails too it is detached. The root becomes read-only.
+/// Unmounts every file system that holds something to save, the last one first; what is busy becomes read-only
+/// instead, and where that fails too it is detached. The root becomes read-only.
 ///
-/// Goes on over failures and hands them all back. May block as long as a disk does: to be called aside, with a deadline.
+/// Goes on over failures and hands them all back. May block as long as a disk does: to be called aside, with a
+/// deadline.
 pub fn unmount_all() -> Vec<SysError> {
     let path = "/proc/self/mountinfo";
     let text = match std::fs::read(path) {

@@ -46,7 +46,7 @@ pub struct Ready {
     pub priority: bool,
     /// `EPOLLERR`. Changed cgroup files set it together with `priority`; alone it means that the file is gone.
     pub error: bool,
-    /// The other side is gone.
+    /// The other side is gone: it neither sends nor receives (`EPOLLHUP`). No interest can silence it.
     pub hangup: bool,
 }
 
@@ -59,7 +59,7 @@ impl From<EpollEvent> for Ready {
             writable: has(EpollFlags::EPOLLOUT),
             priority: has(EpollFlags::EPOLLPRI),
             error: has(EpollFlags::EPOLLERR),
-            hangup: has(EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP),
+            hangup: has(EpollFlags::EPOLLHUP),
         }
     }
 }

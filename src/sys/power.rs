@@ -24,9 +24,16 @@ pub fn is_pid_1() -> bool {
     std::process::id() == 1
 }
 
+/// This process lives in another PID namespace than the machine's first one, which has a fixed number
+/// (`PROC_PID_INIT_INO`, include/linux/proc_ns.h). Where that cannot be read this is the machine itself.
+fn is_container() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() != "pid:[4026531836]")
+}
+
 /// Ends the machine, for PID 1 when all units are down: SIGKILL to all that is left, sync(2), unmount, sync again,
-/// reboot(2). `say` gets a line for every step that did not go well. Each of the steps that could hang is done in a
-/// child and has `step_ms`; then the next one begins.
+/// reboot(2). In a container nothing is unmounted: the end of its mount namespace does that. `say` gets a line for
+/// every step that did not go well. Each of the steps that could hang is done in a child and has `step_ms`; then the
+/// next one begins.
 ///
 /// Does not return: where reboot(2) itself fails, PID 1 waits for ever, and for its orphans. Another process than PID 1
 /// exits at once without doing any of it.
@@ -36,13 +43,16 @@ pub fn final_sequence(kind: ShutdownKind, step_ms: u64, say: &mut dyn FnMut(&str
     }
     kill_the_rest(say);
     step("sync", step_ms, say, sync);
-    // Its own words go to the standard error of this process's copy.
-    step("unmount", step_ms, say, || {
-        let errors = unmount_all();
-        errors.iter().for_each(report);
-        errors.is_empty()
-    });
-    step("sync", step_ms, say, sync);
+    // In a container the file systems are the host's: making one read-only would do it to the host too.
+    if !is_container() {
+        // Its own words go to the standard error of this process's copy.
+        step("unmount", step_ms, say, || {
+            let errors = unmount_all();
+            errors.iter().for_each(report);
+            errors.is_empty()
+        });
+        step("sync", step_ms, say, sync);
+    }
     end_machine(kind, step_ms, say);
     loop {
         nix::unistd::pause();
@@ -86,12 +96,37 @@ fn step(name: &str, step_ms: u64, say: &mut dyn FnMut(&str), work: impl FnOnce()
 
 /// SIGKILL to every process but this one, and a moment to be gone. PID 1 gets them all as its children.
 fn kill_the_rest(say: &mut dyn FnMut(&str)) {
-    let until = now().plus_ms(KILL_MS);
-    if kill(Pid::from_raw(-1), Signal::SIGKILL).is_err() {
-        // ESRCH: there is none.
-        return;
+    // ESRCH: there is none.
+    if kill(Pid::from_raw(-1), Signal::SIGKILL).is_ok() {
+        collect_all(&mut || {}, say);
     }
+}
+
+/// For a supervisor below another init, when all units are down: SIGKILL to every child, and to their orphans as they
+/// become its children too. `say` gets a line where some do not die.
+pub fn kill_children(say: &mut dyn FnMut(&str)) {
+    if !no_child_left() {
+        collect_all(&mut kill_each_child, say);
+    }
+}
+
+/// One round of SIGKILL to the children. Where `/proc` cannot be read there is nothing to go by.
+fn kill_each_child() {
+    let own = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+    let processes = procfs::process::all_processes().into_iter().flatten().filter_map(Result::ok);
+    for process in processes {
+        if process.stat().is_ok_and(|stat| stat.ppid == own) {
+            // It is not reaped yet, so its pid is its own.
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Reaps until no child is left, with a deadline; `again` is called before each look.
+fn collect_all(again: &mut dyn FnMut(), say: &mut dyn FnMut(&str)) {
+    let until = now().plus_ms(KILL_MS);
     loop {
+        again();
         let mut collected = 0;
         reap(&mut |_, _| collected += 1);
         if no_child_left() {

@@ -29,7 +29,6 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         | Record::Emptied { .. }
         | Record::IncidentClosed { .. }
         | Record::StillPopulated { .. } => exhaustion(out, record),
-        Record::Starting { run, .. } => write!(out, "starting, run {}", run.0),
         Record::Running { pid, after_us, .. } => {
             write!(out, "RUNNING: pid {pid}, after {}", Took(after_us))
         }
@@ -108,8 +107,7 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
             write!(out, "incident {number} closed after {}", Took(total_us))
         }
         Record::StillPopulated { .. } => write!(out, "processes are left after cgroup.kill"),
-        Record::Starting { .. }
-        | Record::Running { .. }
+        Record::Running { .. }
         | Record::SpawnFailed { .. }
         | Record::Ended { .. }
         | Record::Failed { .. }
@@ -153,8 +151,7 @@ fn millis(ms: u32) -> Millis {
 
 fn unit_of(record: &Record) -> Option<UnitId> {
     match *record {
-        Record::Starting { unit, .. }
-        | Record::Running { unit, .. }
+        Record::Running { unit, .. }
         | Record::SpawnFailed { unit, .. }
         | Record::Ended { unit, .. }
         | Record::Failed { unit, .. }
@@ -183,7 +180,6 @@ fn unit_of(record: &Record) -> Option<UnitId> {
 mod tests {
     use super::*;
     use crate::engine::event::{ShutdownKind, SpawnStage};
-    use crate::engine::policy::RunId;
     use crate::engine::snapshot::{Failure, Trouble};
 
     const UNIT: UnitId = UnitId(1);
@@ -251,7 +247,6 @@ mod tests {
     #[test]
     fn ordinary_life() {
         let unit = UNIT;
-        check(&Record::Starting { unit, run: RunId(2) }, "recorder: starting, run 2");
         check(&Record::Running { unit, pid: 71, after_us: 8_000 }, "recorder: RUNNING: pid 71, after 8.0 ms");
         check(
             &Record::SpawnFailed { unit, role: Role::Service, stage: SpawnStage::Exec, errno: 2 },

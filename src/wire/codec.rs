@@ -68,6 +68,15 @@ impl Inbox {
         taken
     }
 
+    /// `next_message` would have one to give.
+    #[must_use]
+    pub fn has_message(&mut self) -> bool {
+        let unseen = self.bytes.get(self.scanned..).unwrap_or_default();
+        let found = unseen.iter().position(|byte| *byte == 0);
+        self.scanned += found.unwrap_or(unseen.len());
+        found.is_some()
+    }
+
     /// The next whole message without its NUL, or `None` until more bytes come.
     ///
     /// # Errors

@@ -249,19 +249,7 @@ fn enums_are_as_described() {
     described.same_words("Class", &[Class::Guaranteed, Class::Pool]);
     described.same_words("Guard", &[Guard::Shield, Guard::None]);
     described.same_words("Machine", &[ShutdownKind::PowerOff, ShutdownKind::Reboot, ShutdownKind::Halt]);
-    described.same_words(
-        "SpawnStage",
-        &[
-            SpawnStage::Cgroup,
-            SpawnStage::Limit,
-            SpawnStage::Clone,
-            SpawnStage::JoinCgroup,
-            SpawnStage::OomScoreAdj,
-            SpawnStage::Stdio,
-            SpawnStage::WorkingDirectory,
-            SpawnStage::Exec,
-        ],
-    );
+    described.same_words("SpawnStage", &SpawnStage::ALL);
     described.same_words(
         "Outcome",
         &[

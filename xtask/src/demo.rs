@@ -57,6 +57,7 @@ pub fn run(kit: &Kit, kernel: Kernel, shell: bool) -> Result<()> {
         initramfs: Image::Demo.path(),
         cmdline: format!("lifeboat.demo={}", if shell { "shell" } else { "auto" }),
         ram_mib: RAM_MIB,
+        disk: None,
     };
     if shell {
         println!("demo: Linux {} with a shell; `poweroff` ends it, and so does Ctrl-a x", kernel.version());

@@ -33,7 +33,11 @@ pub struct Group {
     pub ram_mib: u32,
     /// The time that the whole boot may take, in seconds.
     pub deadline_s: u64,
-    /// Texts that its console must show, in any order.
+    /// Where and by which text PID 1 shows that it is up.
+    pub marker: (Source, &'static str),
+    /// It gets an empty disk, which must hold a clean file system with the guest's last words afterwards.
+    pub disk: bool,
+    /// Texts that its console must show, in this order.
     pub shows: &'static [&'static str],
     /// How it must end, after a whole report.
     pub end: End,
@@ -47,6 +51,8 @@ const CASES: Group = Group {
     cmdline: "",
     ram_mib: 512,
     deadline_s: 900,
+    marker: (Source::Console, "lifeboat 0."),
+    disk: false,
     shows: &[],
     end: End::PoweredOff,
 };
@@ -61,29 +67,75 @@ const BOOT50: Group = Group {
     ..CASES
 };
 
+/// Said by the driver's stamp, where PID 1 is not lifeboat.
+const STAMP: (Source, &str) = (Source::Report, "stamp exec");
+
 /// All groups, in the order in which they run.
-pub const GROUPS: [Group; 10] = [
+pub const GROUPS: [Group; 20] = [
     CASES,
     Group { name: "no-memory", cmdline: "cgroup_disable=memory", deadline_s: 300, ..CASES },
     Group { name: "no-psi", cmdline: "psi=0", deadline_s: 300, ..CASES },
-    ending("poweroff", &["reboot: Power down"], End::PoweredOff),
-    ending("reboot", &["reboot: Restarting system"], End::Rebooted),
-    ending("halt", &["reboot: System halted"], End::Halted),
+    Group {
+        name: "no-cgroup2",
+        cmdline: "rdinit=/usr/bin/vm-guest vm.init=/sbin/lifeboat vm.mask=/sys/fs/cgroup",
+        deadline_s: 300,
+        shows: &["DEGRADED: cgroup v2 is not available", "going down: power off"],
+        ..CASES
+    },
+    Group { name: "small", image: Image::Small, ram_mib: SMALL_MIB, deadline_s: 300, ..CASES },
+    Group {
+        name: "panic",
+        cmdline: "rdinit=/usr/bin/vm-guest vm.init=panic",
+        deadline_s: 60,
+        marker: STAMP,
+        // Once from the kernel log and once from the console.
+        shows: &["panic at ", ": last words for the vm tests", "reboot: Restarting system"],
+        end: End::Rebooted,
+        ..CASES
+    },
+    ending("poweroff", &POWERS_OFF, End::PoweredOff),
+    ending("reboot", &REBOOTS, End::Rebooted),
+    ending("halt", &HALTS, End::Halted),
+    ending("signal-int", &REBOOTS, End::Rebooted),
+    asked("signal-37", &HALTS, End::Halted),
+    asked("signal-38", &["going down: power off", "reboot: Power down"], End::PoweredOff),
+    asked("signal-39", &REBOOTS, End::Rebooted),
+    asked("ctl-halt", &HALTS, End::Halted),
+    asked("telinit", &REBOOTS, End::Rebooted),
+    Group { name: "disk", deadline_s: 180, disk: true, ..CASES },
     BOOT50,
     Group {
         name: "boot50-busybox",
         when: When::Named,
         image: Image::Boot50Busybox,
         cmdline: "rdinit=/usr/bin/vm-guest vm.init=/sbin/init",
+        marker: STAMP,
         ..BOOT50
     },
     Group { name: "latency", when: When::NewestKernel, ..CASES },
     Group { name: "loss", when: When::NewestKernel, deadline_s: 1800, ..CASES },
 ];
 
-/// A group in which the driver runs BusyBox's program of that name.
+/// What is above goes down before what is below, each unit by its own way, and then the machine.
+const POWERS_OFF: [&str; 5] =
+    ["going down: power off", "above: STOPPED", "below: STOPPED", "all units are down", "reboot: Power down"];
+
+const REBOOTS: [&str; 3] =
+    ["going down: reboot", "saves-on-stop: procedure ended with exit code 0", "reboot: Restarting system"];
+const HALTS: [&str; 3] = ["going down: halt", "ignores-term: killing what is left", "reboot: System halted"];
+
+/// The least memory in which both kernels unpack the small image: these kernels take half of it for themselves, so
+/// `MemTotal` is below 45 MiB.
+const SMALL_MIB: u32 = 80;
+
+/// A group in which the driver asks for the end: by BusyBox's program of that name, by `lifeboatctl`, by a signal.
 const fn ending(name: &'static str, shows: &'static [&'static str], end: End) -> Group {
     Group { name, shows, end, deadline_s: 180, ..CASES }
+}
+
+/// The same on the newer kernel only: the kernel has no part in how the end is asked for.
+const fn asked(name: &'static str, shows: &'static [&'static str], end: End) -> Group {
+    Group { when: When::NewestKernel, ..ending(name, shows, end) }
 }
 
 impl Group {
@@ -107,15 +159,6 @@ impl Group {
     #[must_use]
     pub fn counts_starts(&self) -> bool {
         matches!(self.image, Image::Boot50Lifeboat | Image::Boot50Busybox)
-    }
-
-    /// Where and by which text PID 1 shows that it is up.
-    #[must_use]
-    pub fn marker(&self) -> (Source, &'static str) {
-        match self.image {
-            Image::Demo | Image::Test | Image::Boot50Lifeboat => (Source::Console, "lifeboat 0."),
-            Image::Boot50Busybox => (Source::Report, "stamp exec"),
-        }
     }
 }
 

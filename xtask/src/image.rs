@@ -1,7 +1,8 @@
 //! Packs initramfs archives: the overlay, the units, our programs and BusyBox.
 //!
 //! `demo.cpio` is what `cargo xtask demo` boots; `test.cpio` has the units and the driver of the tests instead;
-//! the `boot50` pair starts the same fifty trivial services under lifeboat and under BusyBox init.
+//! `small.cpio` holds a few units for a machine with little memory; the `boot50` pair starts the same fifty trivial
+//! services under lifeboat and under BusyBox init.
 
 use crate::cpio::Archive;
 use crate::error::{AtPath, Error, Result};
@@ -28,6 +29,8 @@ pub enum Image {
     Demo,
     /// The tests: `tests/vm/units/`, `tests/vm/units-bad/` and the driver.
     Test,
+    /// A few units for a small machine, `tests/vm/units-small/`, and the driver.
+    Small,
     /// Fifty trivial units, each in its own limited cgroup, and the driver.
     Boot50Lifeboat,
     /// The same fifty services and the driver under BusyBox init.
@@ -36,7 +39,8 @@ pub enum Image {
 
 impl Image {
     /// All images.
-    pub const ALL: [Self; 4] = [Self::Demo, Self::Test, Self::Boot50Lifeboat, Self::Boot50Busybox];
+    pub const ALL: [Self; 5] =
+        [Self::Demo, Self::Test, Self::Small, Self::Boot50Lifeboat, Self::Boot50Busybox];
 
     /// The archive's file.
     #[must_use]
@@ -44,6 +48,7 @@ impl Image {
         let name = match self {
             Self::Demo => "demo.cpio",
             Self::Test => "test.cpio",
+            Self::Small => "small.cpio",
             Self::Boot50Lifeboat => "boot50-lifeboat.cpio",
             Self::Boot50Busybox => "boot50-busybox.cpio",
         };
@@ -69,6 +74,7 @@ pub fn make(kit: &Kit, images: &[Image]) -> Result<()> {
         match image {
             Image::Demo => add_tree(&mut archive, &place::root().join("units"), UNITS)?,
             Image::Test => add_tests(&mut archive)?,
+            Image::Small => add_small(&mut archive)?,
             Image::Boot50Lifeboat => add_fifty_units(&mut archive)?,
             Image::Boot50Busybox => add_fifty_lines(&mut archive)?,
         }
@@ -134,11 +140,22 @@ fn add_tests(archive: &mut Archive) -> Result<()> {
     Ok(())
 }
 
-fn add_fifty_units(archive: &mut Archive) -> Result<()> {
+fn add_small(archive: &mut Archive) -> Result<()> {
+    add_driver(archive)?;
+    add_tree(archive, &place::root().join("tests/vm/units-small"), UNITS)
+}
+
+/// The driver and its unit.
+fn add_driver(archive: &mut Archive) -> Result<()> {
     add_program(archive, "usr/bin/vm-guest", &programs::example(programs::GUEST))?;
     let driver = test_units().join(DRIVER_UNIT);
     let content = std::fs::read(&driver).at("read", &driver)?;
     archive.file(&format!("{UNITS}/{DRIVER_UNIT}"), 0o644, content);
+    Ok(())
+}
+
+fn add_fifty_units(archive: &mut Archive) -> Result<()> {
+    add_driver(archive)?;
     for number in 1..=TRIVIAL_SERVICES {
         let unit = format!(
             "(\n    command: [\"/usr/bin/vm-guest\", \"trivial\", \"{number}\"],\n    \

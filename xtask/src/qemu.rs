@@ -24,6 +24,8 @@ pub struct Machine<'a> {
     pub cmdline: String,
     /// The guest's memory in MiB.
     pub ram_mib: u32,
+    /// The file of its only disk, if it has one: `/dev/nvme0n1`, for which both kernels need no module.
+    pub disk: Option<PathBuf>,
 }
 
 /// How long a guest may take.
@@ -133,6 +135,10 @@ impl Machine<'_> {
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         command.arg("-m").arg(self.ram_mib.to_string());
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(&self.initramfs);
+        if let Some(disk) = &self.disk {
+            command.arg("-drive").arg(format!("file={},format=raw,if=none,id=disk", disk.display()));
+            command.args(["-device", "nvme,drive=disk,serial=disk"]);
+        }
         // A panic restarts at once, which ends QEMU; an oops is a panic, for nothing after it can be trusted.
         let cmdline = format!("console=ttyS0 quiet loglevel=4 panic=-1 oops=panic {}", self.cmdline);
         command.arg("-append").arg(cmdline.trim_end());

@@ -1,5 +1,6 @@
 //! Boots groups of cases and judges them: `cargo xtask vm`, `cargo xtask bench`, and `tests/vm.rs`.
 
+use crate::disk::Disk;
 use crate::error::{AtPath, Error, Result};
 use crate::groups::{GROUPS, Group};
 use crate::image::{self, Image, TRIVIAL_SERVICES};
@@ -9,6 +10,7 @@ use crate::report::{self, Case, Line, Outcome, Report};
 use crate::setup::{Kernel, Kit};
 use std::collections::VecDeque;
 use std::fmt;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -190,10 +192,12 @@ pub fn boot_group(kit: &Kit, kernel: Kernel, group: &Group, options: &Options) -
     for attempt in 1..=TRIES {
         println!("{title}: booting (deadline {} s)", group.deadline_s);
         let mut watch = Watch::new(&title, options.console);
-        let boot = watch.boot(kit, kernel, group, &options.cases)?;
+        let disk = group.disk.then(|| Disk::empty(kernel.version())).transpose()?;
+        let boot = watch.boot(kit, (kernel, group), &options.cases, disk.as_ref().map(Disk::path))?;
         judged.cases.clear();
         if boot.came_up {
             judged.cases = judge(group, &boot, &watch);
+            judged.cases.extend(disk.map(|disk| disk.judge()));
             judged.report = watch.report.clone();
         } else {
             judged.rig_faults += 1;
@@ -230,9 +234,15 @@ fn judge(group: &Group, boot: &Boot, watch: &Watch) -> Vec<Case> {
     };
     let mut cases = watch.report.cases.clone();
     cases.extend(watch.report.faults(&boot.end.to_string()));
+    let mut rest = watch.whole.iter();
     for text in group.shows {
-        let shown = watch.whole.iter().any(|line| line.contains(text));
-        cases.push(check(&format!("shows {text:?}"), shown, "the console never shows it".to_owned()));
+        let from_here = rest.clone();
+        let shown = rest.any(|line| line.contains(text));
+        let reason = "the console does not show it, or not in this order".to_owned();
+        cases.push(check(&format!("shows {text:?}"), shown, reason));
+        if !shown {
+            rest = from_here;
+        }
     }
     if group.counts_starts() {
         let started = watch.report.started_us.len();
@@ -265,7 +275,13 @@ impl Watch {
         Self { title: title.to_owned(), live, report: Report::default(), whole: VecDeque::new() }
     }
 
-    fn boot(&mut self, kit: &Kit, kernel: Kernel, group: &Group, cases: &[String]) -> Result<Boot> {
+    fn boot(
+        &mut self,
+        kit: &Kit,
+        (kernel, group): (Kernel, &Group),
+        cases: &[String],
+        disk: Option<&Path>,
+    ) -> Result<Boot> {
         let cases = if cases.is_empty() { String::new() } else { format!("vm.cases={}", cases.join(",")) };
         let machine = Machine {
             qemu: &kit.qemu,
@@ -273,9 +289,10 @@ impl Watch {
             initramfs: group.image.path(),
             cmdline: format!("vm.group={} {} {cases}", group.name, group.cmdline),
             ram_mib: group.ram_mib,
+            disk: disk.map(Path::to_path_buf),
         };
         let until_end = Duration::from_secs(group.deadline_s);
-        let patience = Patience { marker: group.marker(), until_marker: UNTIL_UP, until_end };
+        let patience = Patience { marker: group.marker, until_marker: UNTIL_UP, until_end };
         machine.boot(&patience, |source, line| self.see(source, line))
     }
 
@@ -339,16 +356,30 @@ mod tests {
     #[test]
     fn a_guest_is_judged_by_its_report_and_its_end() {
         let whole: &[&str] = &["lifeboat 0.1.0", ">plan 2", ">ok a 1", ">skip b: no", ">done"];
-        let halt: &[&str] = &["reboot: System halted", ">plan 0", ">done"];
-        let cases: [(&str, &[&str], End, &str); 9] = [
+        let halt: &[&str] = &[
+            "going down: halt",
+            "ignores-term: killing what is left",
+            "reboot: System halted",
+            ">plan 0",
+            ">done",
+        ];
+        let wrong_order: &[&str] = &[
+            "ignores-term: killing what is left",
+            "going down: halt",
+            "reboot: System halted",
+            ">plan 0",
+            ">done",
+        ];
+        let cases: [(&str, &[&str], End, &str); 10] = [
             ("main", whole, End::PoweredOff, "2 passed, 0 failed, 1 skipped"),
             ("main", whole, End::Deadline, "1 passed, 1 failed, 1 skipped"),
             ("main", &["lifeboat 0.1.0"], End::Panicked, "0 passed, 3 failed"),
             ("main", &[">qemu-system-x86_64: x", ">plan 0", ">done"], End::PoweredOff, "1 passed, 0 failed"),
             ("main", &[">plan 1", ">not ok a: x", ">done"], End::PoweredOff, "1 passed, 1 failed"),
-            ("halt", halt, End::Halted, "2 passed, 0 failed"),
-            ("halt", halt, End::PoweredOff, "1 passed, 1 failed"),
-            ("halt", &[">plan 0", ">done"], End::Halted, "1 passed, 1 failed"),
+            ("halt", halt, End::Halted, "4 passed, 0 failed"),
+            ("halt", halt, End::PoweredOff, "3 passed, 1 failed"),
+            ("halt", &[">plan 0", ">done"], End::Halted, "1 passed, 3 failed"),
+            ("halt", wrong_order, End::Halted, "3 passed, 1 failed"),
             ("boot50", &[">stamp started 1 5", ">plan 0", ">done"], End::PoweredOff, "1 passed, 1 failed"),
         ];
         for (group, lines, end, expected) in cases {

@@ -118,7 +118,8 @@ impl How {
 fn time(text: &str) -> Result<Duration, String> {
     let time = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string())?,
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|error| format!("{error}; write seconds, or a time such as \"2m\""))?,
     };
     // A deadline has to fit into the kernel's and the library's clocks.
     let longest = Duration::from_secs(365 * 86_400);

@@ -53,6 +53,7 @@ impl CallError {
                 let (path, reason) = (path.display(), words::errno(errno as i32));
                 let cure = match errno {
                     nix::Error::EACCES | nix::Error::EPERM => "try as root",
+                    nix::Error::ENAMETOOLONG => "a socket's path has at most 107 bytes",
                     _ => "is it running? (--socket PATH)",
                 };
                 (format!("cannot reach lifeboat at {path}: {reason}; {cure}"), exit)

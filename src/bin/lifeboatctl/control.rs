@@ -7,6 +7,7 @@ use crate::{output, status};
 use lifeboat::engine::action::Reply;
 use lifeboat::engine::event::Verb;
 use lifeboat::engine::snapshot::{Snapshot, StateName, Trouble, UnitView};
+use lifeboat::view::status::OneLine;
 use lifeboat::view::words::{TroubleWords, start_error};
 use lifeboat::wire::reply::{ErrorReply, OutcomeReply};
 use lifeboat::wire::request::Request;
@@ -139,7 +140,7 @@ impl Session<'_> {
             let first = if was_down { "ERROR (not running)" } else { "stopped" };
             let _ = writeln!(self.text, "{name}: {first}");
         }
-        let _ = writeln!(self.text, "{name}: {words}");
+        let _ = writeln!(self.text, "{}: {words}", OneLine(name));
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn status(context: &Context, names: &[String], no_fail: bool) -> Resu
                     exit = exit.then(verdict(unit, no_fail));
                 }
                 None => {
-                    let _ = writeln!(text, "{name}: ERROR (no such process)");
+                    let _ = writeln!(text, "{}: ERROR (no such process)", status::OneLine(name));
                     exit = Exit::Unknown;
                 }
             }

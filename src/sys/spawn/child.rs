@@ -227,8 +227,8 @@ unsafe fn fail(plan: &Plan<'_>, stage: SpawnStage) -> ! {
 ///
 /// The raw call, because the C libraries keep two or three signals to themselves and would leave those ignored.
 unsafe fn reset_signals() {
-    // SAFETY: zeros are SIG_DFL with no flags and an empty mask, in more room than any kernel's sigaction takes; the set
-    // is plain data.
+    // SAFETY: zeros are SIG_DFL with no flags and an empty mask, in more room than any kernel's sigaction takes; the
+    // set is plain data.
     unsafe {
         let default = [0_u64; 8];
         for signal in 1..=SIGNAL_MAX {
@@ -288,8 +288,8 @@ unsafe fn hand_over(plan: &Plan<'_>) -> Result<(), Refused> {
     }
 }
 
-/// Really closes everything above 2 but the child's own pipe ends and what it is handed, so that no child holds another's go pipe, a cgroup
-/// or a socket of lifeboat while it waits.
+/// Really closes everything above 2 but the child's own pipe ends and what it is handed, so that no child holds
+/// another's go pipe, a cgroup or a socket of lifeboat while it waits.
 unsafe fn close_the_rest(plan: &Plan<'_>) {
     let mut kept = [plan.tell, plan.wait, plan.handed.1, c_int::MAX];
     kept.sort_unstable();

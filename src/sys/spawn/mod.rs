@@ -35,9 +35,9 @@ pub enum Way {
     Born,
     /// It is made beside lifeboat and moves itself, before anything else, by a write to `cgroup.procs`.
     ///
-    /// For groups that `cgroup.kill` was ever used on: some kernels compare the kill counter of the *parent's* group with
-    /// that of the new one, and so kill every child that is made there (`kill_seq` in kernel/cgroup/cgroup.c; seen on
-    /// Linux 6.18, not on Debian's 6.1.192 and 6.12.117).
+    /// For groups that `cgroup.kill` was ever used on: some kernels compare the kill counter of the *parent's* group
+    /// with that of the new one, and so kill every child that is made there (`kill_seq` in kernel/cgroup/cgroup.c; seen
+    /// on Linux 6.18, not on Debian's 6.1.192 and 6.12.117).
     Moved,
 }
 
@@ -203,20 +203,9 @@ fn read_failure([stage]: [u8; 1], status: BorrowedFd<'_>) -> SpawnError {
         Ok(4) => i32::from_ne_bytes(errno),
         Ok(_) | Err(_) => libc::EIO,
     };
-    let stage = STAGES.into_iter().find(|known| *known as u8 == stage).unwrap_or(SpawnStage::Exec);
+    let stage = SpawnStage::ALL.into_iter().find(|known| *known as u8 == stage).unwrap_or(SpawnStage::Exec);
     SpawnError::new(stage, errno)
 }
-
-const STAGES: [SpawnStage; 8] = [
-    SpawnStage::Cgroup,
-    SpawnStage::Limit,
-    SpawnStage::Clone,
-    SpawnStage::JoinCgroup,
-    SpawnStage::OomScoreAdj,
-    SpawnStage::Stdio,
-    SpawnStage::WorkingDirectory,
-    SpawnStage::Exec,
-];
 
 /// Which end of a pipe lifeboat keeps, and therefore must never block on.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The cast: small programs that behave in one way, for the units of the cases.
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -16,6 +16,38 @@ pub(crate) fn pause() -> ! {
 /// Stays, and only SIGKILL ends it.
 pub(crate) fn ignore_term() -> Result<(), String> {
     SigSet::all().thread_block().map_err(|error| format!("cannot block signals: {error}"))?;
+    pause()
+}
+
+/// Makes a file, stays until it is asked to go, and uses up memory instead.
+pub(crate) fn leak_on_term(file: &str) -> Result<(), String> {
+    let mut term = SigSet::empty();
+    term.add(Signal::SIGTERM);
+    term.thread_block().map_err(|error| format!("cannot block SIGTERM: {error}"))?;
+    std::fs::write(file, "").map_err(|error| format!("{file}: {error}"))?;
+    term.wait().map_err(|error| format!("cannot wait for SIGTERM: {error}"))?;
+    let mut leaked = Vec::new();
+    loop {
+        leaked.push(std::hint::black_box(vec![1_u8; 64 * 1024]));
+    }
+}
+
+/// Leaves three daemons behind, then stays or goes.
+pub(crate) fn daemonise(stay: bool) -> Result<(), String> {
+    if stay {
+        let status =
+            own("daemonise")?.arg("go").status().map_err(|error| format!("cannot spawn: {error}"))?;
+        return if status.success() { pause() } else { Err(format!("daemonise go: {status}")) };
+    }
+    for _ in 0..3 {
+        own("daemon")?.spawn().map_err(|error| format!("cannot spawn: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Leaves the session of who started it, and stays.
+pub(crate) fn daemon() -> Result<(), String> {
+    nix::unistd::setsid().map_err(|error| format!("setsid: {error}"))?;
     pause()
 }
 
@@ -49,9 +81,18 @@ pub(crate) fn pss() -> Result<(), String> {
 
 /// `Pss` of /proc/PID/smaps_rollup.
 pub(crate) fn pss_kib(pid: u32) -> Result<u64, String> {
+    of_rollup(pid, "Pss:")
+}
+
+/// `Pss_Anon` of /proc/PID/smaps_rollup: the memory that is no file's.
+pub(crate) fn anonymous_kib(pid: u32) -> Result<u64, String> {
+    of_rollup(pid, "Pss_Anon:")
+}
+
+fn of_rollup(pid: u32, name: &str) -> Result<u64, String> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    field(&text, "Pss:").ok_or_else(|| format!("{path} has no Pss"))
+    field(&text, name).ok_or_else(|| format!("{path} has no {name}"))
 }
 
 /// The number behind a word at the beginning of a line: `Pss:   1200 kB`, `oom_kill 3`.

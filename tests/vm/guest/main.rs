@@ -16,6 +16,7 @@ mod guest;
 #[expect(dead_code, reason = "the driver does not leak")]
 #[path = "../../../examples/recorder/mapping.rs"]
 mod mapping;
+mod panic;
 mod report;
 #[cfg_attr(not(test), expect(dead_code, reason = "the driver only reads rings"))]
 #[path = "../../../examples/recorder/ring.rs"]
@@ -38,10 +39,14 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   driver            run the cases of GROUP, or of vm.group= on the kernel's command line, and power off
   list              print groups and cases
   trivial N         say on the second serial port when this ran, and stay
-  stamp-exec        as PID 1: say when, then become the program of vm.init= on the kernel's command line
+  stamp-exec        as PID 1: say when, then become the program of vm.init= on the kernel's command line,
+                    or panic where that is `panic`; first cover the folder of vm.mask=
   heartbeat FILE    beat every 10 ms and keep the worst gap in FILE
   pause             stay
   ignore-term       stay, whatever signals say
+  leak-on-term FILE make FILE, stay until SIGTERM, then use memory without end
+  daemonise stay|go leave three daemons behind, which nothing but their cgroup ties to this; then stay or go
+  daemon            leave session and parent, and stay
   exit CODE         end at once
   fork-storm        fork without end; each child does the same
   double-fork       leave an orphan behind and print its pid
@@ -49,7 +54,7 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   speak NAME TEXT.. say each text by sd_notify; `cue` waits for /run/NAME.cue; then stay
   say TEXT          say it by sd_notify, and wait until it is handled
   speak-by-child T  have a child say it, and stay
-  daemon            go into the background and say so
+  background        go into the background and say so
   s6 NAME FD        after the cue write a newline to FD, and stay
   path NAME PATH    after the cue make PATH, and stay
   listen NAME PATH  listen at PATH until the cue, and stay
@@ -72,6 +77,9 @@ fn main() -> ExitCode {
         ["heartbeat", file] => beat::beat(file),
         ["pause"] => cast::pause(),
         ["ignore-term"] => cast::ignore_term(),
+        ["leak-on-term", file] => cast::leak_on_term(file),
+        ["daemonise", way @ ("stay" | "go")] => cast::daemonise(*way == "stay"),
+        ["daemon"] => cast::daemon(),
         ["exit", code] => return code.parse::<u8>().map_or(ExitCode::from(2), ExitCode::from),
         ["fork-storm"] => cast::fork_storm(),
         ["double-fork"] => cast::double_fork(),
@@ -79,8 +87,8 @@ fn main() -> ExitCode {
         ["speak", name, texts @ ..] => speaker::speak(name, texts),
         ["say", text] => speaker::say_and_wait(text),
         ["speak-by-child", text] => speaker::speak_by_child(text),
-        ["daemon"] => speaker::daemon(),
-        ["daemon-child"] => speaker::daemon_child(),
+        ["background"] => speaker::background(),
+        ["background-child"] => speaker::background_child(),
         ["s6", name, number] => speaker::s6(name, number),
         ["path", name, path] => speaker::path(name, path),
         ["listen", name, path] => speaker::listen(name, path),

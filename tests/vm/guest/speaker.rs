@@ -74,13 +74,13 @@ pub(crate) fn speak_by_child(text: &str) -> Result<(), String> {
 }
 
 /// Puts itself into the background: names its child, and ends.
-pub(crate) fn daemon() -> Result<(), String> {
-    let child = own("daemon-child")?.spawn().map_err(|error| format!("no child: {error}"))?;
+pub(crate) fn background() -> Result<(), String> {
+    let child = own("background-child")?.spawn().map_err(|error| format!("no child: {error}"))?;
     say(&format!("MAINPID={}", child.id()))
 }
 
-/// The child of `daemon`.
-pub(crate) fn daemon_child() -> Result<(), String> {
+/// The child of `background`.
+pub(crate) fn background_child() -> Result<(), String> {
     say("READY=1")?;
     pause()
 }

@@ -14,7 +14,8 @@ pub(crate) fn trivial(number: &str, began_us: u64) -> Result<(), String> {
 }
 
 /// Stands in front of an init: `stamp exec MICROSECONDS`, then it is that init. What had to be mounted
-/// for that is unmounted again, so that the init finds what the kernel left.
+/// for that is unmounted again, so that the init finds what the kernel left; but where `vm.mask=` names a folder
+/// of sysfs, that is covered by an empty tmpfs, and an init that mounts only what is missing finds nothing in it.
 pub(crate) fn exec() -> Result<(), String> {
     if std::process::id() != 1 {
         return Err("stamp-exec is for PID 1".into());
@@ -25,11 +26,18 @@ pub(crate) fn exec() -> Result<(), String> {
     }
     mount_at("proc", "/proc")?;
     let init = word("vm.init").unwrap_or_else(|| "/sbin/init".into());
+    if let Some(mask) = word("vm.mask") {
+        mount_at("sysfs", "/sys")?;
+        mount_at("tmpfs", &mask)?;
+    }
     umount2("/proc", MntFlags::empty()).map_err(|error| format!("cannot unmount /proc: {error}"))?;
     report::line(&format!("stamp exec {}", super::ring::boottime_us()));
     if no_port {
         // The port is open, so only the mount can go.
         let _ = umount2("/dev", MntFlags::MNT_DETACH);
+    }
+    if init == "panic" {
+        super::panic::panics();
     }
     // The port itself is closed by this exec.
     Err(format!("cannot exec {init}: {}", Command::new(&init).exec()))

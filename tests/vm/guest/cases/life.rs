@@ -42,6 +42,7 @@ fn mounts_are_there(_guest: &mut Guest) -> Result<(), String> {
         ("sysfs", "/sys"),
         ("devtmpfs", "/dev"),
         ("devpts", "/dev/pts"),
+        ("tmpfs", "/dev/shm"),
         ("tmpfs", "/run"),
         ("tmpfs", "/tmp"),
         ("cgroup2", "/sys/fs/cgroup"),

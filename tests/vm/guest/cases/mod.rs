@@ -6,13 +6,19 @@
 mod boot50;
 mod control;
 mod degraded;
+mod disk;
 mod ends;
+mod growth;
 mod latency;
+mod left_behind;
 mod life;
 mod loss;
 mod readiness;
 mod rescue;
+mod shield;
+mod small;
 mod units;
+mod why;
 
 use super::guest::Guest;
 use super::report;
@@ -46,20 +52,41 @@ enum End {
 /// The groups: one boot of the machine each.
 fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
     vec![
-        (
-            "main",
-            End::PowerOff,
-            [life::CASES, readiness::CASES, rescue::CASES, units::CASES, control::CASES].concat(),
-        ),
+        ("main", End::PowerOff, main_cases()),
         ("loss", End::PowerOff, loss::CASES.to_vec()),
         ("latency", End::PowerOff, latency::CASES.to_vec()),
         ("boot50", End::PowerOff, boot50::CASES.to_vec()),
         ("no-memory", End::PowerOff, degraded::NO_MEMORY.to_vec()),
         ("no-psi", End::PowerOff, degraded::NO_PSI.to_vec()),
+        ("no-cgroup2", End::PowerOff, degraded::NO_CGROUP2.to_vec()),
+        ("small", End::PowerOff, small::CASES.to_vec()),
+        ("disk", End::PowerOff, disk::CASES.to_vec()),
         ("poweroff", End::Asked, ends::POWEROFF.to_vec()),
         ("reboot", End::Asked, ends::REBOOT.to_vec()),
         ("halt", End::Asked, ends::HALT.to_vec()),
+        ("signal-int", End::Asked, ends::SIGNAL_INT.to_vec()),
+        ("signal-37", End::Asked, ends::SIGNAL_37.to_vec()),
+        ("signal-38", End::Asked, ends::SIGNAL_38.to_vec()),
+        ("signal-39", End::Asked, ends::SIGNAL_39.to_vec()),
+        ("ctl-halt", End::Asked, ends::CTL_HALT.to_vec()),
+        ("telinit", End::Asked, ends::TELINIT.to_vec()),
     ]
+}
+
+/// What looks back at the others comes last.
+fn main_cases() -> Vec<Case> {
+    [
+        life::CASES,
+        readiness::CASES,
+        left_behind::CASES,
+        shield::CASES,
+        rescue::CASES,
+        units::CASES,
+        control::CASES,
+        why::CASES,
+        growth::CASES,
+    ]
+    .concat()
 }
 
 /// Prints every group and its cases.
@@ -86,6 +113,7 @@ pub(crate) fn drive(group: Option<&str>) -> Result<(), String> {
         cases.retain(|case| only.split(',').any(|name| name == case.name));
     }
     report::line(&format!("plan {}", cases.len()));
+    growth::note_first();
     for case in cases {
         run(case);
     }

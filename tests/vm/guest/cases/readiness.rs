@@ -24,14 +24,14 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "ready-takes-more-time", deadline_s: 40, run: ready_takes_more_time },
     Case { name: "status-text", deadline_s: 40, run: status_text },
     Case { name: "notify-from-a-stranger", deadline_s: 40, run: notify_from_a_stranger },
-    Case { name: "main-pid-of-a-daemon", deadline_s: 40, run: main_pid_of_a_daemon },
+    Case { name: "main-pid-in-the-background", deadline_s: 40, run: main_pid_in_the_background },
     Case { name: "watchdog-missed", deadline_s: 60, run: watchdog_missed },
     Case { name: "health-check", deadline_s: 60, run: health_check },
     Case { name: "watchdog-trigger", deadline_s: 40, run: watchdog_trigger },
 ];
 
 const SOON: Duration = Duration::from_secs(20);
-const NOTIFY: &str = "/run/lifeboat/notify";
+const NOTIFY: &str = "/run/lifeboat/control.notify";
 
 fn forget_cue(unit: &str) {
     let _ = std::fs::remove_file(cue(unit));
@@ -166,15 +166,16 @@ fn notify_from_a_stranger(guest: &mut Guest) -> Result<(), String> {
 }
 
 /// The first process is gone; the one that it named is watched, signalled and stopped in its place.
-fn main_pid_of_a_daemon(guest: &mut Guest) -> Result<(), String> {
-    guest.start("daemon")?;
+fn main_pid_in_the_background(guest: &mut Guest) -> Result<(), String> {
+    guest.start("background")?;
     let line_of = |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let is_child = |unit: &UnitView| unit.pid.filter(|pid| line_of(*pid).ends_with(b"daemon-child\0"));
-    let pid = guest.wait("daemon", SOON, |snapshot| is_child(supervisor::unit(snapshot, "daemon")?))?;
-    expect("state", &guest.unit("daemon")?.state, &StateName::Running)?;
+    let is_child = |unit: &UnitView| unit.pid.filter(|pid| line_of(*pid).ends_with(b"background-child\0"));
+    let pid =
+        guest.wait("background", SOON, |snapshot| is_child(supervisor::unit(snapshot, "background")?))?;
+    expect("state", &guest.unit("background")?.state, &StateName::Running)?;
     let raw = i32::try_from(pid).map_err(|error| format!("pid {pid}: {error}"))?;
     kill(Pid::from_raw(raw), Signal::SIGKILL).map_err(|error| format!("kill {pid}: {error}"))?;
-    let unit = guest.wait_state("daemon", StateName::Exited, SOON)?;
+    let unit = guest.wait_state("background", StateName::Exited, SOON)?;
     expect("last exit", &unit.last_exit, &Some(Exit::Signal(9)))
 }
 

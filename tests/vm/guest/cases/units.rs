@@ -4,6 +4,7 @@ use super::Case;
 use crate::guest::{Guest, ensure, expect, read, run};
 use lifeboat::engine::event::SpawnStage;
 use lifeboat::engine::snapshot::{StateName, Trouble};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ pub(crate) const CASES: &[Case] = &[
         deadline_s: 30,
         run: |g| does_not_exec(g, "command-not-executable", 13),
     },
+    Case { name: "limit-refused-by-the-kernel", deadline_s: 30, run: limit_refused },
     Case { name: "service-forks-without-end", deadline_s: 60, run: service_forks_without_end },
 ];
 
@@ -56,6 +58,36 @@ fn does_not_exec(guest: &mut Guest, name: &str, expected_errno: i32) -> Result<(
     let expected = Trouble::SpawnFailed { stage: SpawnStage::Exec, errno: expected_errno, procedure: false };
     expect("trouble", &unit.trouble, &Some(expected))?;
     expect("pid", &unit.pid, &None)
+}
+
+/// A limit that cannot be written, and one that is written and not kept: the service does not start without it. Once
+/// the cause is gone it does.
+fn limit_refused(guest: &mut Guest) -> Result<(), String> {
+    let unit = "limit-refused";
+    let folder = format!("/sys/fs/cgroup/pool/{unit}");
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{folder}: {error}"))?;
+    let limit = format!("{folder}/memory.max");
+    // Anything but the kernel's own file at this place stands for a kernel that does not want the value.
+    for (stand_in, errno) in
+        [("/proc/version", nix::errno::Errno::EIO), ("/dev/null", nix::errno::Errno::ERANGE)]
+    {
+        let none = None::<&str>;
+        mount(Some(stand_in), limit.as_str(), none, MsFlags::MS_BIND, none)
+            .map_err(|error| format!("{stand_in} over {limit}: {error}"))?;
+        let outcome = guest.ask("Start", unit);
+        umount2(limit.as_str(), MntFlags::empty()).map_err(|error| format!("umount {limit}: {error}"))?;
+        expect("start", &outcome?.as_str(), &"Failed")?;
+        let shown = guest.unit(unit)?;
+        let expected =
+            Trouble::SpawnFailed { stage: SpawnStage::Limit, errno: errno as i32, procedure: false };
+        expect(&format!("trouble with {stand_in}"), &shown.trouble, &Some(expected))?;
+        expect("pid", &shown.pid, &None)?;
+    }
+    let (_, text) = run(&["/usr/bin/lifeboatctl", "why", unit])?;
+    ensure(text.contains("limit"), || format!("why says nothing of a limit: {text}"))?;
+    guest.start(unit)?;
+    expect("memory.max", &read(&limit)?.trim(), &"8388608")?;
+    guest.stop(unit)
 }
 
 fn service_forks_without_end(guest: &mut Guest) -> Result<(), String> {

@@ -1,0 +1,12 @@
+//! The process storey: the real `lifeboat` and `lifeboatctl` with real small services on this machine.
+//!
+//! Each case says what it needs; where the machine does not allow it, the case prints why it is skipped.
+
+#[path = "process/control.rs"]
+mod control;
+#[path = "process/init.rs"]
+mod init;
+#[path = "process/rig.rs"]
+mod rig;
+#[path = "process/supervisor.rs"]
+mod supervisor;
