@@ -112,14 +112,22 @@ pub fn kill_children(say: &mut dyn FnMut(&str)) {
 
 /// One round of SIGKILL to the children. Where `/proc` cannot be read there is nothing to go by.
 fn kill_each_child() {
-    let own = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
-    let processes = procfs::process::all_processes().into_iter().flatten().filter_map(Result::ok);
-    for process in processes {
-        if process.stat().is_ok_and(|stat| stat.ppid == own) {
+    let own = std::process::id().to_string();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(stat) = std::fs::read(entry.path().join("stat")) else { continue };
+        if parent_in(&stat) == Some(own.as_bytes()) {
             // It is not reaped yet, so its pid is its own.
-            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
+}
+
+/// The parent's pid in a line of `/proc/PID/stat` (proc_pid_stat(5)): the second word after the name, which stands in
+/// brackets and may hold any byte. procfs parses all 52 fields of it, in 14 KB of code that PID 1 would carry.
+fn parent_in(stat: &[u8]) -> Option<&[u8]> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(name_end + 1..)?.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(1)
 }
 
 /// Reaps until no child is left, with a deadline; `again` is called before each look.
@@ -159,4 +167,22 @@ fn report(error: &SysError) {
     use std::io::Write;
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     let _ = writeln!(std::io::stderr(), "lifeboat: {error}: {cause}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parent_in;
+
+    #[test]
+    fn a_name_cannot_hide_the_parent() {
+        let check = |stat: &str, expected: Option<&str>| {
+            assert_eq!(parent_in(stat.as_bytes()), expected.map(str::as_bytes), "{stat}");
+        };
+        check("12 (sleep) S 1 12 12 0", Some("1"));
+        check("12 (a) R 7) S 345 12 12 0", Some("345"));
+        check("12 (\n) S 9", Some("9"));
+        check("12 (sleep", None);
+        check("12 (sleep) S", None);
+        check("", None);
+    }
 }

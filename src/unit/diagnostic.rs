@@ -210,7 +210,7 @@ pub(super) fn nearest<'w>(written: &str, words: impl Iterator<Item = &'w str>) -
     let allowed = |word: &str| word.chars().count().max(written.chars().count()).div_ceil(3).min(3);
     words
         .filter(|word| word.len().abs_diff(written.len()) <= 4)
-        .map(|word| (edits(&written.to_lowercase(), &word.to_lowercase()), word))
+        .map(|word| (edits(&written.to_ascii_lowercase(), &word.to_ascii_lowercase()), word))
         .filter(|(edits, word)| *edits <= allowed(word))
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, word)| word)
