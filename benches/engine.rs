@@ -3,7 +3,8 @@
 use criterion::{BenchmarkId, Criterion};
 use lifeboat::engine::event::{Event, Exit, MemoryEvents, MemorySample, Role, Time};
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then, UnitId, UnitPolicy,
+    Class, Guard, Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Success,
+    Then, UnitId, UnitPolicy,
 };
 use lifeboat::engine::{Engine, Plan};
 
@@ -22,13 +23,19 @@ fn unit(id: u16) -> UnitPolicy {
         requires: if id == 0 { Vec::new() } else { vec![UnitId(id / 4)] },
         memory: Some(MemoryPolicy { max_bytes: 32 * MIB, class: Class::Pool, guard: Guard::Shield }),
         utility: 50,
+        ready: Ready::Start,
+        start_timeout_ms: 30_000,
+        watchdog_ms: None,
+        health: None,
         procedure: Some(ProcedurePolicy {
             on_exhaustion: true,
             on_stop: false,
+            on_failure: false,
             deadline_ms: 2_000,
             memory_bytes: 4 * MIB,
             then: Then::Restart,
         }),
+        success: Success::default(),
         stop_signal: 15,
         stop_timeout_ms: 5_000,
         restart: RestartPolicy {
@@ -37,6 +44,7 @@ fn unit(id: u16) -> UnitPolicy {
             max_delay_ms: 30_000,
             limit_starts: 5,
             limit_within_ms: 10_000,
+            on_limit: OnLimit::Stop,
         },
         refused: None,
     }

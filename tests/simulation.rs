@@ -74,6 +74,7 @@ impl World {
             println!("{:>12} us  {event:?}", self.now.0);
             actions.iter().for_each(|action| println!("                 -> {action:?}"));
         }
+        self.watch.actions(self.now, &actions);
         for &action in &actions {
             self.watch.action(self.now, action, &mut self.kernel)?;
             self.kernel.perform(action);

@@ -13,7 +13,7 @@ use lifeboat::sys::clock::now;
 use lifeboat::sys::poll::{Interest, Poller, ReadyBuffer};
 use lifeboat::sys::spawn::{Child, Order, Parked, Program, SpawnError, Start, Status, Way};
 use lifeboat::sys::spawn::{MaybePath, Step};
-use lifeboat::sys::spawn::{park, read_status, release, start};
+use lifeboat::sys::spawn::{notification_pipe, park, read_status, release, start};
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::CpuSet;
 use std::collections::HashMap;
@@ -65,6 +65,7 @@ fn plain<'a>(program: &'a Program, input: &'a OwnedFd, output: &'a OwnedFd) -> S
         stdio: [input.as_fd(), output.as_fd(), output.as_fd()],
         steps: &[],
         working_directory: None,
+        handed: None,
     }
 }
 
@@ -193,6 +194,28 @@ fn stdio_may_be_crossed() {
     assert_eq!(next_status(&child.status), Status::Running);
     assert_eq!(end_of(child.pid, &mut ends), Exit::Code(0));
     assert_eq!(text_of(read), "err\n");
+}
+
+/// A descriptor that is handed over has its number in the program, also where lifeboat's own pipes had it, and is the
+/// only one more.
+#[test]
+fn a_descriptor_is_handed_over_under_its_number() {
+    let mut ends = alone();
+    for number in (3..24).chain([255]) {
+        let (read, write) = notification_pipe().expect("a pipe");
+        let (words, output) = nix::unistd::pipe().expect("a pipe");
+        let script = format!("ls /proc/$$/fd; echo ready > /proc/$$/fd/{number}");
+        let (program, input) = (shell(&script), null());
+        let start_it = Start { handed: Some((write.as_fd(), number)), ..plain(&program, &input, &output) };
+        let child = start(&start_it).expect("a child");
+        drop((output, write));
+        assert_eq!(next_status(&child.status), Status::Running, "{number}");
+        assert_eq!(end_of(child.pid, &mut ends), Exit::Code(0), "{number}");
+        let mut fds: Vec<i32> = text_of(words).lines().filter_map(|line| line.parse().ok()).collect();
+        fds.sort_unstable();
+        assert_eq!(fds, [0, 1, 2, number]);
+        assert_eq!(text_of(read), "ready\n", "{number}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 pub mod capabilities;
 pub mod group;
 pub mod limits;
+pub mod member;
 pub mod parse;
 pub mod place;
 pub mod tree;

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 
 /// The branch of the shutdown slice.
 pub(super) const SHUTDOWN: &str = "shutdown";
-const GUARANTEED: &str = "guaranteed";
-const POOL: &str = "pool";
+pub(super) const GUARANTEED: &str = "guaranteed";
+pub(super) const POOL: &str = "pool";
 const SUPERVISOR: &str = "supervisor";
 
 /// The prepared tree.

@@ -52,6 +52,12 @@ pub enum Action {
     Park { unit: UnitId, run: RunId },
     /// Make the service's cgroup with its limits and its process: `Spawned` or `SpawnFailed`.
     Spawn { unit: UnitId, run: RunId },
+    /// Look whether the path is there by which the service shows that it is ready: `Ready`, or nothing.
+    LookForPath { unit: UnitId, run: RunId },
+    /// Begin a health check of the service: `Probed`, now or later. An earlier one that is still open is given up.
+    Probe { unit: UnitId, run: RunId },
+    /// Give up the health check that is open.
+    EndProbe { unit: UnitId, run: RunId },
     /// Write 1 to `cgroup.freeze` of the service: `Frozen` or `Failed`.
     Freeze { unit: UnitId, run: RunId },
     /// Let the parked procedure go: `ProcedureRunning` or `SpawnFailed`, later `Exited`.

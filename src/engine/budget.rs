@@ -244,7 +244,9 @@ fn refuse(
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::{Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then};
+    use super::super::policy::{
+        Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Success, Then,
+    };
     use super::*;
     use proptest::prelude::*;
 
@@ -253,6 +255,7 @@ mod tests {
         let procedure = ProcedurePolicy {
             on_exhaustion: true,
             on_stop: false,
+            on_failure: false,
             deadline_ms: 1_000,
             memory_bytes: procedure_mib << 20,
             then: Then::Restart,
@@ -263,6 +266,7 @@ mod tests {
             max_delay_ms: 0,
             limit_starts: 1,
             limit_within_ms: 1,
+            on_limit: OnLimit::Stop,
         };
         UnitPolicy {
             name: name.to_owned(),
@@ -273,7 +277,12 @@ mod tests {
             requires: Vec::new(),
             memory: memory.map(|(mib, class, guard)| MemoryPolicy { max_bytes: mib << 20, class, guard }),
             utility,
+            ready: Ready::Start,
+            start_timeout_ms: 30_000,
+            watchdog_ms: None,
+            health: None,
             procedure: (procedure_mib > 0).then_some(procedure),
+            success: Success::default(),
             stop_signal: 15,
             stop_timeout_ms: 1_000,
             restart,

@@ -1,13 +1,13 @@
 //! From the first reason to go to the last process gone, and what comes after that.
 
 use super::action::Action;
-use super::event::{Effect, Exit, Role, SpawnStage};
+use super::event::{Effect, Exit, Role, ShutdownKind, SpawnStage};
 use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
-use super::policy::{Kind, RestartWhen, RunId, Then, UnitId};
+use super::policy::{Kind, OnLimit, RestartWhen, RunId, Then, UnitId};
 use super::record::Record;
 use super::restart::Next;
 use super::service::{End, Procedure, State};
-use super::snapshot::{Cause, Desired, KillReason, Trouble};
+use super::snapshot::{Cause, Desired, Failure, KillReason, Trouble};
 use super::{Engine, Plan};
 
 /// errno(3) values that a second try would not change: `ENOENT`, `ENOEXEC`, `EACCES`, `ENOTDIR`, `EISDIR`, `ELOOP`.
@@ -38,7 +38,7 @@ impl Engine {
         let saves = service.procedure == Procedure::Parked
             && service.policy.procedure.is_some_and(|procedure| procedure.on_stop);
         match state {
-            State::Running => {
+            State::Readying | State::Running => {
                 plan.tell(Record::Stopping { unit, reason });
                 self.begin_end(unit, End::Asked(reason));
                 if saves {
@@ -135,7 +135,7 @@ impl Engine {
         let state = service.state;
         self.generation += 1;
         match state {
-            State::Spawning | State::Running => {
+            State::Spawning | State::Readying | State::Running => {
                 plan.tell(Record::Ended { unit, exit });
                 self.begin_end(unit, End::Own(exit));
                 self.kill(unit, KillReason::LeftBehind, plan);
@@ -174,6 +174,7 @@ impl Engine {
             | State::Backoff
             | State::Parking
             | State::Spawning
+            | State::Readying
             | State::Running
             | State::Freezing
             | State::Queued
@@ -244,7 +245,7 @@ impl Engine {
             self.enter(unit, State::Waiting);
             return;
         }
-        let when = service.policy.restart.when;
+        let (when, success) = (service.policy.restart.when, service.policy.success);
         let wants_restart = match end {
             End::Asked(_) => {
                 // A requirement went down under it: it comes back with the requirement.
@@ -254,13 +255,14 @@ impl Engine {
             End::Own(exit) => match (service.policy.kind, when) {
                 (_, RestartWhen::Never) => false,
                 (Kind::Service, RestartWhen::Always) => true,
-                (Kind::Task, RestartWhen::Always) | (_, RestartWhen::OnFailure) => !exit.is_success(),
+                (Kind::Task, RestartWhen::Always) | (_, RestartWhen::OnFailure) => !success.contains(exit),
             },
             End::Exhausted => match service.policy.procedure.map(|procedure| procedure.then) {
                 Some(Then::Restart) => true,
                 Some(Then::Stop) => false,
                 None => when != RestartWhen::Never,
             },
+            End::Failed(_) => when != RestartWhen::Never,
             // A setting that the kernel does not take now will not be taken later either.
             End::StartFailed { stage, errno, .. } => {
                 let for_now = !stage.is_setting() || MOMENTARY_ERRNOS.contains(&errno);
@@ -278,7 +280,7 @@ impl Engine {
         let Some(service) = self.unit(unit) else { return };
         let trouble = trouble_of(end, service.last_incident);
         match end {
-            End::Own(exit) if exit.is_success() => {
+            End::Own(exit) if service.policy.success.contains(exit) => {
                 let task = service.policy.kind == Kind::Task;
                 self.come_down(unit, if task { State::Done } else { State::Exited }, None, plan);
                 if task {
@@ -286,6 +288,8 @@ impl Engine {
                 }
             }
             End::Own(_) => self.come_down(unit, State::Exited, trouble, plan),
+            End::Failed(Failure::NotReady) => self.come_down(unit, State::Fatal, trouble, plan),
+            End::Failed(_) => self.come_down(unit, State::Exited, trouble, plan),
             End::Exhausted | End::Asked(_) => self.come_down(unit, State::Stopped, trouble, plan),
             End::StartFailed { .. } => self.come_down(unit, State::Fatal, trouble, plan),
         }
@@ -301,6 +305,11 @@ impl Engine {
         match service.restarts.decide(now, up_since, &policy) {
             Next::GiveUp { starts } => {
                 self.come_down(unit, State::Fatal, Some(Trouble::StartLimit { starts }), plan);
+                match policy.on_limit {
+                    OnLimit::Stop => {}
+                    OnLimit::Reboot => self.shutdown_asked(ShutdownKind::Reboot, plan),
+                    OnLimit::PowerOff => self.shutdown_asked(ShutdownKind::PowerOff, plan),
+                }
             }
             Next::After(0) => {
                 service.trouble = trouble;
@@ -338,6 +347,7 @@ impl Engine {
                 | State::Backoff
                 | State::Parking
                 | State::Spawning
+                | State::Readying
                 | State::Running
                 | State::Freezing
                 | State::Queued
@@ -360,6 +370,7 @@ fn trouble_of(end: End, incident: u32) -> Option<Trouble> {
         End::Asked(_) => None,
         End::Exhausted => Some(Trouble::Exhausted { incident }),
         End::Own(exit) => Some(Trouble::Ended { exit }),
+        End::Failed(failure) => Some(Trouble::Failed { failure }),
         End::StartFailed { stage, errno, procedure } => {
             Some(Trouble::SpawnFailed { stage, errno, procedure })
         }
@@ -371,6 +382,7 @@ pub(super) fn cause_of(end: Option<End>, kernel_killed: bool) -> Cause {
     match end {
         Some(End::Exhausted) if kernel_killed => Cause::KernelOomKill,
         Some(End::Exhausted) => Cause::Exhaustion,
+        Some(End::Failed(_)) => Cause::Failure,
         Some(End::Asked(_) | End::Own(_) | End::StartFailed { .. }) | None => Cause::Stop,
     }
 }

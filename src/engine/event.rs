@@ -185,6 +185,27 @@ pub enum ShutdownKind {
     Halt,
 }
 
+/// What a service said by sd_notify(3), as far as decisions rest on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Note {
+    /// `READY=1`.
+    Ready,
+    /// `RELOADING=1`: it reads its configuration anew, and says `READY=1` when it is done.
+    Reloading,
+    /// `STOPPING=1`: it is on its way out.
+    Stopping,
+    /// `WATCHDOG=1`: it is alive.
+    Alive,
+    /// `WATCHDOG=trigger`: it asks to be treated as if it were not.
+    Failing,
+    /// `EXTEND_TIMEOUT_USEC`: the present step may take so much longer from now on.
+    ExtendMs(u32),
+    /// `MAINPID`: another process of its own, whose end the runtime will see, is its first one from now on.
+    MainPid(u32),
+    /// `STATUS`: the runtime holds a new text for readers.
+    Status,
+}
+
 /// What a person asked of one unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verb {
@@ -222,6 +243,12 @@ pub enum Event {
     Parked { unit: UnitId, run: RunId, pid: u32 },
     /// The service's `execve` succeeded.
     Spawned { unit: UnitId, run: RunId, pid: u32 },
+    /// The service is ready: by its notification descriptor, or because its path is there.
+    Ready { unit: UnitId, run: RunId },
+    /// A health check of the service is over, within its time.
+    Probed { unit: UnitId, run: RunId, healthy: bool },
+    /// A process of the service's cgroup said something.
+    Notified { unit: UnitId, run: RunId, note: Note },
     /// The service could not be started or the procedure not be parked.
     SpawnFailed { unit: UnitId, run: RunId, role: Role, stage: SpawnStage, errno: i32 },
     /// The procedure's `execve` succeeded after its release.

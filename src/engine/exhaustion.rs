@@ -235,6 +235,7 @@ impl Engine {
             | State::Backoff
             | State::Parking
             | State::Spawning
+            | State::Readying
             | State::Running
             | State::Queued
             | State::Saving
@@ -361,7 +362,8 @@ impl Engine {
             // There is nothing to wait for any more.
             State::Queued => self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan),
             // Killed in its parking place by somebody: found out when it is needed, and said then.
-            State::Running
+            State::Readying
+            | State::Running
             | State::Freezing
             | State::Signalled
             | State::Stopped
@@ -411,7 +413,7 @@ impl Engine {
 /// on its way down would hang there, and lose what it holds.
 fn may_be_rescued(state: State) -> bool {
     match state {
-        State::Spawning | State::Running | State::Signalled => true,
+        State::Spawning | State::Readying | State::Running | State::Signalled => true,
         State::Stopped
         | State::Exited
         | State::Fatal

@@ -112,7 +112,7 @@ impl Engine {
         }
         match state {
             State::Waiting => self.start_if_its_turn(unit, plan),
-            State::Parking | State::Spawning | State::Running => {
+            State::Parking | State::Spawning | State::Readying | State::Running => {
                 if self.any(unit, Neighbours::Requires, Service::is_down_for_good).is_some() {
                     self.begin_stop(unit, KillReason::RequirementDown, plan);
                 }
@@ -180,7 +180,9 @@ impl Engine {
         match state {
             State::Waiting | State::Backoff => self.come_down(unit, State::Stopped, None, plan),
             // Nothing rests yet on a unit that is on its way up.
-            State::Parking | State::Spawning => self.begin_stop(unit, self.stop_reason(), plan),
+            State::Parking | State::Spawning | State::Readying => {
+                self.begin_stop(unit, self.stop_reason(), plan);
+            }
             State::Running => {
                 if !self.must_outlive_another(unit) {
                     self.begin_stop(unit, self.stop_reason(), plan);

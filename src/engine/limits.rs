@@ -17,6 +17,12 @@ pub const WAITS_MAX: usize = 64;
 /// From the start of a unit to its first `execve`. Generous: a slow flash and a cold cache take seconds.
 pub const START_DEADLINE_MS: u64 = 30_000;
 
+/// Between two looks for the path by which a service shows that it is ready; only while it starts.
+pub const READY_LOOK_MS: u64 = 50;
+
+/// However often a service asks for more time, a step takes no longer than this from its beginning.
+pub const EXTENDED_MS_MAX: u64 = 600_000;
+
 /// From writing `cgroup.freeze` to going on without `frozen 1`.
 ///
 /// Freezing took 13 to 44 ms (median) and 150 ms at worst under software emulation with the shield; a task in an

@@ -22,6 +22,7 @@ mod exhaustion;
 mod graph;
 pub mod limits;
 pub mod policy;
+mod readiness;
 pub mod record;
 pub mod recorder;
 mod requests;
@@ -140,6 +141,9 @@ impl Engine {
             Event::SpawnFailed { unit, run, role, stage, errno } => {
                 self.spawn_failed((unit, run), role, (stage, errno), plan);
             }
+            Event::Ready { unit, run } => self.told_ready(unit, run, plan),
+            Event::Probed { unit, run, healthy } => self.probed(unit, run, healthy, plan),
+            Event::Notified { unit, run, note } => self.notified(unit, run, note, plan),
             Event::ProcedureRunning { unit, run } => self.procedure_running(unit, run),
             Event::Exited { unit, run, role, exit } => self.exited((unit, run), role, exit, plan),
             Event::Emptied { unit, run, role } => self.emptied(unit, run, role, plan),
@@ -216,7 +220,7 @@ impl Engine {
         (0..u16::try_from(self.units.len()).unwrap_or(u16::MAX)).map(UnitId)
     }
 
-    /// The only way to another state: notes the time, clears the step's deadline, and marks who may be concerned.
+    /// The only way to another state: notes the time, clears the last one's deadlines, and marks who may be concerned.
     fn enter(&mut self, unit: UnitId, state: State) {
         let now = self.now;
         if let Some(service) = self.unit_mut(unit) {
@@ -224,6 +228,9 @@ impl Engine {
             service.since = now;
         }
         self.timers.clear(unit, TimerKind::Step);
+        self.timers.clear(unit, TimerKind::Ready);
+        self.timers.clear(unit, TimerKind::Watchdog);
+        self.timers.clear(unit, TimerKind::Health);
         self.generation += 1;
         self.mark_around(unit);
     }
@@ -237,6 +244,9 @@ impl Engine {
             match kind {
                 TimerKind::Step => self.step_due(unit, plan),
                 TimerKind::Sample => self.sample_due(unit, plan),
+                TimerKind::Ready => self.ready_due(unit, plan),
+                TimerKind::Watchdog => self.watchdog_due(unit, plan),
+                TimerKind::Health => self.health_due(unit, plan),
             }
         }
     }
@@ -246,6 +256,7 @@ impl Engine {
         let Some(service) = self.unit(unit) else { return };
         match service.state {
             State::Parking | State::Spawning => self.start_timed_out(unit, plan),
+            State::Readying => self.fail(unit, snapshot::Failure::NotReady, plan),
             State::Backoff => self.enter(unit, State::Waiting),
             State::Freezing => self.freeze_timed_out(unit, plan),
             State::Saving => self.procedure_timed_out(unit, plan),

@@ -2,6 +2,7 @@
 //!
 //! `unit::check` makes these from RON. The engine never sees a file.
 
+use super::event::Exit;
 use super::snapshot::Trouble;
 use serde::{Deserialize, Serialize};
 
@@ -72,12 +73,41 @@ pub struct ProcedurePolicy {
     pub on_exhaustion: bool,
     /// It also runs on an ordinary stop.
     pub on_stop: bool,
+    /// It also runs when a living service is judged to have failed: not ready in time, or not alive any more.
+    pub on_failure: bool,
     /// From its start to the kill.
     pub deadline_ms: u32,
     /// `memory.max` of its own cgroup in the shutdown slice.
     pub memory_bytes: u64,
     /// What comes after an exhaustion.
     pub then: Then,
+}
+
+/// How a service shows that it is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ready {
+    /// By its `execve` alone.
+    #[default]
+    Start,
+    /// By `READY=1` of sd_notify(3).
+    Notify,
+    /// By a newline on a file descriptor that it was given, as s6 has it.
+    NotificationFd,
+    /// By a path that appears.
+    Path,
+    /// So many milliseconds after its `execve`.
+    AfterMs(u32),
+}
+
+/// How it is found out that a service does not answer any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthPolicy {
+    /// From readiness to the first check, and from the end of one to the next.
+    pub interval_ms: u32,
+    /// A check that takes longer has failed.
+    pub timeout_ms: u32,
+    /// So many failed checks in a row and the service has failed.
+    pub failures: u32,
 }
 
 /// When a service that ended is started again.
@@ -90,6 +120,63 @@ pub enum RestartWhen {
     OnFailure,
     /// Never.
     Never,
+}
+
+/// What happens when a unit was started too often.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnLimit {
+    /// It is FATAL; everything else goes on.
+    #[default]
+    Stop,
+    /// The machine is stopped in order and restarted.
+    Reboot,
+    /// The machine is stopped in order and switched off.
+    PowerOff,
+}
+
+/// The ends that count as a success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Success {
+    /// One bit for each exit code.
+    codes: [u64; 4],
+    /// One bit for each signal's number less one.
+    signals: u64,
+}
+
+impl Default for Success {
+    /// Exit code 0 alone.
+    fn default() -> Self {
+        Self { codes: [1, 0, 0, 0], signals: 0 }
+    }
+}
+
+impl Success {
+    /// Counts this end too. One that cannot be (an exit code above 255, a signal above 64) is left out.
+    pub fn add(&mut self, exit: Exit) {
+        match exit {
+            Exit::Code(code) => {
+                let word = usize::try_from(code / 64).ok().and_then(|at| self.codes.get_mut(at));
+                if let (Some(word), 0..) = (word, code) {
+                    *word |= 1 << (code % 64);
+                }
+            }
+            Exit::Signal(signal @ 1..=64) => self.signals |= 1 << (signal - 1),
+            Exit::Signal(_) => {}
+        }
+    }
+
+    /// Whether this end is a success.
+    #[must_use]
+    pub fn contains(&self, exit: Exit) -> bool {
+        match exit {
+            Exit::Code(code @ 0..=255) => {
+                let word = usize::try_from(code / 64).ok().and_then(|at| self.codes.get(at));
+                word.is_some_and(|word| word >> (code % 64) & 1 == 1)
+            }
+            Exit::Signal(signal @ 1..=64) => self.signals >> (signal - 1) & 1 == 1,
+            Exit::Code(_) | Exit::Signal(_) => false,
+        }
+    }
 }
 
 /// The restart policy of a service.
@@ -105,6 +192,8 @@ pub struct RestartPolicy {
     pub limit_starts: u32,
     /// The window of the start limit.
     pub limit_within_ms: u32,
+    /// What happens then.
+    pub on_limit: OnLimit,
 }
 
 /// Everything about a unit that decisions rest on.
@@ -127,14 +216,49 @@ pub struct UnitPolicy {
     pub memory: Option<MemoryPolicy>,
     /// What its running is worth, 0 to 100: under shortage the highest is served first.
     pub utility: u8,
+    /// How it shows that it is ready.
+    pub ready: Ready,
+    /// From the making of its process to its readiness.
+    pub start_timeout_ms: u32,
+    /// At least so often it has to say that it is alive, once it is ready; `None`: never.
+    pub watchdog_ms: Option<u32>,
+    /// How its health is checked, once it is ready.
+    pub health: Option<HealthPolicy>,
     /// The shutdown procedure, if any.
     pub procedure: Option<ProcedurePolicy>,
     /// The first signal of an ordinary stop.
     pub stop_signal: i32,
     /// From that signal to `cgroup.kill`.
     pub stop_timeout_ms: u32,
+    /// Which of its ends count as a success.
+    pub success: Success,
     /// What happens when it ends by itself.
     pub restart: RestartPolicy,
     /// Found unfit before anything started: it stays FATAL with this reason, and everything else goes on.
     pub refused: Option<Trouble>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_a_success_when_it_was_named() {
+        let mut success = Success::default();
+        assert!(success.contains(Exit::Code(0)) && !success.contains(Exit::Code(64)));
+        for exit in [Exit::Code(1), Exit::Code(64), Exit::Code(255), Exit::Signal(1), Exit::Signal(64)] {
+            assert!(!success.contains(exit), "{exit:?}");
+            success.add(exit);
+            assert!(success.contains(exit), "{exit:?}");
+        }
+        for exit in [-64, -1, 256, i32::MIN, i32::MAX].map(Exit::Code) {
+            success.add(exit);
+            assert!(!success.contains(exit), "{exit:?}");
+        }
+        for exit in [-1, 0, 65, i32::MIN, i32::MAX].map(Exit::Signal) {
+            success.add(exit);
+            assert!(!success.contains(exit), "{exit:?}");
+        }
+        assert!(!success.contains(Exit::Code(2)) && !success.contains(Exit::Signal(15)));
+    }
 }

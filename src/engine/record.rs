@@ -5,20 +5,24 @@
     reason = "the fields of the records are named by their types and by the line above each record"
 )]
 
-use super::event::{Exit, Role, ShutdownKind, SpawnStage};
+use super::event::{Exit, Note, Role, ShutdownKind, SpawnStage};
 use super::policy::UnitId;
-use super::snapshot::{Cause, KillReason, ProcedureResult, Trouble, Verdict};
+use super::snapshot::{Cause, Failure, KillReason, ProcedureResult, Trouble, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// One line of the story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
-    /// A unit is up.
+    /// A unit is up and ready.
     Running { unit: UnitId, pid: u32, after_us: u64 },
     /// A process could not be made.
     SpawnFailed { unit: UnitId, role: Role, stage: SpawnStage, errno: i32 },
     /// A service ended by itself.
     Ended { unit: UnitId, exit: Exit },
+    /// A service lives, and is judged to have failed.
+    Failed { unit: UnitId, failure: Failure },
+    /// A service said something that is worth a line.
+    Notified { unit: UnitId, note: Note },
     /// A task ended well.
     Done { unit: UnitId },
     /// The next start comes after a delay.

@@ -85,7 +85,7 @@ impl Engine {
             return Some(Reply::Failed);
         }
         match service.state {
-            State::Parking | State::Spawning => {}
+            State::Parking | State::Spawning | State::Readying => {}
             State::Running => {
                 if service.desired == Desired::Down {
                     self.want_up(unit);
@@ -118,6 +118,7 @@ impl Engine {
             | State::Backoff
             | State::Parking
             | State::Spawning
+            | State::Readying
             | State::Running
             | State::Freezing
             | State::Queued
@@ -133,7 +134,7 @@ impl Engine {
     fn asked_restart(&mut self, client: ClientId, unit: UnitId, plan: &mut Plan) -> Option<Reply> {
         let Some(service) = self.unit_mut(unit) else { return Some(Reply::Failed) };
         match service.state {
-            State::Parking | State::Spawning | State::Running => {
+            State::Parking | State::Spawning | State::Readying | State::Running => {
                 service.again = true;
                 self.want_up(unit);
                 self.begin_stop(unit, KillReason::StopAsked, plan);

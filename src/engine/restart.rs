@@ -62,7 +62,7 @@ impl Restarts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::policy::RestartWhen;
+    use crate::engine::policy::{OnLimit, RestartWhen};
 
     /// Runs that last as long each, the delays between them, and whether it is given up at the end.
     fn check(policy: RestartPolicy, run_ms: &[u64], delays: &[u32], gives_up: bool) {
@@ -97,6 +97,7 @@ mod tests {
             max_delay_ms: 1_000,
             limit_starts: 5,
             limit_within_ms: 60_000,
+            on_limit: OnLimit::Stop,
         };
         check(policy, &[1, 1, 1, 1], &[100, 200, 400, 800], false);
         check(policy, &[1, 1, 1, 1, 1], &[100, 200, 400, 800], true);

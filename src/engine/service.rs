@@ -3,12 +3,15 @@
 //! ```text
 //!            ┌──────────────── asked, or the restart policy ───────────────────────────┐
 //!            ▼                                                                         │
-//!  Waiting ─▶ Parking ─▶ Spawning ─▶ Running ─▶ Freezing ─▶ Queued ─▶ Saving ─▶ Killing ─▶ Stopped, Exited,
-//!  (order)    (procedure) (execve)      │    (exhaustion, or a stop with      ▲      │     Done, Fatal, Backoff
-//!                                       │     a procedure)                    │      │
-//!                                       └─▶ Signalled (an ordinary stop) ─────┘      └ both cgroups are empty and
-//!                                                                                      both processes are reaped
+//!  Waiting ─▶ Parking ─▶ Spawning ─▶ Readying ─▶ Running ─▶ Freezing ─▶ Queued ─▶ Saving ─▶ Killing ─▶ Stopped,
+//!  (order)    (procedure) (execve)   (its word)     │    (exhaustion, a stop or a failure    ▲     │    Exited, Done,
+//!                                                   │     with a procedure)                  │     │    Fatal, Backoff
+//!                                                   └─▶ Signalled (an ordinary stop) ────────┘     │
+//!                                                                         both cgroups are empty and
+//!                                                                         both processes are reaped
 //! ```
+//!
+//! What can happen to a service in `Running` can happen in `Readying` too: it has a process.
 //!
 //! Every run ends through `Killing`, however it came to its end. So no run leaves a process behind, and none begins
 //! while one of the last run lives.
@@ -17,7 +20,7 @@ use super::event::{Exit, MemoryEvents, MemorySample, SpawnStage, Time};
 use super::exhaustion::Trend;
 use super::policy::{Kind, RunId, UnitId, UnitPolicy};
 use super::restart::Restarts;
-use super::snapshot::{Desired, Incident, KillReason, MemoryView, StateName, Trouble, UnitView};
+use super::snapshot::{Desired, Failure, Incident, KillReason, MemoryView, StateName, Trouble, UnitView};
 
 /// Where a unit stands. `Stopped` to `Done` are down; the others have, or are about to have, processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +41,9 @@ pub(super) enum State {
     Parking,
     /// The service's process is being made.
     Spawning,
-    /// Up.
+    /// Its `execve` succeeded; it has not shown yet that it is ready.
+    Readying,
+    /// Up and ready.
     Running,
     /// `cgroup.freeze` is written; we wait for `frozen 1`.
     Freezing,
@@ -59,6 +64,7 @@ impl State {
             Self::Stopped | Self::Exited | Self::Fatal | Self::Done | Self::Waiting | Self::Backoff => true,
             Self::Parking
             | Self::Spawning
+            | Self::Readying
             | Self::Running
             | Self::Freezing
             | Self::Queued
@@ -79,6 +85,8 @@ pub(super) enum End {
     Exhausted,
     /// It ended by itself.
     Own(Exit),
+    /// It lives, and is judged to have failed.
+    Failed(Failure),
     /// It never came up.
     StartFailed { stage: SpawnStage, errno: i32, procedure: bool },
 }
@@ -130,8 +138,16 @@ pub(super) struct Service {
     pub(super) since: Time,
     pub(super) run: RunId,
     pub(super) run_began: Time,
-    /// Its `execve` succeeded in this run.
+    /// It became ready in this run.
     pub(super) up_since: Option<Time>,
+    /// It said in this run that it is ready, maybe before its `execve` was told.
+    pub(super) said_ready: bool,
+    /// A health check is open.
+    pub(super) probing: bool,
+    /// Health checks that failed, since the last good one.
+    pub(super) misses: u32,
+    /// By when it is to be ready.
+    pub(super) ready_by: Time,
     pub(super) pid: Option<u32>,
     pub(super) open: Open,
     pub(super) procedure: Procedure,
@@ -182,6 +198,10 @@ impl Service {
             run: RunId(0),
             run_began: Time::default(),
             up_since: None,
+            said_ready: false,
+            probing: false,
+            misses: 0,
+            ready_by: Time::default(),
             pid: None,
             open: Open::default(),
             procedure: Procedure::Absent,
@@ -220,6 +240,7 @@ impl Service {
             | State::Backoff
             | State::Parking
             | State::Spawning
+            | State::Readying
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -231,7 +252,7 @@ impl Service {
     /// On its way up, so that units ordered after it wait a little.
     pub(super) fn is_coming(&self) -> bool {
         match self.state {
-            State::Parking | State::Spawning => true,
+            State::Parking | State::Spawning | State::Readying => true,
             State::Running => self.policy.kind == Kind::Task,
             State::Waiting => !self.is_down_for_good(),
             State::Stopped
@@ -257,6 +278,7 @@ impl Service {
             | State::Backoff
             | State::Parking
             | State::Spawning
+            | State::Readying
             | State::Running
             | State::Freezing
             | State::Queued
@@ -278,7 +300,7 @@ impl Service {
             State::Fatal => StateName::Fatal,
             State::Done => StateName::Done,
             State::Waiting if self.is_down_for_good() => StateName::Stopped,
-            State::Waiting | State::Parking | State::Spawning => StateName::Starting,
+            State::Waiting | State::Parking | State::Spawning | State::Readying => StateName::Starting,
             State::Backoff => StateName::Backoff,
             State::Running => StateName::Running,
             State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
@@ -322,6 +344,7 @@ impl Service {
             last_exit: self.last_exit,
             trouble: self.trouble,
             incidents: self.incidents,
+            status: None,
         }
     }
 }

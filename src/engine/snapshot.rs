@@ -49,6 +49,8 @@ pub enum Cause {
     KernelOomKill,
     /// An ordinary stop, asked for or by a shutdown.
     Stop,
+    /// The service lives, and is judged to have failed.
+    Failure,
 }
 
 impl Cause {
@@ -59,6 +61,7 @@ impl Cause {
             Self::Exhaustion => "exhaustion",
             Self::KernelOomKill => "kernel-oom-kill",
             Self::Stop => "stop",
+            Self::Failure => "failure",
         }
     }
 }
@@ -87,6 +90,19 @@ pub enum Verdict {
     },
 }
 
+/// Why a service that lives is judged to have failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Failure {
+    /// It was not ready by its `start_timeout`.
+    NotReady,
+    /// It did not say in time that it is alive.
+    WatchdogMissed,
+    /// It said itself that it has failed (`WATCHDOG=trigger`).
+    WatchdogTriggered,
+    /// Its health checks failed too often, one after the other.
+    Unhealthy,
+}
+
 /// Why something was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -111,6 +127,8 @@ pub enum KillReason {
     LeftBehind,
     /// The start failed half way.
     StartFailed,
+    /// It was judged to have failed.
+    Failed(Failure),
     /// The parked procedure is of no use any more.
     NotNeeded,
 }
@@ -135,6 +153,11 @@ pub enum Trouble {
     Ended {
         /// How.
         exit: Exit,
+    },
+    /// It lived, and was judged to have failed.
+    Failed {
+        /// Why.
+        failure: Failure,
     },
     /// Its memory was exhausted.
     Exhausted {
@@ -315,6 +338,9 @@ pub struct UnitView {
     pub trouble: Option<Trouble>,
     /// Exhaustions since boot.
     pub incidents: u32,
+    /// What it last said of itself in this run (`STATUS` of sd_notify(3)), on one line.
+    #[serde(default)]
+    pub status: Option<String>,
 }
 
 /// Everything that readers see.

@@ -6,10 +6,11 @@ use super::action::Action;
 use super::event::{Role, SpawnStage};
 use super::exhaustion::Trend;
 use super::limits::START_DEADLINE_MS;
-use super::policy::{Kind, RunId, UnitId};
+use super::policy::{RunId, UnitId};
 use super::record::Record;
 use super::service::{End, Open, Procedure, State};
 use super::snapshot::{Desired, KillReason};
+use super::timer::TimerKind;
 use super::{Engine, Plan};
 
 /// `ETIMEDOUT` of errno(3), the same number on every Linux architecture but MIPS, PA-RISC and SPARC.
@@ -56,6 +57,7 @@ impl Engine {
             State::Backoff
             | State::Parking
             | State::Spawning
+            | State::Readying
             | State::Running
             | State::Freezing
             | State::Queued
@@ -82,6 +84,7 @@ impl Engine {
         service.run = RunId(service.run.0 + 1);
         service.run_began = now;
         service.up_since = None;
+        service.said_ready = false;
         service.end = None;
         service.again = false;
         service.stuck = false;
@@ -102,19 +105,21 @@ impl Engine {
                 service.open.procedure = true;
             }
             self.enter(unit, State::Parking);
+            self.step_deadline(unit, START_DEADLINE_MS);
             plan.push(Action::Park { unit, run });
         } else {
             self.spawn(unit, run, plan);
         }
-        self.step_deadline(unit, START_DEADLINE_MS);
     }
 
     fn spawn(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
-        if let Some(service) = self.unit_mut(unit) {
-            service.open.main = true;
-        }
+        let now = self.now;
+        let Some(service) = self.unit_mut(unit) else { return };
+        service.open.main = true;
+        service.ready_by = now.plus_ms(u64::from(service.policy.start_timeout_ms));
+        let ready_by = service.ready_by;
         self.enter(unit, State::Spawning);
-        self.step_deadline(unit, START_DEADLINE_MS);
+        self.timers.set(unit, TimerKind::Step, ready_by);
         plan.push(Action::Spawn { unit, run });
     }
 
@@ -134,6 +139,7 @@ impl Engine {
             | State::Waiting
             | State::Backoff
             | State::Spawning
+            | State::Readying
             | State::Running
             | State::Freezing
             | State::Queued
@@ -143,25 +149,14 @@ impl Engine {
     }
 
     pub(super) fn spawned(&mut self, unit: UnitId, run: RunId, pid: u32, plan: &mut Plan) {
-        let now = self.now;
         let Some(service) = self.live(unit, run) else { return };
         if service.open.main && service.pid != Some(pid) {
             service.pid = Some(pid);
-            service.up_since = Some(now);
             self.generation += 1;
         }
         let Some(service) = self.unit(unit) else { return };
         match service.state {
-            State::Spawning => {
-                let after_us = now.since_us(service.run_began);
-                let task = service.policy.kind == Kind::Task;
-                self.enter(unit, State::Running);
-                plan.tell(Record::Running { unit, pid, after_us });
-                // Who asked for a task waits for its end.
-                if !task {
-                    self.answer_started(unit, plan);
-                }
-            }
+            State::Spawning => self.wait_until_ready(unit, plan),
             State::Stopped
             | State::Exited
             | State::Fatal
@@ -169,6 +164,7 @@ impl Engine {
             | State::Waiting
             | State::Backoff
             | State::Parking
+            | State::Readying
             | State::Running
             | State::Freezing
             | State::Queued
@@ -205,7 +201,12 @@ impl Engine {
             State::Parking | State::Spawning => self.start_failed(unit, (stage, errno, procedure), plan),
             State::Saving if procedure => self.procedure_spawn_failed(unit, stage, errno, plan),
             // A procedure that died in its parking place while all was well: found out when it is needed.
-            State::Running | State::Freezing | State::Queued | State::Saving | State::Signalled => {}
+            State::Readying
+            | State::Running
+            | State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Signalled => {}
             State::Killing => self.finish_run_if_over(unit, plan),
             State::Stopped | State::Exited | State::Fatal | State::Done | State::Waiting | State::Backoff => {
             }

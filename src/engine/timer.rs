@@ -13,9 +13,18 @@ pub(super) enum TimerKind {
     Step,
     /// The next reading of its memory.
     Sample,
+    /// The next look whether it is ready.
+    Ready,
+    /// The time by which it has to show that it is alive.
+    Watchdog,
+    /// The next health check, or the end of the present one.
+    Health,
 }
 
-const KINDS: usize = 2;
+/// In the order of their slots.
+const KINDS: [TimerKind; 5] =
+    [TimerKind::Step, TimerKind::Sample, TimerKind::Ready, TimerKind::Watchdog, TimerKind::Health];
+const KIND_COUNT: u32 = 5;
 const ABSENT: u32 = u32::MAX;
 
 /// # Invariants
@@ -30,7 +39,7 @@ pub(super) struct Timers {
 
 impl Timers {
     pub(super) fn new(units: usize) -> Self {
-        let slots = units * KINDS;
+        let slots = units * KINDS.len();
         Self { due: vec![Time(0); slots], position: vec![ABSENT; slots], heap: Vec::with_capacity(slots) }
     }
 
@@ -38,8 +47,11 @@ impl Timers {
         let kind = match kind {
             TimerKind::Step => 0,
             TimerKind::Sample => 1,
+            TimerKind::Ready => 2,
+            TimerKind::Watchdog => 3,
+            TimerKind::Health => 4,
         };
-        u32::from(unit.0) * 2 + kind
+        u32::from(unit.0) * KIND_COUNT + kind
     }
 
     pub(super) fn set(&mut self, unit: UnitId, kind: TimerKind, due: Time) {
@@ -80,8 +92,8 @@ impl Timers {
         if self.due_of(slot) > now {
             return None;
         }
-        let kind = if slot % 2 == 0 { TimerKind::Step } else { TimerKind::Sample };
-        let unit = UnitId(u16::try_from(slot / 2).ok()?);
+        let kind = *KINDS.get((slot % KIND_COUNT) as usize)?;
+        let unit = UnitId(u16::try_from(slot / KIND_COUNT).ok()?);
         self.clear(unit, kind);
         Some((unit, kind))
     }
@@ -143,18 +155,19 @@ mod tests {
         /// The table behaves as a sorted map of (unit, kind) to time.
         #[test]
         fn agrees_with_a_sorted_map(
-            steps in proptest::collection::vec((0u16..40, any::<bool>(), 0u64..500, 0u8..4), 0..400),
+            steps in proptest::collection::vec((0u16..40, 0usize..5, 0u64..500, 0u8..4), 0..400),
         ) {
             let mut timers = Timers::new(40);
-            let mut model: BTreeMap<(u16, bool), u64> = BTreeMap::new();
-            for (unit, step, due, what) in steps {
-                let kind = if step { TimerKind::Step } else { TimerKind::Sample };
+            let mut model: BTreeMap<(u16, usize), u64> = BTreeMap::new();
+            for (unit, slot, due, what) in steps {
+                let kind = KINDS.get(slot).copied().unwrap_or(TimerKind::Step);
                 match what {
-                    0 | 1 => { timers.set(UnitId(unit), kind, Time(due)); model.insert((unit, step), due); }
-                    2 => { timers.clear(UnitId(unit), kind); model.remove(&(unit, step)); }
+                    0 | 1 => { timers.set(UnitId(unit), kind, Time(due)); model.insert((unit, slot), due); }
+                    2 => { timers.clear(UnitId(unit), kind); model.remove(&(unit, slot)); }
                     _ => {
                         while let Some((unit, kind)) = timers.take_due(Time(due)) {
-                            let was = model.remove(&(unit.0, kind == TimerKind::Step));
+                            let slot = KINDS.iter().position(|known| *known == kind).unwrap_or(0);
+                            let was = model.remove(&(unit.0, slot));
                             prop_assert!(was.is_some_and(|was| was <= due));
                         }
                         prop_assert!(model.values().all(|&left| left > due));

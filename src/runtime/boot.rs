@@ -7,6 +7,7 @@ use super::Config;
 use super::control::Control;
 use super::event_loop::Lifeboat;
 use super::output::Outputs;
+use super::readiness::Notify;
 use super::seat::{Pids, Seat, Source};
 use super::steps;
 use super::story::{self, Story};
@@ -14,7 +15,7 @@ use crate::cgroup::capabilities::Capabilities;
 use crate::cgroup::tree::Tree;
 use crate::engine::budget::{self, Refusal};
 use crate::engine::event::{Event, ShutdownKind};
-use crate::engine::policy::{RunId, UnitPolicy};
+use crate::engine::policy::{Ready, RunId, UnitPolicy};
 use crate::engine::snapshot::{BudgetView, SystemView};
 use crate::engine::{Engine, Plan};
 use crate::sys::error::SysError;
@@ -29,8 +30,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::ffi::CString;
 use std::fmt;
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 /// Each of sync and unmount at the end: a slow flash may need seconds for its dirty pages, a dead one never ends.
 const FINAL_STEP_MS: u64 = 20_000;
@@ -154,6 +155,7 @@ pub fn as_supervisor(config: &Config) -> Result<(), StartError> {
     serve(&mut lifeboat);
     lifeboat.close_logs();
     lifeboat.control.remove_socket();
+    lifeboat.notify.remove_socket();
     if lifeboat.tree.is_none() {
         // Without cgroups a service's daemons are found only now, as children of lifeboat.
         power::kill_children(&mut |line| log::error!("{line}"));
@@ -206,7 +208,10 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     let outputs = Outputs::new(&units, story.output_for_lines(), story.kernel_log_for_lines());
     let policies: Vec<UnitPolicy> = units.iter().map(|unit| unit.policy.clone()).collect();
     let names: Vec<String> = policies.iter().map(|policy| policy.name.clone()).collect();
-    let seats: Vec<Seat> = units.into_iter().map(seat_of).collect();
+    let notify_path = notify_path(&config.socket);
+    let notify = Notify::open(&notify_path, &config.cgroup_root, &poller);
+    let notify_path = notify.is_open().then_some(notify_path.as_path());
+    let seats: Vec<Seat> = units.into_iter().map(|unit| seat_of(unit, notify_path)).collect();
     let count = seats.len();
     let mut events = VecDeque::with_capacity(4 * count + 64);
     events.push_back(Event::Boot);
@@ -224,6 +229,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         poller,
         signals,
         control,
+        notify,
         story,
         outputs,
         tree,
@@ -258,6 +264,14 @@ fn find_units(config: &Config, init: bool, view: &mut SystemView) -> Vec<Unit> {
         view.faults.push(refusal.to_string());
     }
     units
+}
+
+/// The socket of sd_notify(3): beside the control socket, and never the same. It goes into the environment of services,
+/// so it does not depend on a working directory.
+fn notify_path(control: &Path) -> PathBuf {
+    let path = control.with_extension("notify");
+    let path = if path == control { control.with_extension("notify.notify") } else { path };
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 /// What system.ron says of the machine itself.
@@ -396,7 +410,7 @@ fn prepare_tree(config: &Config, view: &mut SystemView) -> Option<Tree> {
     }
 }
 
-fn seat_of(unit: Unit) -> Seat {
+fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat {
     let environment_of = |identity: &Identity| {
         let mut environment = Environment::inherited();
         for pair in identity.environment.iter().chain(&unit.environment) {
@@ -404,8 +418,17 @@ fn seat_of(unit: Unit) -> Seat {
         }
         environment
     };
+    let mut environment = environment_of(&unit.identity);
+    if let Some(path) =
+        notify_path.filter(|_| unit.policy.ready == Ready::Notify || unit.policy.watchdog_ms.is_some())
+    {
+        environment.set(&[b"NOTIFY_SOCKET=", path.as_os_str().as_bytes()].concat());
+    }
+    if let Some(ms) = unit.policy.watchdog_ms {
+        environment.set(format!("WATCHDOG_USEC={}", u64::from(ms) * 1_000).as_bytes());
+    }
     // A refused unit has no command; it is never started.
-    let program = Program::new(&unit.command, &environment_of(&unit.identity).strings()).ok();
+    let program = Program::new(&unit.command, &environment.strings()).ok();
     let procedure_program = unit.policy.procedure.and_then(|_| {
         let mut environment = environment_of(&unit.procedure_identity);
         environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
@@ -423,8 +446,17 @@ fn seat_of(unit: Unit) -> Seat {
         procedure_group: None,
         main: None,
         saver: None,
+        old_path: None,
+        ready_pipe: None,
+        probe: None,
+        heir: None,
+        status: None,
     }
 }
+
+/// What a supervisor tells one service about itself.
+const OURS_ALONE: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
 /// Names and values; a name that is set again gets the new value.
 struct Environment(BTreeMap<Vec<u8>, Vec<u8>>);
@@ -434,6 +466,10 @@ impl Environment {
     fn inherited() -> Self {
         let mut strings: BTreeMap<_, _> =
             std::env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
+        // What another supervisor said to lifeboat is not for its services.
+        for name in OURS_ALONE {
+            strings.remove(name.as_bytes());
+        }
         strings.entry(b"PATH".to_vec()).or_insert_with(|| b"/usr/sbin:/usr/bin:/sbin:/bin".to_vec());
         Self(strings)
     }

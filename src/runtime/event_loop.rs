@@ -1,10 +1,12 @@
 //! The one loop: wait, turn readiness into events, let the engine decide, perform, publish.
 //!
 //! Order within a turn: signals and dead children, start pipes, deadlines, memory events, PSI triggers, cgroup events,
-//! the units' output, the control socket. While nothing is ready and no deadline is due, nothing runs.
+//! the units' output, what services say of themselves, health checks, the control socket.
+//! While nothing is ready and no deadline is due, nothing runs.
 
 use super::control::Control;
 use super::output::Outputs;
+use super::readiness::Notify;
 use super::seat::{Pids, Seat, Source};
 use super::story::Story;
 use crate::cgroup::tree::Tree;
@@ -39,6 +41,7 @@ pub(super) struct Lifeboat {
     pub(super) poller: Poller,
     pub(super) signals: Signals,
     pub(super) control: Control,
+    pub(super) notify: Notify,
     pub(super) story: Story,
     pub(super) outputs: Outputs,
     /// The cgroups; `None` where the kernel has no cgroup v2.
@@ -92,6 +95,9 @@ impl Lifeboat {
                 Source::Pressure(unit) => self.pressure_came(unit, ready),
                 Source::CgroupEvents(unit, role) => self.cgroup_events_came(unit, role),
                 Source::Output(unit, role) => self.output_came(unit, role),
+                Source::Notify => self.messages_came(),
+                Source::ReadyPipe(unit) => self.ready_pipe_came(unit),
+                Source::Probe(unit) => self.probe_came(unit),
                 Source::Listener => self.connections_came(),
                 Source::Client(id) => self.client_came(ClientId(id), ready),
             }
@@ -229,7 +235,7 @@ impl Lifeboat {
         }
     }
 
-    fn id_of(&self, name: &str) -> Option<UnitId> {
+    pub(super) fn id_of(&self, name: &str) -> Option<UnitId> {
         let at = self.names.iter().position(|known| known == name)?;
         u16::try_from(at).ok().map(UnitId)
     }
@@ -242,7 +248,19 @@ impl Lifeboat {
             }
         }
         self.pump();
-        self.engine.snapshot(clock::now(), self.system.clone())
+        self.snapshot()
+    }
+
+    /// The engine's picture, with what services say of themselves.
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.engine.snapshot(clock::now(), self.system.clone());
+        for seat in self.seats.iter().filter(|seat| seat.status.is_some()) {
+            let unit = snapshot.units.binary_search_by(|unit| unit.name.cmp(&seat.unit.policy.name));
+            if let Some(unit) = unit.ok().and_then(|at| snapshot.units.get_mut(at)) {
+                unit.status.clone_from(&seat.status);
+            }
+        }
+        snapshot
     }
 
     /// Those who follow what a unit says get the new words. Those who watch get the newest generation, each as soon as
@@ -255,7 +273,7 @@ impl Lifeboat {
         if !self.control.somebody_watches(generation) {
             return;
         }
-        let snapshot = self.engine.snapshot(clock::now(), self.system.clone());
+        let snapshot = self.snapshot();
         let mut text = Vec::new();
         let reply = StatusReply { snapshot: Cow::Owned(snapshot) };
         if codec::encode_reply(&mut text, &reply, true).is_ok() {

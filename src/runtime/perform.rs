@@ -13,7 +13,7 @@ use crate::engine::policy::{Class, Guard, RunId, UnitId};
 use crate::sys::children;
 use crate::sys::error::SysError;
 use crate::sys::poll::Interest;
-use crate::sys::spawn::{Order, SpawnError, Start, park, release, start};
+use crate::sys::spawn::{Order, SpawnError, Start, notification_pipe, park, release, start};
 use crate::unit::Output;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -45,6 +45,9 @@ impl Lifeboat {
                     self.spawn_failed(unit, run, Role::Service, error);
                 }
             }
+            Action::Probe { unit, run } => self.probe(unit, run),
+            Action::EndProbe { unit, run: _ } => self.end_probe(unit),
+            Action::LookForPath { unit, run } => self.look_for_path(unit, run),
             Action::Freeze { unit, run } => self.freeze(unit, run),
             Action::StartProcedure { unit, run, order } => self.start_procedure(unit, run, order),
             Action::Signal { unit, run: _, signal, reason: _ } => self.signal(unit, signal),
@@ -64,6 +67,16 @@ impl Lifeboat {
 
     fn take_seat(&mut self, unit: UnitId, run: RunId) {
         if let Some(seat) = self.seats.get_mut(usize::from(unit.0)) {
+            if seat.run != run {
+                if let Some(socket) = seat.probe.take() {
+                    let _ = self.poller.remove(socket.as_fd());
+                }
+                seat.status = None;
+                seat.heir = None;
+                if let Some(pipe) = seat.ready_pipe.take() {
+                    let _ = self.poller.remove(pipe.as_fd());
+                }
+            }
             seat.run = run;
         }
     }
@@ -93,6 +106,7 @@ impl Lifeboat {
                 stdio: [self.null.as_fd(), out, out],
                 steps: &seat.procedure_steps,
                 working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
+                handed: None,
             },
             lockable_bytes(&seat.unit),
         )?;
@@ -107,11 +121,13 @@ impl Lifeboat {
         self.make_service_group(unit)?;
         let pipe = self.open_output(unit, Role::Service)?;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
+        seat.remember_path();
         let Some(program) = &seat.program else { return Err(no_seat()) };
         let shielded = seat.unit.policy.memory.is_some_and(|memory| memory.guard == Guard::Shield);
         // Without a bound there is no shield: an unkillable process would take the machine with it.
         let bounded = seat.service_group.as_ref().is_some_and(Group::is_bounded);
         let out = stdout_of(pipe.as_ref(), seat.unit.output, &self.null, &self.output);
+        let ready = seat.unit.notification_fd.map(|_| notification_pipe()).transpose()?;
         let child = start(&Start {
             program,
             cgroup: seat.service_group.as_ref().map(Group::place),
@@ -119,10 +135,13 @@ impl Lifeboat {
             stdio: [self.null.as_fd(), out, out],
             steps: &seat.steps,
             working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
+            handed: ready.as_ref().zip(seat.unit.notification_fd).map(|(pipe, fd)| (pipe.1.as_fd(), fd)),
         })?;
         self.pids.insert(child.pid, (unit, seat.run, Role::Service));
         seat.main = Some(Process { pid: child.pid, status: Some(child.status), go: None });
+        seat.ready_pipe = ready.map(|(read, _)| read);
         self.watch_start(unit, Role::Service);
+        self.watch_ready_pipe(unit);
         Ok(())
     }
 

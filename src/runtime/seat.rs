@@ -2,6 +2,7 @@
 //!
 //! The engine's side of the same unit is `engine::service`. The two are tied by the run's number only.
 
+use super::readiness::Stamp;
 use crate::cgroup::group::Group;
 use crate::engine::event::Role;
 use crate::engine::policy::{RunId, UnitId};
@@ -36,6 +37,16 @@ pub(super) struct Seat {
     pub(super) procedure_group: Option<Group>,
     pub(super) main: Option<Process>,
     pub(super) saver: Option<Process>,
+    /// What stood at `unit.ready_path` before the present run.
+    pub(super) old_path: Option<Stamp>,
+    /// Our end of the pipe on which it says that it is ready, until it has.
+    pub(super) ready_pipe: Option<OwnedFd>,
+    /// The connection of its present health check.
+    pub(super) probe: Option<OwnedFd>,
+    /// The process that it wants to have as its first one as soon as the present one has ended.
+    pub(super) heir: Option<u32>,
+    /// What it last said of itself in the present run.
+    pub(super) status: Option<String>,
 }
 
 impl Seat {
@@ -79,6 +90,12 @@ pub(super) enum Source {
     CgroupEvents(UnitId, Role),
     /// What a unit, or its procedure, says.
     Output(UnitId, Role),
+    /// The socket of sd_notify(3).
+    Notify,
+    /// The descriptor on which a service says that it is ready.
+    ReadyPipe(UnitId),
+    /// The connection of a health check.
+    Probe(UnitId),
     /// The listening control socket.
     Listener,
     /// A connection of it.
@@ -98,8 +115,11 @@ impl Source {
             Self::Pressure(unit) => of(3, unit, Role::Service),
             Self::CgroupEvents(unit, role) => of(4, unit, role),
             Self::Output(unit, role) => of(5, unit, role),
-            Self::Listener => 6 << 56,
-            Self::Client(id) => 7 << 56 | (id & 0x00ff_ffff_ffff_ffff),
+            Self::Notify => 6 << 56,
+            Self::ReadyPipe(unit) => of(7, unit, Role::Service),
+            Self::Probe(unit) => of(8, unit, Role::Service),
+            Self::Listener => 9 << 56,
+            Self::Client(id) => 10 << 56 | (id & 0x00ff_ffff_ffff_ffff),
         }
     }
 
@@ -114,8 +134,11 @@ impl Source {
             3 => Some(Self::Pressure(unit)),
             4 => Some(Self::CgroupEvents(unit, role)),
             5 => Some(Self::Output(unit, role)),
-            6 => Some(Self::Listener),
-            7 => Some(Self::Client(token & 0x00ff_ffff_ffff_ffff)),
+            6 => Some(Self::Notify),
+            7 => Some(Self::ReadyPipe(unit)),
+            8 => Some(Self::Probe(unit)),
+            9 => Some(Self::Listener),
+            10 => Some(Self::Client(token & 0x00ff_ffff_ffff_ffff)),
             _ => None,
         }
     }
@@ -137,6 +160,9 @@ mod tests {
             Source::CgroupEvents(UnitId(7), Role::Procedure),
             Source::Output(UnitId(7), Role::Service),
             Source::Output(UnitId(7), Role::Procedure),
+            Source::Notify,
+            Source::ReadyPipe(UnitId(2)),
+            Source::Probe(UnitId(2)),
             Source::Listener,
             Source::Client(77),
         ];

@@ -46,6 +46,11 @@ impl Lifeboat {
 
     /// A pid that belongs to no unit was an orphan: reaping it was all.
     fn died(&mut self, pid: u32, exit: Exit) {
+        let Some(&(unit, _, role)) = self.pids.get(&pid) else { return };
+        if role == Role::Service {
+            self.last_words(unit);
+        }
+        // By its last words another may have taken its place.
         let Some((unit, run, role)) = self.pids.remove(&pid) else { return };
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         if seat.group(role).is_none() {
@@ -54,6 +59,9 @@ impl Lifeboat {
         }
         // Without cgroups nobody sees when a run is over, and the next one may have begun.
         if seat.process_mut(role).as_ref().is_some_and(|process| process.pid == pid) {
+            if role == Role::Service && self.heir_follows(unit) {
+                return;
+            }
             // Told in the order in which it happened: how the start went, what memory did, the end.
             self.status_came(unit, role);
             let _ = self.read_memory_events(unit, role);

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "kill(2) with numbers that no crate's signal type has")]
 
 use crate::engine::event::Exit;
-use rustix::process::{WaitOptions, WaitStatus, wait};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
 
 /// Collects one child that has ended (wait(2), `WNOHANG`): its pid and its end. `None` when there is none.
 ///
@@ -23,6 +23,14 @@ pub fn reap(each: &mut impl FnMut(u32, Exit)) {
     while let Some((pid, exit)) = reap_one() {
         each(pid, exit);
     }
+}
+
+/// Whether a process is a child of ours that is not reaped yet (waitid(2), `WNOWAIT`).
+#[must_use]
+pub fn is_child(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    pid.is_some_and(|pid| waitid(WaitId::Pid(pid), options).is_ok())
 }
 
 /// Sends a signal to a child that is not reaped yet, so that the pid is still its own (kill(2)).

@@ -5,12 +5,14 @@
 
 pub mod children;
 pub mod clock;
+pub mod connect;
 pub mod console;
 pub mod epitaph;
 pub mod error;
 pub mod kmsg;
 pub mod memory;
 pub mod mount;
+pub mod notify;
 pub mod poll;
 pub mod power;
 pub mod signals;

@@ -6,14 +6,15 @@
 use super::accounts::Accounts;
 use super::circle;
 use super::diagnostic::{Diagnostic, Place, Wrong, did_you_mean, plain, short};
-use super::raw::{Occasion, RawMemory, RawRestart, RawShutdown, RawStop, RawSystem, RawUnit};
+use super::raw::{Occasion, RawMemory, RawRestart, RawShutdown, RawStop, RawSuccess, RawSystem, RawUnit};
 use super::reader::{Item, Map, Reader, Slot};
 use super::setup::{self, RawIdentity};
 use super::value::{Millis, Size, Word};
-use super::{Identity, System, Unit, output};
+use super::{Identity, System, Unit, output, readiness};
 use crate::engine::budget::Bytes;
+use crate::engine::event::Exit;
 use crate::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then, UnitId,
+    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Success, Then, UnitId,
 };
 use crate::engine::snapshot::Trouble;
 use std::ffi::CString;
@@ -27,7 +28,7 @@ const MEMORY_BYTES_MIN: u64 = 64 << 10;
 const PROCEDURE_BYTES: u64 = 4 << 20;
 
 /// Deadlines that lifeboat waits for: long enough to be met, short enough that a device still goes down.
-const WAIT_MS: RangeInclusive<u64> = 10..=600_000;
+pub(super) const WAIT_MS: RangeInclusive<u64> = 10..=600_000;
 
 /// Delays before a restart.
 const DELAY_MS: RangeInclusive<u64> = 10..=3_600_000;
@@ -130,11 +131,15 @@ fn checked(
     policy.autostart = raw.autostart.value_or(true);
     policy.utility =
         number(reader, "utility", raw.utility, 0..=100).map_or(50, |it| it.try_into().unwrap_or(50));
+    readiness::read_into(reader, raw.ready, (raw.start_timeout, raw.watchdog), &mut unit);
+    readiness::health_into(reader, raw.health, &mut unit);
+    let policy = &mut unit.policy;
     let memory_absent = raw.memory.is_absent();
     policy.memory = memory(reader, raw.memory);
     if let Some(stop) = raw.stop.given() {
         stop_into(reader, stop.value, &mut unit);
     }
+    unit.policy.success = success(reader, raw.success);
     unit.policy.restart = restart(reader, raw.restart, unit.policy.kind);
     if raw.command.is_absent() {
         reader.missing("command", whole, "every unit needs one: command: [\"/usr/bin/program\", \"--flag\"]");
@@ -188,7 +193,12 @@ pub(super) fn number(
 }
 
 /// A time within bounds, in milliseconds. The bounds fit 32 bits.
-fn time(reader: &mut Reader<'_>, field: &str, slot: Slot<Millis>, range: RangeInclusive<u64>) -> Option<u32> {
+pub(super) fn time(
+    reader: &mut Reader<'_>,
+    field: &str,
+    slot: Slot<Millis>,
+    range: RangeInclusive<u64>,
+) -> Option<u32> {
     let Item { value: Millis(value), at } = slot.given()?;
     if range.contains(&value) {
         return u32::try_from(value).ok();
@@ -235,6 +245,24 @@ fn stop_into(reader: &mut Reader<'_>, raw: RawStop, unit: &mut Unit) {
     }
 }
 
+fn success(reader: &mut Reader<'_>, slot: Slot<RawSuccess>) -> Success {
+    let mut success = Success::default();
+    let Some(Item { value: raw, .. }) = slot.given() else { return success };
+    for Item { value: code, at } in raw.codes.given().map(|list| list.value).unwrap_or_default() {
+        match u8::try_from(code) {
+            Ok(code) => success.add(Exit::Code(i32::from(code))),
+            Err(_) => {
+                let wrong = Wrong::new(format!("{code} is no exit code")).hint("they go from 0 to 255");
+                reader.fault_in("success.codes", &at, wrong);
+            }
+        }
+    }
+    for signal in raw.signals.given().map(|list| list.value).unwrap_or_default() {
+        success.add(Exit::Signal(signal.value.0));
+    }
+    success
+}
+
 fn restart(reader: &mut Reader<'_>, slot: Slot<RawRestart>, kind: Kind) -> RestartPolicy {
     let mut policy = Unit::empty("").policy.restart;
     if kind == Kind::Task {
@@ -253,6 +281,7 @@ fn restart(reader: &mut Reader<'_>, slot: Slot<RawRestart>, kind: Kind) -> Resta
     let least_ms = u64::from(policy.delay_ms);
     policy.max_delay_ms = time(reader, "restart.max_delay", raw.max_delay, least_ms..=*DELAY_MS.end())
         .unwrap_or(policy.max_delay_ms.max(policy.delay_ms));
+    policy.on_limit = raw.on_limit.value_or(policy.on_limit);
     if let Some(Item { value: limit, .. }) = raw.limit.given() {
         if let Some(starts) = number(reader, "restart.limit.starts", limit.starts, 1..=1_000) {
             policy.limit_starts = u32::try_from(starts).unwrap_or(policy.limit_starts);
@@ -274,6 +303,7 @@ fn procedure(
     let mut policy = ProcedurePolicy {
         on_exhaustion: true,
         on_stop: false,
+        on_failure: false,
         deadline_ms: 2_000,
         memory_bytes: PROCEDURE_BYTES,
         then: if unit.policy.kind == Kind::Task { Then::Stop } else { Then::Restart },
@@ -289,6 +319,7 @@ fn procedure(
         }
         policy.on_exhaustion = on.value.iter().any(|item| item.value == Occasion::Exhaustion);
         policy.on_stop = on.value.iter().any(|item| item.value == Occasion::Stop);
+        policy.on_failure = on.value.iter().any(|item| item.value == Occasion::Failure);
     }
     if policy.on_exhaustion && memory_absent {
         let wrong = Wrong::new("without a bound of its own this unit's memory is never exhausted");

@@ -12,6 +12,7 @@ mod load;
 mod output;
 mod raw;
 mod reader;
+mod readiness;
 mod setup;
 mod value;
 
@@ -21,11 +22,13 @@ pub use raw::field_names;
 pub use value::Amount;
 
 use crate::engine::budget;
-use crate::engine::policy::{Kind, RestartPolicy, RestartWhen, UnitPolicy};
+use crate::engine::policy::{Kind, OnLimit, Ready, RestartPolicy, RestartWhen, Success, UnitPolicy};
 use crate::engine::snapshot::Trouble;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CpuSet;
 use std::ffi::CString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// What of a unit's output is kept where the user has not said.
 const OUTPUT_RING_BYTES: u32 = 4 << 10;
@@ -117,6 +120,15 @@ pub struct Path {
     pub may_be_missing: bool,
 }
 
+/// Where a health check connects to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthAddress {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
 /// A valid unit: what the engine decides on, and what the runtime needs to start it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
@@ -144,6 +156,12 @@ pub struct Unit {
     pub log: Option<LogFile>,
     /// How much of the output lifeboat keeps; 0 hands the console or `/dev/null` to the processes themselves.
     pub output_ring_bytes: u32,
+    /// The file descriptor on which a service with `Ready::NotificationFd` says that it is ready.
+    pub notification_fd: Option<i32>,
+    /// The path by which a service with `Ready::Path` shows that it is ready.
+    pub ready_path: Option<CString>,
+    /// Where its health is checked, where `policy.health` is set.
+    pub health_address: Option<HealthAddress>,
 }
 
 impl Unit {
@@ -158,7 +176,12 @@ impl Unit {
             requires: Vec::new(),
             memory: None,
             utility: 50,
+            ready: Ready::Start,
+            start_timeout_ms: 30_000,
+            watchdog_ms: None,
+            health: None,
             procedure: None,
+            success: Success::default(),
             stop_signal: libc::SIGTERM,
             stop_timeout_ms: 5_000,
             restart: RestartPolicy {
@@ -167,6 +190,7 @@ impl Unit {
                 max_delay_ms: 30_000,
                 limit_starts: 10,
                 limit_within_ms: 60_000,
+                on_limit: OnLimit::Stop,
             },
             refused: None,
         };
@@ -183,6 +207,9 @@ impl Unit {
             output: Output::default(),
             log: None,
             output_ring_bytes: OUTPUT_RING_BYTES,
+            notification_fd: None,
+            ready_path: None,
+            health_address: None,
         }
     }
 

@@ -5,7 +5,8 @@
 
 use super::reader::{Item, Map, Reader, Slot, Value};
 use super::value::{Amount, Millis, Size, Source, StopSignal, Word};
-use crate::engine::policy::{Class, Guard, Kind, RestartWhen, Then};
+use crate::engine::policy::{Class, Guard, Kind, OnLimit, RestartWhen, Then};
+use serde::Deserialize;
 use std::ops::Range;
 
 /// Defines a section: a struct of slots, the list of its field names, and how it is read.
@@ -40,6 +41,10 @@ section! {
         requires: Vec<Item<String>>,
         memory: RawMemory,
         utility: u64,
+        ready: Readiness,
+        start_timeout: Millis,
+        watchdog: Millis,
+        health: RawHealth,
         pids: RawPids,
         environment: Map<String>,
         environment_files: Vec<Item<String>>,
@@ -64,6 +69,7 @@ section! {
         output_ring: Size,
         stop: RawStop,
         shutdown: RawShutdown,
+        success: RawSuccess,
         restart: RawRestart,
     }
 }
@@ -124,6 +130,17 @@ impl Value for RawOutput {
 }
 
 section! {
+    /// The health check.
+    RawHealth ("Health") {
+        tcp: String,
+        unix: String,
+        interval: Millis,
+        timeout: Millis,
+        failures: u64,
+    }
+}
+
+section! {
     /// The ordinary stop.
     RawStop ("Stop") {
         signal: StopSignal,
@@ -153,6 +170,15 @@ section! {
         delay: Millis,
         max_delay: Millis,
         limit: RawLimit,
+        on_limit: OnLimit,
+    }
+}
+
+section! {
+    /// The ends that count as a success beside exit code 0.
+    RawSuccess ("Success") {
+        codes: Vec<Item<u64>>,
+        signals: Vec<Item<StopSignal>>,
     }
 }
 
@@ -181,6 +207,23 @@ pub(super) enum Occasion {
     Exhaustion,
     /// An ordinary stop.
     Stop,
+    /// A living service is judged to have failed.
+    Failure,
+}
+
+/// How a service shows that it is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) enum Readiness {
+    /// By its `execve` alone.
+    Start,
+    /// By sd_notify(3).
+    Notify,
+    /// By a newline on this file descriptor.
+    NotificationFd(u64),
+    /// By this path, once it appears.
+    Path(String),
+    /// After so many milliseconds.
+    AfterMs(u64),
 }
 
 /// The fields of every section that a user may write, for the test that the man page names them all.
@@ -192,8 +235,10 @@ pub fn field_names() -> Vec<(&'static str, &'static [&'static str])> {
         ("pids", RawPids::FIELDS),
         ("capabilities", RawCapabilities::FIELDS),
         ("output", RawFile::FIELDS),
+        ("health", RawHealth::FIELDS),
         ("stop", RawStop::FIELDS),
         ("shutdown", RawShutdown::FIELDS),
+        ("success", RawSuccess::FIELDS),
         ("restart", RawRestart::FIELDS),
         ("restart.limit", RawLimit::FIELDS),
         ("system.ron", RawSystem::FIELDS),
@@ -213,6 +258,7 @@ macro_rules! leaf {
 leaf! {
     String: "a string in quotes",
     u64: "a whole number",
+    Readiness: "Start, Notify, NotificationFd(3), Path(\"/run/x\") or AfterMs(200)",
 }
 
 /// Values that are one of a few words. By hand, because serde's code for each of them is a kilobyte.
@@ -238,7 +284,16 @@ words! {
         "Never" => Self::Never,
     }
     Then: "Restart or Stop" { "Restart" => Self::Restart, "Stop" => Self::Stop, }
-    Occasion: "Exhaustion or Stop" { "Exhaustion" => Self::Exhaustion, "Stop" => Self::Stop, }
+    OnLimit: "Stop, Reboot or PowerOff" {
+        "Stop" => Self::Stop,
+        "Reboot" => Self::Reboot,
+        "PowerOff" => Self::PowerOff,
+    }
+    Occasion: "Exhaustion, Stop or Failure" {
+        "Exhaustion" => Self::Exhaustion,
+        "Stop" => Self::Stop,
+        "Failure" => Self::Failure,
+    }
     super::Output: "Console, Null, Kmsg or File((path: \"/var/log/x.log\"))" {
         "Console" => Self::Console,
         "Null" => Self::Null,

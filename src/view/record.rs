@@ -3,7 +3,7 @@
 //! The exhaustion path calls this with a fixed buffer: nothing here allocates.
 
 use super::words::{self, Bytes, ExitWords, Millis, ProcedureWords, Took, TroubleWords};
-use crate::engine::event::{Effect, Exit, Role};
+use crate::engine::event::{Effect, Exit, Note, Role};
 use crate::engine::policy::UnitId;
 use crate::engine::record::Record;
 use crate::engine::snapshot::{Cause, KillReason, ProcedureResult, Verdict};
@@ -43,6 +43,15 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         Record::Ended { exit: exit @ Exit::Signal(_), .. } => {
             write!(out, "was killed by {}", ExitWords(exit))
         }
+        Record::Failed { failure, .. } => write!(out, "has failed: {}", words::failure(failure)),
+        Record::Notified { note, .. } => match note {
+            Note::Reloading => write!(out, "says that it reloads"),
+            Note::Stopping => write!(out, "says that it stops"),
+            Note::MainPid(pid) => write!(out, "says that its main process is {pid}"),
+            Note::Ready | Note::Alive | Note::Failing | Note::ExtendMs(_) | Note::Status => {
+                write!(out, "has news")
+            }
+        },
         Record::Done { .. } => write!(out, "DONE"),
         Record::Backoff { delay_ms, .. } => write!(out, "BACKOFF: starts again in {}", millis(delay_ms)),
         Record::Fatal { trouble, .. } => write!(out, "FATAL: {}", TroubleWords { trouble, names }),
@@ -74,6 +83,9 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
             Cause::Stop => {
                 write!(out, "procedure released before the stop, deadline {}", millis(deadline_ms))
             }
+            Cause::Failure => {
+                write!(out, "procedure released before the kill, deadline {}", millis(deadline_ms))
+            }
         },
         Record::ProcedureOver { result: result @ ProcedureResult::None, .. } => {
             write!(out, "no procedure: {}", ProcedureWords(result))
@@ -98,6 +110,8 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
         Record::Running { .. }
         | Record::SpawnFailed { .. }
         | Record::Ended { .. }
+        | Record::Failed { .. }
+        | Record::Notified { .. }
         | Record::Done { .. }
         | Record::Backoff { .. }
         | Record::Fatal { .. }
@@ -140,6 +154,8 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         Record::Running { unit, .. }
         | Record::SpawnFailed { unit, .. }
         | Record::Ended { unit, .. }
+        | Record::Failed { unit, .. }
+        | Record::Notified { unit, .. }
         | Record::Done { unit }
         | Record::Backoff { unit, .. }
         | Record::Fatal { unit, .. }
@@ -164,7 +180,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
 mod tests {
     use super::*;
     use crate::engine::event::{ShutdownKind, SpawnStage};
-    use crate::engine::snapshot::Trouble;
+    use crate::engine::snapshot::{Failure, Trouble};
 
     const UNIT: UnitId = UnitId(1);
 
@@ -242,6 +258,11 @@ mod tests {
         );
         check(&Record::Ended { unit, exit: Exit::Code(1) }, "recorder: exited with code 1");
         check(&Record::Ended { unit, exit: Exit::Signal(11) }, "recorder: was killed by SIGSEGV");
+        check(
+            &Record::Failed { unit, failure: Failure::NotReady },
+            "recorder: has failed: it was not ready within its start_timeout",
+        );
+        check(&Record::Notified { unit, note: Note::Reloading }, "recorder: says that it reloads");
         check(&Record::Done { unit }, "recorder: DONE");
         check(&Record::Backoff { unit, delay_ms: 100 }, "recorder: BACKOFF: starts again in 100 ms");
         check(

@@ -79,9 +79,15 @@ fn describe(out: &mut dyn Write, snapshot: &Snapshot, unit: &UnitView, wall: Wal
             };
         }
         StateName::Rescuing => write!(out, "{}", rescue_step(snapshot, unit))?,
-        StateName::Starting | StateName::Stopping => return Ok(()),
+        StateName::Starting | StateName::Stopping => return own_words(out, "", unit),
     }
-    unit.memory.as_ref().map_or(Ok(()), |memory| memory_words(out, memory))
+    unit.memory.as_ref().map_or(Ok(()), |memory| memory_words(out, memory))?;
+    own_words(out, ", ", unit)
+}
+
+/// What the service says of itself.
+fn own_words(out: &mut dyn Write, lead: &str, unit: &UnitView) -> fmt::Result {
+    unit.status.as_ref().map_or(Ok(()), |text| write!(out, "{lead}\"{}\"", OneLine(text)))
 }
 
 fn trouble(out: &mut dyn Write, lead: &str, snapshot: &Snapshot, unit: &UnitView) -> fmt::Result {

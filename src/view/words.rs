@@ -2,7 +2,7 @@
 
 use crate::engine::event::{Exit, Role, ShutdownKind, SpawnStage};
 use crate::engine::policy::UnitId;
-use crate::engine::snapshot::{Cause, KillReason, Killer, ProcedureResult, StateName, Trouble};
+use crate::engine::snapshot::{Cause, Failure, KillReason, Killer, ProcedureResult, StateName, Trouble};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use std::fmt::{self, Display, Formatter};
@@ -79,8 +79,20 @@ pub fn kill_reason(reason: KillReason) -> &'static str {
         KillReason::NoProcedure => "memory exhausted, no procedure",
         KillReason::ProcedureFailed => "procedure could not be started",
         KillReason::LeftBehind => "left behind by the first process",
+        KillReason::Failed(why) => failure(why),
         KillReason::StartFailed => "the start failed half way",
         KillReason::NotNeeded => "not needed any more",
+    }
+}
+
+/// Why a service that lives is judged to have failed.
+#[must_use]
+pub fn failure(failure: Failure) -> &'static str {
+    match failure {
+        Failure::NotReady => "it was not ready within its start_timeout",
+        Failure::WatchdogMissed => "it did not say within its watchdog time that it is alive",
+        Failure::Unhealthy => "its health checks failed too often",
+        Failure::WatchdogTriggered => "it said itself that it has failed",
     }
 }
 
@@ -91,6 +103,7 @@ pub fn cause(cause: Cause) -> &'static str {
         Cause::Exhaustion => "memory is exhausted",
         Cause::KernelOomKill => "the kernel's OOM killer struck",
         Cause::Stop => "asked to stop",
+        Cause::Failure => "the service has failed",
     }
 }
 
@@ -260,6 +273,7 @@ impl<S: AsRef<str>> Display for TroubleWords<'_, S> {
             }
             Trouble::Ended { exit: Exit::Code(code) } => write!(f, "exited with code {code}"),
             Trouble::Ended { exit: exit @ Exit::Signal(_) } => write!(f, "killed by {}", ExitWords(exit)),
+            Trouble::Failed { failure: why } => write!(f, "{}", failure(why)),
             Trouble::Exhausted { incident } => write!(f, "memory exhausted, incident {incident}"),
             Trouble::StartLimit { starts } => write!(f, "Exited too quickly: started {starts} times"),
             Trouble::RequirementDown { unit } => {
@@ -284,14 +298,19 @@ pub fn start_error(trouble: Option<Trouble>) -> (&'static str, bool) {
             }
         }
         Some(Trouble::SpawnFailed { .. }) => ("spawn error", true),
+        Some(Trouble::Failed { failure: Failure::NotReady }) => ("not ready in time", true),
         Some(Trouble::BadUnit) => ("unit file has faults", false),
         Some(Trouble::OverBudget) => ("does not fit the memory budget", false),
         Some(Trouble::RequirementDown { .. }) => ("a required unit is down", true),
         Some(Trouble::OrderCycle) => ("circular order", false),
         Some(Trouble::Unkillable) => ("processes do not die", true),
-        Some(Trouble::Ended { .. } | Trouble::Exhausted { .. } | Trouble::StartLimit { .. }) | None => {
-            ("abnormal termination", true)
-        }
+        Some(
+            Trouble::Ended { .. }
+            | Trouble::Failed { .. }
+            | Trouble::Exhausted { .. }
+            | Trouble::StartLimit { .. },
+        )
+        | None => ("abnormal termination", true),
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod base64;
 pub mod codec;
 pub mod interface;
+pub mod notify;
 pub mod reply;
 pub mod request;
 

@@ -6,8 +6,10 @@
 
 use crate::rng::Rng;
 use lifeboat::engine::action::Action;
-use lifeboat::engine::event::{Effect, Event, Exit, MemoryEvents, MemorySample, Role, SpawnStage, Time};
-use lifeboat::engine::policy::{Guard, Kind, RunId, UnitId, UnitPolicy};
+use lifeboat::engine::event::{
+    Effect, Event, Exit, MemoryEvents, MemorySample, Note, Role, SpawnStage, Time,
+};
+use lifeboat::engine::policy::{Guard, Kind, Ready, RunId, UnitId, UnitPolicy};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -42,6 +44,8 @@ pub(crate) struct Truth {
     pub(crate) released: bool,
     /// The service's `execve` was reached.
     pub(crate) up: bool,
+    /// The path by which it shows that it is ready is there.
+    pub(crate) path: bool,
 }
 
 /// A change of the truth.
@@ -50,7 +54,15 @@ enum What {
     MainEnds(Exit),
     OthersEnd,
     Exec,
-    Oom { again: u8 },
+    /// It says that it is ready, by whichever way; now and then it says it twice.
+    Ready,
+    /// It says that it is alive, and will again.
+    Ping,
+    /// It says something else.
+    Says(Note),
+    Oom {
+        again: u8,
+    },
     OomOutside,
     MaxMet,
     PressureRises,
@@ -212,6 +224,12 @@ impl FakeKernel {
         match action {
             Action::Park { unit, run } => self.park(unit, run),
             Action::Spawn { unit, run } => self.spawn(unit, run),
+            Action::Probe { unit, run } => self.probe(unit, run),
+            Action::LookForPath { unit, run } => {
+                if self.truth(unit, run).path {
+                    self.tell(0, Event::Ready { unit, run });
+                }
+            }
             Action::Freeze { unit, run } => self.freeze(unit, run),
             Action::StartProcedure { unit, run, .. } => self.start_procedure(unit, run),
             Action::Signal { unit, run, signal, .. } => {
@@ -223,7 +241,7 @@ impl FakeKernel {
             }
             Action::KillCgroup { unit, run, role, .. } => self.kill(unit, run, role),
             Action::Sample { unit, run } => self.sample(unit, run),
-            Action::Log(_) | Action::Reply { .. } | Action::Finish { .. } => {}
+            Action::EndProbe { .. } | Action::Log(_) | Action::Reply { .. } | Action::Finish { .. } => {}
         }
     }
 
@@ -295,6 +313,7 @@ impl FakeKernel {
             let exit = self.rng.pick(&[Exit::Code(0), Exit::Code(1), Exit::Signal(SIGSEGV)]);
             self.later(id, life_us, What::MainEnds(exit));
         }
+        self.speak(unit, run);
         if self.goes_wrong() {
             self.truth(unit, run).service.others = true;
             if self.rng.per_mille(500) {
@@ -314,6 +333,55 @@ impl FakeKernel {
         }
         if self.goes_wrong() && self.rng.per_mille(200) {
             self.later(id, life_us, What::OomOutside);
+        }
+    }
+
+    /// What it will say: ready early, late, twice or never; alive for a while; and lies.
+    fn speak(&mut self, unit: UnitId, run: RunId) {
+        let id = (unit, run);
+        if !self.goes_wrong() {
+            let after_us = self.rng.pick(&[0, 1_000, 300_000, 2_900_000, 4_000_000]);
+            self.later(id, after_us, What::Ready);
+        }
+        self.later(id, 0, What::Ping);
+        if self.rng.per_mille(200) {
+            let notes =
+                [Note::Reloading, Note::Stopping, Note::Failing, Note::ExtendMs(2_000), Note::MainPid(9)];
+            let (note, after_us) = (self.rng.pick(&notes), self.rng.between(0, 2_000_000));
+            self.later(id, after_us, What::Says(note));
+        }
+    }
+
+    /// By the unit's own way, and now and then by another, which must not count.
+    fn becomes_ready(&mut self, unit: UnitId, run: RunId) {
+        self.truth(unit, run).path = true;
+        let by_note = match self.policies[usize::from(unit.0)].ready {
+            Ready::Notify => true,
+            Ready::NotificationFd => false,
+            Ready::Start | Ready::Path | Ready::AfterMs(_) => return,
+        };
+        if by_note != self.rng.per_mille(50) {
+            self.tell(0, Event::Notified { unit, run, note: Note::Ready });
+        } else {
+            self.tell(0, Event::Ready { unit, run });
+        }
+    }
+
+    /// Most are answered well, some badly, some too late, and some never.
+    fn probe(&mut self, unit: UnitId, run: RunId) {
+        if self.rng.per_mille(30) {
+            return;
+        }
+        let healthy = !self.rng.per_mille(100);
+        let delay_us = self.rng.pick(&[0, 0, 500, 90_000, 1_000_000, 2_500_000]);
+        self.tell(delay_us, Event::Probed { unit, run, healthy });
+    }
+
+    fn pings(&mut self, unit: UnitId, run: RunId) {
+        let Some(ms) = self.policies[usize::from(unit.0)].watchdog_ms else { return };
+        self.tell(0, Event::Notified { unit, run, note: Note::Alive });
+        if !self.rng.per_mille(50) {
+            self.later((unit, run), u64::from(ms) * 500, What::Ping);
         }
     }
 
@@ -422,6 +490,9 @@ impl FakeKernel {
                 self.tell_counters(unit, run);
             }
             What::PressureRises if acts => self.tell(0, Event::PressureRang { unit, run }),
+            What::Ready if acts => self.becomes_ready(unit, run),
+            What::Ping if acts => self.pings(unit, run),
+            What::Says(note) if acts => self.tell(0, Event::Notified { unit, run, note }),
             What::Froze => {
                 self.truth(unit, run).service.frozen = true;
                 self.tell(10, Event::Frozen { unit, run });
@@ -440,6 +511,9 @@ impl FakeKernel {
             What::Killed(role) => self.killed(unit, run, role),
             What::MainEnds(_)
             | What::OthersEnd
+            | What::Ready
+            | What::Ping
+            | What::Says(_)
             | What::Oom { .. }
             | What::OomOutside
             | What::MaxMet

@@ -4,9 +4,10 @@ use crate::fake_kernel::FakeKernel;
 use crate::random_units::RESERVE_BYTES;
 use lifeboat::engine::Engine;
 use lifeboat::engine::action::{Action, ProcedureOrder};
-use lifeboat::engine::event::{ClientId, Event, Exit, MemoryEvents, Role, Time, Verb};
+use lifeboat::engine::event::{ClientId, Event, Exit, MemoryEvents, Note, Role, Time, Verb};
 use lifeboat::engine::limits::{FREEZE_DEADLINE_MS, KILL_RETRY_MS, KILL_TRIES_MAX, START_DEADLINE_MS};
-use lifeboat::engine::policy::{Guard, Kind, RunId, UnitId, UnitPolicy};
+use lifeboat::engine::policy::{Guard, Kind, Ready, RunId, UnitId, UnitPolicy};
+use lifeboat::engine::record::Record;
 use lifeboat::engine::snapshot::{Incident, Snapshot, StateName, SystemView, UnitView};
 use std::collections::BTreeMap;
 
@@ -23,6 +24,10 @@ pub(crate) enum Invariant {
     OnlyThePresentRun,
     /// A run begins only when what the unit requires is up.
     RequirementsAreUp,
+    /// A service that is not ready by its `start_timeout`, or misses its watchdog, does not stay.
+    NoSilence,
+    /// A unit is shown as RUNNING only when it has shown that it is ready.
+    RunningIsReady,
     /// The memory of released procedures that live stays within the reserve.
     ReserveHolds,
     /// A procedure is released at most once in a run, and never before it is parked.
@@ -61,9 +66,17 @@ struct Seen {
     run: RunId,
     parked: bool,
     spawned: bool,
+    /// When `Spawn` was asked for and when it was told.
+    spawn_asked: Time,
+    spawn_told: Time,
+    ready: Option<Time>,
+    /// The last sign of life that counts, once it is ready.
+    alive: Time,
+    extended: bool,
     exit: Option<Exit>,
     procedure_over: bool,
     ending: bool,
+    signalled: bool,
     /// Kills asked for, of the service and of the procedure.
     kills: [u32; 2],
     releases: u32,
@@ -115,8 +128,15 @@ impl Watch {
                 }
             }
             Event::Spawned { unit, run, .. } => {
+                let at_once = self.policies[usize::from(unit.0)].ready == Ready::Start;
                 if let Some(seen) = self.present(unit, run) {
+                    if !seen.spawned {
+                        seen.spawn_told = now;
+                    }
                     seen.spawned = true;
+                    if at_once && seen.ready.is_none() {
+                        (seen.ready, seen.alive) = (Some(now), now);
+                    }
                 }
             }
             Event::Exited { unit, run, role, exit } => {
@@ -140,8 +160,25 @@ impl Watch {
             Event::ShutdownAsked { .. } => {
                 self.shutdown_at.get_or_insert(now);
             }
+            Event::Ready { unit, run } => self.says_ready(now, unit, run, false),
+            Event::Notified { unit, run, note: Note::Ready } => self.says_ready(now, unit, run, true),
+            Event::Notified { unit, run, note } => {
+                if let Some(seen) = self.present(unit, run) {
+                    match note {
+                        Note::Alive => seen.alive = now,
+                        Note::ExtendMs(_) => seen.extended = true,
+                        Note::Ready
+                        | Note::Reloading
+                        | Note::Stopping
+                        | Note::Failing
+                        | Note::MainPid(_)
+                        | Note::Status => {}
+                    }
+                }
+            }
+            Event::Deadline => self.time_makes_ready(now),
             Event::Boot
-            | Event::Deadline
+            | Event::Probed { .. }
             | Event::SpawnFailed { .. }
             | Event::ProcedureRunning { .. }
             | Event::Emptied { .. }
@@ -151,6 +188,50 @@ impl Watch {
             | Event::MemorySampled { .. }
             | Event::PressureRang { .. } => {}
         }
+    }
+
+    fn says_ready(&mut self, now: Time, unit: UnitId, run: RunId, by_note: bool) {
+        let counts = match self.policies[usize::from(unit.0)].ready {
+            Ready::Notify => by_note,
+            Ready::NotificationFd | Ready::Path => !by_note,
+            Ready::Start | Ready::AfterMs(_) => false,
+        };
+        if let Some(seen) = self.present(unit, run).filter(|seen| counts && seen.ready.is_none()) {
+            (seen.ready, seen.alive) = (Some(now), now);
+        }
+    }
+
+    fn time_makes_ready(&mut self, now: Time) {
+        for (policy, seen) in self.policies.iter().zip(&mut self.seen) {
+            if let Ready::AfterMs(ms) = policy.ready
+                && seen.spawned
+                && seen.ready.is_none()
+                && seen.spawn_told.plus_ms(u64::from(ms)) <= now
+            {
+                (seen.ready, seen.alive) = (Some(now), now);
+            }
+        }
+    }
+
+    /// Nothing waits longer for a service than its times allow; a busy machine's timer may ring a little late.
+    fn no_silence(&self, now: Time) -> Result<(), Violation> {
+        const LATE_MS: u64 = 50;
+        for (policy, seen) in self.policies.iter().zip(&self.seen) {
+            if !seen.spawned || seen.ending || seen.signalled || seen.exit.is_some() {
+                continue;
+            }
+            let since = |time: Time| now.since_us(time) / 1_000;
+            let silent = match (seen.ready, policy.watchdog_ms) {
+                (None, _) => {
+                    let more_ms = if seen.extended { 30_000 } else { 0 };
+                    since(seen.spawn_asked) > u64::from(policy.start_timeout_ms) + more_ms + LATE_MS
+                }
+                (Some(ready), Some(ms)) => since(ready.max(seen.alive)) > u64::from(ms) + LATE_MS,
+                (Some(_), None) => false,
+            };
+            hold(Invariant::NoSilence, !silent, || format!("{}: {seen:?}", policy.name))?;
+        }
+        Ok(())
     }
 
     fn exhaustion(&mut self, unit: UnitId, run: RunId, counters: MemoryEvents, kernel: &mut FakeKernel) {
@@ -165,6 +246,13 @@ impl Watch {
         let alive = seen.parked && seen.exit.is_none() && !seen.procedure_over;
         if rose && saves && ready && alive && !seen.ending {
             seen.must_save = true;
+        }
+    }
+
+    /// A start limit may end the machine too: what the turn says of that, before its actions.
+    pub(crate) fn actions(&mut self, now: Time, actions: &[Action]) {
+        if actions.iter().any(|action| matches!(action, Action::Log(Record::ShuttingDown { .. }))) {
+            self.shutdown_at.get_or_insert(now);
         }
     }
 
@@ -186,12 +274,16 @@ impl Watch {
                 }
                 hold(Invariant::NothingStartsInShutdown, !self.shutting_down(), || format!("{action:?}"))?;
                 let parked = self.present(unit, run).is_some_and(|seen| seen.parked);
+                if let Some(seen) = self.present(unit, run) {
+                    seen.spawn_asked = now;
+                }
                 hold(Invariant::ParkedBeforeSpawn, !parks || parked, || format!("{action:?}"))?;
             }
             Action::Freeze { unit, run } | Action::Signal { unit, run, .. } => {
                 self.of_the_present(action, unit, run)?;
                 if let Some(seen) = self.present(unit, run) {
                     seen.ending = matches!(action, Action::Freeze { .. }) || seen.ending;
+                    seen.signalled |= matches!(action, Action::Signal { .. });
                 }
             }
             Action::StartProcedure { unit, run, order } => {
@@ -209,7 +301,13 @@ impl Watch {
                 hold(Invariant::OneReply, fine, || format!("{action:?} to nobody"))?;
             }
             Action::Finish { .. } => self.finish(now, kernel)?,
-            Action::Sample { .. } | Action::Log(_) => {}
+            Action::Probe { unit, run } => {
+                self.of_the_present(action, unit, run)?;
+                let ready = self.present(unit, run).is_some_and(|seen| seen.ready.is_some() && !seen.ending);
+                hold(Invariant::OnlyThePresentRun, ready, || format!("{action:?} of what is not up"))?;
+            }
+            Action::EndProbe { .. } | Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {
+            }
         }
         Ok(())
     }
@@ -248,8 +346,10 @@ impl Watch {
     fn is_up(&self, unit: UnitId) -> bool {
         let seen = &self.seen[usize::from(unit.0)];
         match self.policies[usize::from(unit.0)].kind {
-            Kind::Service => seen.spawned && seen.exit.is_none() && !seen.ending,
-            Kind::Task => seen.exit == Some(Exit::Code(0)),
+            Kind::Service => seen.ready.is_some() && seen.exit.is_none() && !seen.ending,
+            Kind::Task => {
+                seen.exit.is_some_and(|exit| self.policies[usize::from(unit.0)].success.contains(exit))
+            }
         }
     }
 
@@ -300,7 +400,9 @@ impl Watch {
             .iter()
             .map(|policy| {
                 let deadline_ms = policy.procedure.map_or(0, |procedure| u64::from(procedure.deadline_ms));
-                u64::from(policy.stop_timeout_ms) + deadline_ms + FREEZE_DEADLINE_MS + kills_ms
+                // What a service may win by asking for more time.
+                let extended_ms = 30_000;
+                extended_ms + u64::from(policy.stop_timeout_ms) + deadline_ms + FREEZE_DEADLINE_MS + kills_ms
             })
             .sum::<u64>()
             + START_DEADLINE_MS;
@@ -316,6 +418,7 @@ impl Watch {
     /// After the turn.
     pub(crate) fn turn(&mut self, now: Time, engine: &Engine, kernel: &FakeKernel) -> Result<(), Violation> {
         self.turn += 1;
+        self.no_silence(now)?;
         let quiet = engine.next_deadline().is_none() && kernel.pending == 0;
         if !quiet && !self.turn.is_multiple_of(8) {
             return Ok(());
@@ -325,6 +428,11 @@ impl Watch {
             self.nothing_hangs(&snapshot, kernel)?;
         }
         snapshot.units.iter().try_for_each(unit_holds)?;
+        for unit in snapshot.units.iter().filter(|unit| unit.state == StateName::Running) {
+            let at = snapshot.names.iter().position(|name| *name == unit.name);
+            let ready = at.is_some_and(|at| self.seen[at].run == unit.run && self.seen[at].ready.is_some());
+            hold(Invariant::RunningIsReady, ready, || format!("{unit:?}"))?;
+        }
         snapshot.incidents.iter().try_for_each(incident_in_order)?;
         let numbers_differ = snapshot.incidents.iter().enumerate().all(|(at, incident)| {
             snapshot.incidents.iter().skip(at + 1).all(|other| other.number != incident.number)
@@ -388,12 +496,10 @@ fn visible(unit: &UnitView) -> impl PartialEq + use<> {
 fn unit_holds(unit: &UnitView) -> Result<(), Violation> {
     let fine = match unit.state {
         StateName::Running => unit.pid.is_some() && unit.run.0 > 0,
-        StateName::Stopped
-        | StateName::Exited
-        | StateName::Fatal
-        | StateName::Done
-        | StateName::Backoff
-        | StateName::Starting => unit.pid.is_none(),
+        StateName::Stopped | StateName::Exited | StateName::Fatal | StateName::Done | StateName::Backoff => {
+            unit.pid.is_none()
+        }
+        StateName::Starting => unit.pid.is_none() || unit.run.0 > 0,
         StateName::Stopping | StateName::Rescuing => unit.run.0 > 0,
     };
     hold(Invariant::SnapshotHolds, fine, || format!("{unit:?}"))

@@ -1,8 +1,10 @@
 //! Random unit tables for the simulation: from 1 to 12 units, ordered without a circle.
 
 use crate::rng::Rng;
+use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Then, UnitId, UnitPolicy,
+    Class, Guard, HealthPolicy, Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy,
+    RestartWhen, Success, Then, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 
@@ -37,20 +39,47 @@ fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: Vec<UnitId>
     let procedure = rng.per_mille(650).then(|| ProcedurePolicy {
         on_exhaustion: rng.per_mille(900),
         on_stop: rng.per_mille(400),
+        on_failure: rng.per_mille(500),
         deadline_ms: rng.pick(&[50, 500, 2_000, 5_000]),
         memory_bytes: rng.between(1, 8) * MIB,
         then: rng.pick(&[Then::Restart, Then::Restart, Then::Stop]),
     });
+    let kind = if rng.per_mille(200) { Kind::Task } else { Kind::Service };
+    let ready = if kind == Kind::Task || rng.per_mille(400) {
+        Ready::Start
+    } else {
+        let delay_ms = rng.pick(&[1, 200, 2_000]);
+        rng.pick(&[
+            Ready::Notify,
+            Ready::Notify,
+            Ready::NotificationFd,
+            Ready::Path,
+            Ready::AfterMs(delay_ms),
+        ])
+    };
+    let mut success = Success::default();
+    if rng.per_mille(200) {
+        success.add(rng.pick(&[Exit::Code(1), Exit::Signal(15), Exit::Signal(11)]));
+    }
     UnitPolicy {
         name: format!("u{id:02}"),
         description: String::new(),
-        kind: if rng.per_mille(200) { Kind::Task } else { Kind::Service },
+        kind,
         autostart: rng.per_mille(800),
         after,
         requires,
         memory,
         utility: u8::try_from(rng.between(0, 100)).unwrap(),
+        ready,
+        start_timeout_ms: rng.pick(&[500, 3_000, 30_000]),
+        watchdog_ms: (kind == Kind::Service && rng.per_mille(250)).then(|| rng.pick(&[500, 5_000])),
+        health: (kind == Kind::Service && rng.per_mille(150)).then(|| HealthPolicy {
+            interval_ms: rng.pick(&[1_000, 5_000]),
+            timeout_ms: rng.pick(&[100, 2_000]),
+            failures: u32::try_from(rng.between(1, 3)).unwrap(),
+        }),
         procedure,
+        success,
         stop_signal: 15,
         stop_timeout_ms: rng.pick(&[100, 1_000, 5_000]),
         restart: RestartPolicy {
@@ -64,6 +93,7 @@ fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: Vec<UnitId>
             max_delay_ms: rng.pick(&[1_000, 5_000, 30_000]),
             limit_starts: u32::try_from(rng.between(1, 12)).unwrap(),
             limit_within_ms: rng.pick(&[1_000, 10_000, 60_000]),
+            on_limit: rng.pick(&[OnLimit::Stop, OnLimit::Stop, OnLimit::Stop, OnLimit::Reboot]),
         },
         refused: rng.per_mille(60).then_some(Trouble::BadUnit),
     }

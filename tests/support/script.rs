@@ -5,11 +5,12 @@
 
 use lifeboat::engine::action::{Action, Reply};
 use lifeboat::engine::event::{
-    ClientId, Effect, Event, Exit, MemoryEvents, MemorySample, Role, ShutdownKind, SpawnStage, Time, Verb,
+    ClientId, Effect, Event, Exit, MemoryEvents, MemorySample, Note, Role, ShutdownKind, SpawnStage, Time,
+    Verb,
 };
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, RunId, Then, UnitId,
-    UnitPolicy,
+    Class, Guard, HealthPolicy, Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy,
+    RestartWhen, RunId, Success, Then, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::{Snapshot, SystemView, Trouble};
 use lifeboat::engine::{Engine, Plan};
@@ -49,10 +50,17 @@ pub(crate) struct Unit {
     memory_mib: u64,
     guard: Guard,
     utility: u8,
+    ready: Ready,
+    start_timeout_ms: u32,
+    watchdog_ms: u32,
+    /// Interval, timeout, failures.
+    health: Option<(u32, u32, u32)>,
     procedure: Option<Procedure>,
     stop_timeout_ms: u32,
     when: RestartWhen,
     limit_starts: u32,
+    on_limit: OnLimit,
+    success: Vec<Exit>,
     refused: bool,
 }
 
@@ -67,10 +75,16 @@ impl Default for Unit {
             memory_mib: 0,
             guard: Guard::Shield,
             utility: 50,
+            ready: Ready::Start,
+            start_timeout_ms: 30_000,
+            watchdog_ms: 0,
+            health: None,
             procedure: None,
             stop_timeout_ms: 5_000,
             when: RestartWhen::Always,
             limit_starts: 5,
+            on_limit: OnLimit::Stop,
+            success: Vec::new(),
             refused: false,
         }
     }
@@ -81,6 +95,7 @@ impl Default for Unit {
 struct Procedure {
     on_exhaustion: bool,
     on_stop: bool,
+    on_failure: bool,
     deadline_ms: u32,
     memory_mib: u64,
     then: Then,
@@ -88,7 +103,14 @@ struct Procedure {
 
 impl Default for Procedure {
     fn default() -> Self {
-        Self { on_exhaustion: true, on_stop: false, deadline_ms: 2_000, memory_mib: 4, then: Then::Restart }
+        Self {
+            on_exhaustion: true,
+            on_stop: false,
+            on_failure: false,
+            deadline_ms: 2_000,
+            memory_mib: 4,
+            then: Then::Restart,
+        }
     }
 }
 
@@ -100,6 +122,9 @@ pub(crate) enum What {
     Parked(String),
     Spawned(String),
     SpawnFailed(String, Role, SpawnStage, i32),
+    Ready(String),
+    Notified(String, Note),
+    Probed(String, bool),
     ProcedureRunning(String),
     Exited(String, Role, Exit),
     Emptied(String, Role),
@@ -206,6 +231,9 @@ impl Stage {
                 let (unit, run) = id(name);
                 Event::SpawnFailed { unit, run, role: *role, stage: *stage, errno: *errno }
             }
+            What::Ready(name) | What::Notified(name, _) | What::Probed(name, _) => {
+                Self::word_of_a_service(what, id(name))
+            }
             What::ProcedureRunning(name) => {
                 let (unit, run) = id(name);
                 Event::ProcedureRunning { unit, run }
@@ -247,6 +275,15 @@ impl Stage {
         }
     }
 
+    fn word_of_a_service(what: &What, (unit, run): (UnitId, RunId)) -> Event {
+        match what {
+            What::Ready(_) => Event::Ready { unit, run },
+            What::Notified(_, note) => Event::Notified { unit, run, note: *note },
+            What::Probed(_, healthy) => Event::Probed { unit, run, healthy: *healthy },
+            other => panic!("{other:?} is nothing that a service says"),
+        }
+    }
+
     fn memory_event(what: &What, id: impl Fn(&str) -> (UnitId, RunId)) -> Event {
         let zero = MemoryEvents::default();
         let (name, role, counters) = match what {
@@ -270,6 +307,9 @@ impl Stage {
         Some(match action {
             Action::Park { unit, run } => format!("park {}", of(unit, run)),
             Action::Spawn { unit, run } => format!("spawn {}", of(unit, run)),
+            Action::Probe { unit, run } => format!("probe {}", of(unit, run)),
+            Action::EndProbe { unit, run } => format!("end probe {}", of(unit, run)),
+            Action::LookForPath { unit, run } => format!("look {}", of(unit, run)),
             Action::Freeze { unit, run } => format!("freeze {}", of(unit, run)),
             Action::StartProcedure { unit, run, order } => format!(
                 "save {} for {} of pid {} in {} ms",
@@ -334,12 +374,25 @@ fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             guard: unit.guard,
         }),
         utility: unit.utility,
+        ready: unit.ready,
+        start_timeout_ms: unit.start_timeout_ms,
+        health: unit.health.map(|(interval_ms, timeout_ms, failures)| HealthPolicy {
+            interval_ms,
+            timeout_ms,
+            failures,
+        }),
+        watchdog_ms: (unit.watchdog_ms > 0).then_some(unit.watchdog_ms),
         procedure: unit.procedure.as_ref().map(|procedure| ProcedurePolicy {
             on_exhaustion: procedure.on_exhaustion,
             on_stop: procedure.on_stop,
+            on_failure: procedure.on_failure,
             deadline_ms: procedure.deadline_ms,
             memory_bytes: procedure.memory_mib * MIB,
             then: procedure.then,
+        }),
+        success: unit.success.iter().fold(Success::default(), |mut success, exit| {
+            success.add(*exit);
+            success
         }),
         stop_signal: 15,
         stop_timeout_ms: unit.stop_timeout_ms,
@@ -349,6 +402,7 @@ fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             max_delay_ms: 30_000,
             limit_starts: unit.limit_starts,
             limit_within_ms: 60_000,
+            on_limit: unit.on_limit,
         },
         refused: unit.refused.then_some(Trouble::BadUnit),
     }

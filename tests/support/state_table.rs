@@ -13,12 +13,13 @@ const UNITS: &str = r#"units: [
 ]"#;
 
 /// How to come into each state: kind, restart policy, and steps at time 0.
-const STATES: [(&str, &str, &str, &str); 14] = [
+const STATES: [(&str, &str, &str, &str); 15] = [
     ("Stopped", "Service", "Always", ""),
     ("Waiting", "Service", "Always", "Boot"),
     ("Parking", "Service", "Always", r#"Boot; Spawned("r")"#),
     ("Spawning", "Service", "Always", r#"Boot; Spawned("r"); Parked("a")"#),
-    ("Running", "Service", "Always", r#"Boot; Spawned("r"); Parked("a"); Spawned("a")"#),
+    ("Readying", "Service, ready: Notify", "Always", r#"Boot; Spawned("r"); Parked("a"); Spawned("a")"#),
+    ("Running", "Service, watchdog_ms: 5000", "Always", r#"Boot; Spawned("r"); Parked("a"); Spawned("a")"#),
     ("Freezing", "Service", "Always", r#"Boot; Spawned("r"); Parked("a"); Spawned("a"); Oom("a", 1)"#),
     (
         "Queued",
@@ -58,12 +59,19 @@ const STATES: [(&str, &str, &str, &str); 14] = [
 const ENDS: &str = r#"Exited("a", Service, CODE); Emptied("a", Service); Exited("a", Procedure, Signal(9)); Emptied("a", Procedure)"#;
 
 /// The events, each about the unit's present run. `Deadline` comes when the engine wants it.
-const EVENTS: [(&str, &str); 20] = [
+const EVENTS: [(&str, &str); 27] = [
     ("Deadline", "Deadline"),
     ("Parked", r#"Parked("a")"#),
     ("Spawned", r#"Spawned("a")"#),
     ("SpawnFailed, service", r#"SpawnFailed("a", Service, Clone, 11)"#),
     ("SpawnFailed, procedure", r#"SpawnFailed("a", Procedure, Clone, 11)"#),
+    ("Ready", r#"Ready("a")"#),
+    ("Notified, Ready", r#"Notified("a", Ready)"#),
+    ("Notified, Stopping", r#"Notified("a", Stopping)"#),
+    ("Notified, Alive", r#"Notified("a", Alive)"#),
+    ("Notified, Failing", r#"Notified("a", Failing)"#),
+    ("Notified, ExtendMs", r#"Notified("a", ExtendMs(60000))"#),
+    ("Probed, not healthy", r#"Probed("a", false)"#),
     ("ProcedureRunning", r#"ProcedureRunning("a")"#),
     ("Exited, service", r#"Exited("a", Service, Code(1))"#),
     ("Exited, procedure", r#"Exited("a", Procedure, Code(0))"#),

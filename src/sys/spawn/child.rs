@@ -51,6 +51,8 @@ pub(super) struct Plan<'a> {
     steps_of_identity: &'a [Step],
     working_directory: *const c_char,
     stdio: [c_int; 3],
+    /// The descriptor that is handed over and its number in the program; -1 where there is none.
+    handed: (c_int, c_int),
     tell: c_int,
     /// -1 where the child does not wait.
     wait: c_int,
@@ -82,6 +84,7 @@ impl<'a> Plan<'a> {
             steps_of_identity,
             working_directory: start.working_directory.map_or(ptr::null(), CStr::as_ptr),
             stdio: start.stdio.map(|fd| fd.as_raw_fd()),
+            handed: start.handed.map_or((-1, -1), |(fd, number)| (fd.as_raw_fd(), number)),
             tell: tell.as_raw_fd(),
             wait: hold.as_ref().map_or(-1, |hold| hold.wait.as_raw_fd()),
             lock_max_bytes: hold.map_or(0, |hold| hold.lock_max_bytes),
@@ -195,7 +198,7 @@ unsafe fn run(plan: &Plan<'_>) -> ! {
         if write_oom_score_adj(plan).is_err() {
             fail(plan, SpawnStage::OomScoreAdj);
         }
-        if set_stdio(plan).is_err() {
+        if set_stdio(plan).is_err() || hand_over(plan).is_err() {
             fail(plan, SpawnStage::Stdio);
         }
         close_the_rest(plan);
@@ -292,17 +295,32 @@ unsafe fn set_stdio(plan: &Plan<'_>) -> Result<(), Refused> {
     }
 }
 
-/// Really closes everything above 2 but the child's own pipe ends, so that no child holds another's go pipe, a cgroup
-/// or a socket of lifeboat while it waits.
+/// Gives the program's own number to what it is handed. No pipe end of ours has that number.
+unsafe fn hand_over(plan: &Plan<'_>) -> Result<(), Refused> {
+    let (fd, number) = plan.handed;
+    if fd < 0 {
+        return Ok(());
+    }
+    // SAFETY: plain calls on numbers.
+    unsafe {
+        // A copy first: a descriptor that already has this number would keep its close-on-exec flag.
+        let copy = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, number + 1);
+        if copy < 0 || libc::dup2(copy, number) < 0 { Err(Refused) } else { Ok(()) }
+    }
+}
+
+/// Really closes everything above 2 but the child's own pipe ends and what it is handed, so that no child holds
+/// another's go pipe, a cgroup or a socket of lifeboat while it waits.
 unsafe fn close_the_rest(plan: &Plan<'_>) {
-    let low = if plan.wait < 0 { plan.tell } else { plan.tell.min(plan.wait) };
-    let high = plan.tell.max(plan.wait);
-    let ranges = [(3, low - 1), (low + 1, high - 1), (high + 1, c_int::MAX)];
-    for (first, last) in ranges {
-        if first <= last {
+    let mut kept = [plan.tell, plan.wait, plan.handed.1, c_int::MAX];
+    kept.sort_unstable();
+    let mut first = libc::STDERR_FILENO + 1;
+    for fd in kept {
+        if first < fd {
             // SAFETY: only this process's own descriptors are closed, and nothing in this copy of lifeboat uses them.
-            unsafe { close_range(first, last) };
+            unsafe { close_range(first, fd - 1) };
         }
+        first = first.max(fd.saturating_add(1));
     }
 }
 

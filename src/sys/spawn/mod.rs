@@ -19,7 +19,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 use std::ffi::CStr;
 use std::fmt;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// A cgroup to start in, and the way into it.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +58,15 @@ pub struct Start<'a> {
     pub steps: &'a [Step],
     /// Entered before `execve`; `None` stays in lifeboat's.
     pub working_directory: Option<&'a CStr>,
+    /// One descriptor more for the program, and the number above 2 that it gets there.
+    pub handed: Option<(BorrowedFd<'a>, RawFd)>,
+}
+
+impl Start<'_> {
+    /// lifeboat's own descriptors that the child still needs stand above this one.
+    fn highest_given(&self) -> RawFd {
+        self.handed.map_or(libc::STDERR_FILENO, |(_, number)| number.max(libc::STDERR_FILENO))
+    }
 }
 
 /// A process on its way to `execve`.
@@ -155,9 +164,9 @@ pub enum Status {
 /// Starts a program and does not wait for its `execve`: see [`Child::status`].
 ///
 /// The child is the leader of a new session, has default signal handling and an empty signal mask, lifeboat's old limit
-/// of open files, and no descriptor but the three that it was given.
+/// of open files, and no descriptor but those that it was given.
 pub fn start(start: &Start<'_>) -> Result<Child, SpawnError> {
-    let (status, tell) = pipe(OurEnd::Read)?;
+    let (status, tell) = pipe(OurEnd::Read, start.highest_given())?;
     let plan = Plan::new(start, &tell, None);
     let pid = child::spawn(plan, start.cgroup)?;
     Ok(Child { pid, status })
@@ -170,11 +179,16 @@ pub fn start(start: &Start<'_>) -> Result<Child, SpawnError> {
 /// harm: then the release is only slower. A program made by [`Program::procedure`] gets the order's values in its
 /// environment.
 pub fn park(start: &Start<'_>, lock_max_bytes: u64) -> Result<Parked, SpawnError> {
-    let (status, tell) = pipe(OurEnd::Read)?;
-    let (wait, go) = pipe(OurEnd::Write)?;
+    let (status, tell) = pipe(OurEnd::Read, start.highest_given())?;
+    let (wait, go) = pipe(OurEnd::Write, start.highest_given())?;
     let plan = Plan::new(start, &tell, Some(Hold { wait: &wait, lock_max_bytes }));
     let pid = child::spawn(plan, start.cgroup)?;
     Ok(Parked { pid, status, go })
+}
+
+/// A pipe on which a program can say that it is ready: our nonblocking end, and the one to hand over.
+pub fn notification_pipe() -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    pipe(OurEnd::Read, libc::STDERR_FILENO)
 }
 
 /// Lets a parked process go. Allocates nothing and never blocks.
@@ -215,12 +229,12 @@ fn read_failure([stage]: [u8; 1], status: BorrowedFd<'_>) -> SpawnError {
 
 /// A pipe for a process's words: lifeboat's reading end, nonblocking, and the writing end, which blocks who floods it.
 pub fn output_pipe() -> Result<(OwnedFd, OwnedFd), SpawnError> {
-    pipe(OurEnd::Read).map_err(|error| SpawnError { stage: SpawnStage::Stdio, ..error })
+    pipe(OurEnd::Read, libc::STDERR_FILENO).map_err(|error| SpawnError { stage: SpawnStage::Stdio, ..error })
 }
 
 /// The other way round: a process's standard input, which blocks it, and lifeboat's nonblocking writing end.
 pub fn input_pipe() -> Result<(OwnedFd, OwnedFd), SpawnError> {
-    pipe(OurEnd::Write).map_err(|error| SpawnError { stage: SpawnStage::Stdio, ..error })
+    pipe(OurEnd::Write, libc::STDERR_FILENO).map_err(|error| SpawnError { stage: SpawnStage::Stdio, ..error })
 }
 
 /// Which end of a pipe lifeboat keeps, and therefore must never block on.
@@ -230,20 +244,20 @@ enum OurEnd {
     Write,
 }
 
-/// A pipe (read end, write end) with both numbers above 2, so that the child's standard descriptors cannot cover them.
-fn pipe(ours: OurEnd) -> Result<(OwnedFd, OwnedFd), SpawnError> {
+/// A pipe (read end, write end) with both numbers above one, so that what the child is given cannot cover them.
+fn pipe(ours: OurEnd, above: RawFd) -> Result<(OwnedFd, OwnedFd), SpawnError> {
     let failed = |cause| SpawnError { stage: SpawnStage::Clone, cause };
     let (read, write) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
-    let (read, write) = (above_stdio(read)?, above_stdio(write)?);
+    let (read, write) = (moved_above(read, above)?, moved_above(write, above)?);
     let own = if ours == OurEnd::Read { &read } else { &write };
     fcntl(own, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
     Ok((read, write))
 }
 
-fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, SpawnError> {
-    if fd.as_raw_fd() > libc::STDERR_FILENO {
+fn moved_above(fd: OwnedFd, above: RawFd) -> Result<OwnedFd, SpawnError> {
+    if fd.as_raw_fd() > above {
         return Ok(fd);
     }
-    rustix::io::fcntl_dupfd_cloexec(&fd, libc::STDERR_FILENO + 1)
+    rustix::io::fcntl_dupfd_cloexec(&fd, above + 1)
         .map_err(|errno| SpawnError::new(SpawnStage::Clone, errno.raw_os_error()))
 }

@@ -109,7 +109,8 @@ pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
     lines.find_map(|mut words| if words.next()? == name { words.next()?.parse().ok() } else { None })
 }
 
-fn own(command: &str) -> Result<Command, String> {
+/// This program again, with another command.
+pub(crate) fn own(command: &str) -> Result<Command, String> {
     let program = std::env::current_exe().map_err(|error| format!("/proc/self/exe: {error}"))?;
     let mut child = Command::new(program);
     child.arg(command).stdin(Stdio::null()).stdout(Stdio::null());

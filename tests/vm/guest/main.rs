@@ -26,6 +26,7 @@ mod ring;
 mod saved;
 #[cfg(test)]
 mod saved_tests;
+mod speaker;
 mod stamp;
 #[path = "../../../examples/demo-verdict/supervisor.rs"]
 mod supervisor;
@@ -51,6 +52,14 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   fork-storm        fork without end; each child does the same
   double-fork       leave an orphan behind and print its pid
   orphan            end once PID 1 is the parent
+  speak NAME TEXT.. say each text by sd_notify; `cue` waits for /run/NAME.cue; then stay
+  say TEXT          say it by sd_notify, and wait until it is handled
+  speak-by-child T  have a child say it, and stay
+  background        go into the background and say so
+  s6 NAME FD        after the cue write a newline to FD, and stay
+  path NAME PATH    after the cue make PATH, and stay
+  listen NAME PATH  listen at PATH until the cue, and stay
+  alive NAME        say WATCHDOG=1 until the cue, and stay
   pss               print the PSS of PID 1 in KiB";
 
 fn main() -> ExitCode {
@@ -77,6 +86,15 @@ fn main() -> ExitCode {
         ["fork-storm"] => cast::fork_storm(),
         ["double-fork"] => cast::double_fork(),
         ["orphan"] => cast::orphan(),
+        ["speak", name, texts @ ..] => speaker::speak(name, texts),
+        ["say", text] => speaker::say_and_wait(text),
+        ["speak-by-child", text] => speaker::speak_by_child(text),
+        ["background"] => speaker::background(),
+        ["background-child"] => speaker::background_child(),
+        ["s6", name, number] => speaker::s6(name, number),
+        ["path", name, path] => speaker::path(name, path),
+        ["listen", name, path] => speaker::listen(name, path),
+        ["alive", name] => speaker::alive(name),
         ["pss"] => cast::pss(),
         _ => Err(USAGE.into()),
     };

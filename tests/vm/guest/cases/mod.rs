@@ -15,6 +15,7 @@ mod left_behind;
 mod life;
 mod loss;
 mod output;
+mod readiness;
 mod rescue;
 mod shield;
 mod small;
@@ -78,6 +79,7 @@ fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
 fn main_cases() -> Vec<Case> {
     [
         life::CASES,
+        readiness::CASES,
         left_behind::CASES,
         shield::CASES,
         rescue::CASES,
