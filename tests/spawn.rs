@@ -507,11 +507,15 @@ fn mounts_are_the_child_s_own() {
     let script = format!("touch {0}/x {0}/deep/x 2>/dev/null || echo refused; touch {0}/../rw", ro.display());
     check(&[Step::ReadOnly(path(&ro, false))], &script, "refused");
     assert!(at("rw").exists() && !at("ro/x").exists() && !at("ro/deep/x").exists());
+    // What is mounted below is read-only too.
+    let dev = PathBuf::from("/dev");
+    let mark = format!("lifeboat-{}", std::process::id());
+    let script = format!("mountpoint -q /dev/shm && touch /dev/shm/{mark} 2>/dev/null || echo refused");
+    check(&[Step::ReadOnly(path(&dev, false))], &script, "refused");
     check(&[Step::Hidden(path(&secret, false))], &format!("ls {}", secret.display()), "");
     check(&[Step::Hidden(path(&file, false))], &format!("cat {}", file.display()), "");
     let nowhere = PathBuf::from("/nowhere/at/all");
     check(&[Step::Hidden(path(&nowhere, true)), Step::ReadOnly(path(&nowhere, true))], "echo on", "on");
-    let mark = format!("lifeboat-{}", std::process::id());
     for (step, folder) in [(Step::PrivateTmp, "/tmp"), (Step::PrivateShm, "/dev/shm")] {
         let script = format!("ls -A {folder}; echo x >{folder}/{mark}; stat -c %a {folder}; ls {folder}");
         check(&[step], &script, &format!("1777\n{mark}"));
