@@ -97,8 +97,12 @@ impl Running {
 }
 
 impl Drop for Running {
+    /// Asked to end, so that no unit outlives a test that failed. lifeboat's own deadlines bound the wait.
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+        }
         let _ = self.child.wait();
     }
 }

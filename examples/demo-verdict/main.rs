@@ -62,10 +62,10 @@ fn main() -> ExitCode {
         ),
         Err(error) => (format!("none: {error}"), false),
     };
-    let _ = writeln!(std::io::stdout(), "verdict: {line}");
+    let _ = writeln!(std::io::stdout(), "{line}");
     let off = Supervisor::connect().and_then(|mut supervisor| supervisor.shut_down("PowerOff"));
     if let Err(error) = off {
-        let _ = writeln!(std::io::stdout(), "verdict: cannot power off: {error}");
+        let _ = writeln!(std::io::stdout(), "cannot power off: {error}");
         return ExitCode::FAILURE;
     }
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }

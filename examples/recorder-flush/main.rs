@@ -73,7 +73,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Options, lexopt::Error> {
 
 /// One line on standard output. A console that is gone must not cost the records.
 fn say(line: &str) {
-    let _ = writeln!(io::stdout(), "recorder-flush: {line}");
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 fn hang() -> ! {

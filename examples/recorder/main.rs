@@ -42,7 +42,7 @@ struct Options {
 
 /// One line on standard output. A console that is gone must not end the recording.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "recorder: {line}");
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn parse(mut parser: lexopt::Parser) -> Result<Options, lexopt::Error> {
