@@ -216,7 +216,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     let mut events = VecDeque::with_capacity(4 * count + 64);
     events.push_back(Event::Boot);
     // Last, so that what is allocated up to here is locked too.
-    if let Err(error) = memory::lock() {
+    for error in [memory::drop_start_code(), memory::lock()].into_iter().filter_map(Result::err) {
         story::complain(&error);
     }
     Ok(Lifeboat {

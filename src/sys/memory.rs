@@ -2,7 +2,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "setrlimit in a child before execve, and sysconf, have no safe form in use here"
+    reason = "setrlimit in a child before execve, sysconf and madvise have no safe form in use here"
 )]
 
 use super::error::SysError;
@@ -51,6 +51,27 @@ pub fn lock() -> Result<(), SysError> {
     let flags = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
     mlockall(MlockAllFlags::from_bits_retain(flags))
         .map_err(|errno| SysError::new("lock", "lifeboat's memory (mlockall)", errno))
+}
+
+unsafe extern "C" {
+    /// The first byte of the program, and the end of its code: both linkers in use, rust-lld and GNU ld, make these
+    /// symbols. Between them are the constants and the code; what relocations change comes after.
+    static __executable_start: u8;
+    static etext: u8;
+}
+
+/// Lets go of lifeboat's code and constants (madvise(2), `MADV_DONTNEED`): what is used again comes back from the page
+/// cache, the rest, the reader of unit files above all, is not locked for ever. To be called before [`lock`].
+pub fn drop_start_code() -> Result<(), SysError> {
+    let page = usize::try_from(page_bytes()).unwrap_or(4096);
+    let start = (&raw const __executable_start).addr() / page * page;
+    let length = (&raw const etext).addr().saturating_sub(start) / page * page;
+    // SAFETY: the range is file mappings of our executable that are never writable, so no page of it was ever changed,
+    // and each comes back with the same bytes when it is touched.
+    match unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_DONTNEED) } {
+        0 => Ok(()),
+        _ => Err(SysError::new("let go of", "the code of the start (madvise)", nix::errno::Errno::last())),
+    }
 }
 
 /// Takes lifeboat out of the OOM killer's sight (`/proc/self/oom_score_adj` = -1000). Needs `CAP_SYS_RESOURCE`.
