@@ -166,6 +166,11 @@ pub fn as_supervisor(config: &Config) -> Result<(), StartError> {
 /// The loop comes back only with the engine's last action. An error of epoll itself leaves nothing to wait with; it is
 /// told, and the wait is tried again at a slow pace, because PID 1 never exits.
 fn serve(lifeboat: &mut Lifeboat) -> ShutdownKind {
+    lifeboat.pump();
+    // Everything has been asked to start: what is allocated now stays, and the code of the start is needed no more.
+    for error in [memory::drop_start_code(), memory::lock()].into_iter().filter_map(Result::err) {
+        story::complain(&error);
+    }
     loop {
         match lifeboat.run() {
             Ok(how) => return how,
@@ -215,10 +220,6 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     let count = seats.len();
     let mut events = VecDeque::with_capacity(4 * count + 64);
     events.push_back(Event::Boot);
-    // Last, so that what is allocated up to here is locked too.
-    for error in [memory::drop_start_code(), memory::lock()].into_iter().filter_map(Result::err) {
-        story::complain(&error);
-    }
     Ok(Lifeboat {
         engine: Engine::new(policies, view.budget.reserve_bytes),
         plan: Plan::for_units(count),

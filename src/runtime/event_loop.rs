@@ -60,7 +60,6 @@ impl Lifeboat {
     /// Runs until the engine's last action; gives what it asked for.
     pub(super) fn run(&mut self) -> Result<ShutdownKind, SysError> {
         let mut buffer = ReadyBuffer::default();
-        self.pump();
         loop {
             if let Some(how) = self.finished {
                 return Ok(how);
