@@ -97,10 +97,12 @@ fn last_words(out: &mut dyn Write, words: &str) -> fmt::Result {
     Ok(())
 }
 
-/// The faults of this unit's file: a rendered fault begins with, or names, the file.
+/// What was found wrong with this unit: a fault of its file names the file, a refusal of the budget begins with the
+/// unit's name.
 fn faults(out: &mut dyn Write, why: &Story<'_>) -> fmt::Result {
-    let file = format!("/{}.ron", why.unit.name);
-    for fault in why.faults.iter().filter(|fault| fault.contains(&file)) {
+    let (file, name) = (format!("/{}.ron", why.unit.name), format!("{}: ", why.unit.name));
+    let is_its = |fault: &&String| fault.contains(&file) || fault.starts_with(&name);
+    for fault in why.faults.iter().filter(is_its) {
         for line in fault.lines() {
             writeln!(out, "  {}", OneLine(line))?;
         }

@@ -34,7 +34,7 @@ const KINDS: [(&str, Way, &[&str]); 13] = [
     ("command-missing", Way::Start, &["FATAL", "execve", "No such file or directory"]),
     ("command-not-executable", Way::Start, &["FATAL", "execve", "Permission denied"]),
     ("fails-at-once", Way::Start, &["FATAL", "started 4 times", "exit code 1"]),
-    ("over-budget", Way::Boot, &["FATAL", "does not fit"]),
+    ("over-budget", Way::Boot, &["FATAL", "does not fit", "lower memory.max"]),
     ("bad-not-ron", Way::Boot, &["FATAL", "bad-not-ron.ron:1:1", "hint"]),
     ("bad-long", Way::Boot, &["FATAL", "bad-long.ron", "256 KiB", "hint"]),
     ("bad-dangling", Way::Boot, &["FATAL", "bad-dangling.ron", "leads nowhere", "hint"]),
