@@ -151,6 +151,34 @@ fn uses_run_downward_only() {
     check("uses that run upward", faults);
 }
 
+/// What would make a decision depend on anything but the time and the events. Nothing lifts this ban.
+const NOT_IN_THE_ENGINE: [&str; 12] = [
+    "std::env",
+    "std::fs",
+    "std::io",
+    "std::net",
+    "std::os",
+    "std::process",
+    "std::thread",
+    "std::time",
+    "log::",
+    "libc::",
+    "nix::",
+    "rustix::",
+];
+
+#[test]
+fn the_engine_is_pure() {
+    let mut faults = Vec::new();
+    for (path, text) in files("src/engine", &[".rs"]) {
+        for line in without_tests(&text).lines().map(code) {
+            let met = NOT_IN_THE_ENGINE.iter().filter(|banned| line.contains(**banned));
+            faults.extend(met.map(|banned| format!("{path}: {banned} in: {}", line.trim())));
+        }
+    }
+    check("IO, clocks or logging in the engine", faults);
+}
+
 #[test]
 fn layers_are_seen_in_every_form() {
     let text =
