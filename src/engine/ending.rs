@@ -6,7 +6,7 @@ use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
 use super::policy::{Kind, OnLimit, RestartWhen, RunId, Then, UnitId};
 use super::record::Record;
 use super::restart::Next;
-use super::service::{End, Procedure, State};
+use super::service::{End, Procedure, Rest, State};
 use super::snapshot::{Cause, Desired, Failure, KillReason, Trouble};
 use super::{Engine, Plan};
 
@@ -54,11 +54,8 @@ impl Engine {
                 self.begin_end(unit, End::Asked(reason));
                 self.kill(unit, reason, plan);
             }
-            State::Waiting | State::Backoff => self.enter(unit, State::Stopped),
-            State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
+            State::Waiting | State::Backoff => self.enter(unit, State::Down(Rest::Stopped)),
+            State::Down(_)
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -145,13 +142,7 @@ impl Engine {
             State::Killing => self.finish_run_if_over(unit, plan),
             // Its procedure goes on: what it reads is outside the process.
             State::Freezing | State::Queued | State::Saving => {}
-            State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
-            | State::Waiting
-            | State::Backoff
-            | State::Parking => {}
+            State::Down(_) | State::Waiting | State::Backoff | State::Parking => {}
         }
     }
 
@@ -166,10 +157,7 @@ impl Engine {
                 self.process_gone(unit, plan);
             }
             // An empty cgroup says nothing that the process's own end does not say.
-            State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
+            State::Down(_)
             | State::Waiting
             | State::Backoff
             | State::Parking
@@ -237,7 +225,7 @@ impl Engine {
     fn after_run(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
         let Some(service) = self.unit_mut(unit) else { return };
         if service.desired == Desired::Down {
-            self.come_down(unit, State::Stopped, None, plan);
+            self.come_down(unit, Rest::Stopped, None, plan);
             return;
         }
         if std::mem::take(&mut service.again) {
@@ -282,16 +270,16 @@ impl Engine {
         match end {
             End::Own(exit) if service.policy.success.contains(exit) => {
                 let task = service.policy.kind == Kind::Task;
-                self.come_down(unit, if task { State::Done } else { State::Exited }, None, plan);
+                self.come_down(unit, if task { Rest::Done } else { Rest::Exited }, None, plan);
                 if task {
                     plan.tell(Record::Done { unit });
                 }
             }
-            End::Own(_) => self.come_down(unit, State::Exited, trouble, plan),
-            End::Failed(Failure::NotReady) => self.come_down(unit, State::Fatal, trouble, plan),
-            End::Failed(_) => self.come_down(unit, State::Exited, trouble, plan),
-            End::Exhausted | End::Asked(_) => self.come_down(unit, State::Stopped, trouble, plan),
-            End::StartFailed { .. } => self.come_down(unit, State::Fatal, trouble, plan),
+            End::Own(_) => self.come_down(unit, Rest::Exited, trouble, plan),
+            End::Failed(Failure::NotReady) => self.come_down(unit, Rest::Fatal, trouble, plan),
+            End::Failed(_) => self.come_down(unit, Rest::Exited, trouble, plan),
+            End::Exhausted | End::Asked(_) => self.come_down(unit, Rest::Stopped, trouble, plan),
+            End::StartFailed { .. } => self.come_down(unit, Rest::Fatal, trouble, plan),
         }
     }
 
@@ -304,7 +292,7 @@ impl Engine {
         let up_since = service.up_since.unwrap_or(now);
         match service.restarts.decide(now, up_since, &policy) {
             Next::GiveUp { starts } => {
-                self.come_down(unit, State::Fatal, Some(Trouble::StartLimit { starts }), plan);
+                self.come_down(unit, Rest::Fatal, Some(Trouble::StartLimit { starts }), plan);
                 match policy.on_limit {
                     OnLimit::Stop => {}
                     OnLimit::Reboot => self.shutdown_asked(ShutdownKind::Reboot, plan),
@@ -325,39 +313,17 @@ impl Engine {
         }
     }
 
-    pub(super) fn come_down(
-        &mut self,
-        unit: UnitId,
-        state: State,
-        trouble: Option<Trouble>,
-        plan: &mut Plan,
-    ) {
+    pub(super) fn come_down(&mut self, unit: UnitId, rest: Rest, trouble: Option<Trouble>, plan: &mut Plan) {
         if let Some(service) = self.unit_mut(unit) {
             service.trouble = trouble;
         }
-        self.enter(unit, state);
-        match (state, trouble) {
-            (State::Fatal, Some(trouble)) => plan.tell(Record::Fatal { unit, trouble }),
-            (State::Done, _) => {}
-            (
-                State::Stopped
-                | State::Exited
-                | State::Fatal
-                | State::Waiting
-                | State::Backoff
-                | State::Parking
-                | State::Spawning
-                | State::Readying
-                | State::Running
-                | State::Freezing
-                | State::Queued
-                | State::Saving
-                | State::Signalled
-                | State::Killing,
-                _,
-            ) => plan.tell(Record::Stopped { unit }),
+        self.enter(unit, State::Down(rest));
+        match (rest, trouble) {
+            (Rest::Fatal, Some(trouble)) => plan.tell(Record::Fatal { unit, trouble }),
+            (Rest::Done, _) => {}
+            (Rest::Stopped | Rest::Exited | Rest::Fatal, _) => plan.tell(Record::Stopped { unit }),
         }
-        if state == State::Done {
+        if rest == Rest::Done {
             self.answer_started(unit, plan);
         } else {
             self.answer_down(unit, plan);

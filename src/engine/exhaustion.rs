@@ -227,10 +227,7 @@ impl Engine {
                 self.procedure_may_start(unit, plan);
             }
             // Late, after its deadline: noted in the incident.
-            State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
+            State::Down(_)
             | State::Waiting
             | State::Backoff
             | State::Parking
@@ -362,14 +359,11 @@ impl Engine {
             // There is nothing to wait for any more.
             State::Queued => self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan),
             // Killed in its parking place by somebody: found out when it is needed, and said then.
-            State::Readying
+            State::Down(_)
+            | State::Readying
             | State::Running
             | State::Freezing
             | State::Signalled
-            | State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
             | State::Waiting
             | State::Backoff => {}
         }
@@ -414,10 +408,7 @@ impl Engine {
 fn may_be_rescued(state: State) -> bool {
     match state {
         State::Spawning | State::Readying | State::Running | State::Signalled => true,
-        State::Stopped
-        | State::Exited
-        | State::Fatal
-        | State::Done
+        State::Down(_)
         | State::Waiting
         | State::Backoff
         | State::Parking

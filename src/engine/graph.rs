@@ -6,7 +6,7 @@
 use super::policy::UnitId;
 use super::record::Record;
 use super::requests::Until;
-use super::service::{Service, State};
+use super::service::{Rest, Service, State};
 use super::snapshot::{Desired, KillReason, Trouble};
 use super::{Engine, Plan};
 
@@ -117,10 +117,7 @@ impl Engine {
                     self.begin_stop(unit, KillReason::RequirementDown, plan);
                 }
             }
-            State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
+            State::Down(_)
             | State::Backoff
             | State::Freezing
             | State::Queued
@@ -178,7 +175,7 @@ impl Engine {
             self.for_each(unit, Neighbours::Dependents, Self::want_down);
         }
         match state {
-            State::Waiting | State::Backoff => self.come_down(unit, State::Stopped, None, plan),
+            State::Waiting | State::Backoff => self.come_down(unit, Rest::Stopped, None, plan),
             // Nothing rests yet on a unit that is on its way up.
             State::Parking | State::Spawning | State::Readying => {
                 self.begin_stop(unit, self.stop_reason(), plan);
@@ -188,10 +185,7 @@ impl Engine {
                     self.begin_stop(unit, self.stop_reason(), plan);
                 }
             }
-            State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
+            State::Down(_)
             | State::Freezing
             | State::Queued
             | State::Saving

@@ -262,13 +262,7 @@ impl Engine {
             State::Saving => self.procedure_timed_out(unit, plan),
             State::Signalled => self.kill(unit, snapshot::KillReason::StopTimedOut, plan),
             State::Killing => self.kill_again(unit, plan),
-            State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
-            | State::Waiting
-            | State::Running
-            | State::Queued => {}
+            State::Down(_) | State::Waiting | State::Running | State::Queued => {}
         }
     }
 }

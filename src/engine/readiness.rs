@@ -66,10 +66,7 @@ impl Engine {
             // Its `execve` is about to be told.
             State::Spawning => service.said_ready = true,
             // Said twice, or too late.
-            State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
+            State::Down(_)
             | State::Waiting
             | State::Backoff
             | State::Parking
@@ -130,10 +127,7 @@ impl Engine {
                 let stop_by = since.plus_ms(u64::from(service.policy.stop_timeout_ms)).max(until(since));
                 self.timers.set(unit, TimerKind::Step, stop_by);
             }
-            State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
+            State::Down(_)
             | State::Waiting
             | State::Backoff
             | State::Parking

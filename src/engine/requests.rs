@@ -92,9 +92,7 @@ impl Engine {
                 }
                 return Some(Reply::AlreadyStarted);
             }
-            State::Stopped | State::Exited | State::Fatal | State::Done | State::Waiting | State::Backoff => {
-                service.restarts.forget()
-            }
+            State::Down(_) | State::Waiting | State::Backoff => service.restarts.forget(),
             // The present run goes to its end, and then another begins, whatever the policy says of such an end.
             State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
                 service.again = true;
@@ -113,7 +111,7 @@ impl Engine {
         let state = service.state;
         self.want_down(unit);
         match state {
-            State::Stopped | State::Exited | State::Fatal | State::Done => Some(Reply::NotRunning),
+            State::Down(_) => Some(Reply::NotRunning),
             State::Waiting
             | State::Backoff
             | State::Parking
@@ -145,9 +143,7 @@ impl Engine {
                 self.want_up(unit);
                 self.wait(client, unit, Until::Up)
             }
-            State::Stopped | State::Exited | State::Fatal | State::Done | State::Waiting | State::Backoff => {
-                self.asked_start(client, unit)
-            }
+            State::Down(_) | State::Waiting | State::Backoff => self.asked_start(client, unit),
         }
     }
 

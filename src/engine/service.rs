@@ -22,9 +22,9 @@ use super::policy::{Kind, RunId, UnitId, UnitPolicy};
 use super::restart::Restarts;
 use super::snapshot::{Desired, Failure, Incident, KillReason, MemoryView, StateName, Trouble, UnitView};
 
-/// Where a unit stands. `Stopped` to `Done` are down; the others have, or are about to have, processes.
+/// How a unit is at rest: no process, and none on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum Rest {
     /// Down because it was asked to be, or never started.
     Stopped,
     /// Ended by itself; the policy says not to start it again.
@@ -33,6 +33,13 @@ pub(super) enum State {
     Fatal,
     /// A task that ended well.
     Done,
+}
+
+/// Where a unit stands. In `Down`, `Waiting` and `Backoff` it has no process; in the others it has, or is about to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// At rest.
+    Down(Rest),
     /// Wants to start; something before it in the order is not ready.
     Waiting,
     /// Its next start comes when the step timer is due.
@@ -61,7 +68,7 @@ impl State {
     /// No process, and none on its way.
     pub(super) fn is_down(self) -> bool {
         match self {
-            Self::Stopped | Self::Exited | Self::Fatal | Self::Done | Self::Waiting | Self::Backoff => true,
+            Self::Down(_) | Self::Waiting | Self::Backoff => true,
             Self::Parking
             | Self::Spawning
             | Self::Readying
@@ -185,8 +192,8 @@ impl Service {
     pub(super) fn new(policy: UnitPolicy) -> Self {
         let restarts = Restarts::new(&policy.restart);
         let (state, trouble) = match policy.refused {
-            Some(trouble) => (State::Fatal, Some(trouble)),
-            None => (State::Stopped, None),
+            Some(trouble) => (State::Down(Rest::Fatal), Some(trouble)),
+            None => (State::Down(Rest::Stopped), None),
         };
         Self {
             policy,
@@ -232,10 +239,8 @@ impl Service {
     pub(super) fn satisfies(&self) -> bool {
         match self.state {
             State::Running => self.policy.kind == Kind::Service,
-            State::Done => true,
-            State::Stopped
-            | State::Exited
-            | State::Fatal
+            State::Down(Rest::Done) => true,
+            State::Down(Rest::Stopped | Rest::Exited | Rest::Fatal)
             | State::Waiting
             | State::Backoff
             | State::Parking
@@ -255,10 +260,7 @@ impl Service {
             State::Parking | State::Spawning | State::Readying => true,
             State::Running => self.policy.kind == Kind::Task,
             State::Waiting => !self.is_down_for_good(),
-            State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
+            State::Down(_)
             | State::Backoff
             | State::Freezing
             | State::Queued
@@ -271,10 +273,10 @@ impl Service {
     /// Down for good: it will not come back by itself.
     pub(super) fn is_down_for_good(&self) -> bool {
         match self.state {
-            State::Stopped | State::Exited | State::Fatal => true,
+            State::Down(Rest::Stopped | Rest::Exited | Rest::Fatal) => true,
             State::Waiting => self.wants_its_requirement(),
             State::Killing => self.stuck,
-            State::Done
+            State::Down(Rest::Done)
             | State::Backoff
             | State::Parking
             | State::Spawning
@@ -295,10 +297,10 @@ impl Service {
     /// The state's name for people.
     pub(super) fn state_name(&self) -> StateName {
         match self.state {
-            State::Stopped => StateName::Stopped,
-            State::Exited => StateName::Exited,
-            State::Fatal => StateName::Fatal,
-            State::Done => StateName::Done,
+            State::Down(Rest::Stopped) => StateName::Stopped,
+            State::Down(Rest::Exited) => StateName::Exited,
+            State::Down(Rest::Fatal) => StateName::Fatal,
+            State::Down(Rest::Done) => StateName::Done,
             State::Waiting if self.is_down_for_good() => StateName::Stopped,
             State::Waiting | State::Parking | State::Spawning | State::Readying => StateName::Starting,
             State::Backoff => StateName::Backoff,

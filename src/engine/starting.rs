@@ -8,7 +8,7 @@ use super::exhaustion::Trend;
 use super::limits::START_DEADLINE_MS;
 use super::policy::{RunId, UnitId};
 use super::record::Record;
-use super::service::{End, Open, Procedure, State};
+use super::service::{End, Open, Procedure, Rest, State};
 use super::snapshot::{Desired, KillReason};
 use super::timer::TimerKind;
 use super::{Engine, Plan};
@@ -43,7 +43,7 @@ impl Engine {
         self.mark(unit);
         let Some(service) = self.unit_mut(unit) else { return };
         match service.state {
-            State::Stopped | State::Exited | State::Fatal | State::Done => {
+            State::Down(_) => {
                 service.trouble = None;
                 self.enter(unit, State::Waiting);
             }
@@ -70,7 +70,7 @@ impl Engine {
     /// Another unit needs this one: a task that is done has done its part, everything else is wished up.
     pub(super) fn call_up(&mut self, unit: UnitId) {
         let Some(service) = self.unit_mut(unit) else { return };
-        if service.state == State::Done {
+        if service.state == State::Down(Rest::Done) {
             service.desired = Desired::Up;
             self.generation += 1;
         } else {
@@ -131,11 +131,8 @@ impl Engine {
                 self.spawn(unit, run, plan);
             }
             // The start was given up meanwhile: `Killing` has killed, or will kill, the process.
-            State::Killing
-            | State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
+            State::Down(_)
+            | State::Killing
             | State::Waiting
             | State::Backoff
             | State::Spawning
@@ -157,10 +154,7 @@ impl Engine {
         let Some(service) = self.unit(unit) else { return };
         match service.state {
             State::Spawning => self.wait_until_ready(unit, plan),
-            State::Stopped
-            | State::Exited
-            | State::Fatal
-            | State::Done
+            State::Down(_)
             | State::Waiting
             | State::Backoff
             | State::Parking
@@ -208,8 +202,7 @@ impl Engine {
             | State::Saving
             | State::Signalled => {}
             State::Killing => self.finish_run_if_over(unit, plan),
-            State::Stopped | State::Exited | State::Fatal | State::Done | State::Waiting | State::Backoff => {
-            }
+            State::Down(_) | State::Waiting | State::Backoff => {}
         }
     }
 
