@@ -19,7 +19,8 @@ cargo xtask COMMAND
   image                        build the programs and pack the images
   size                         build the programs and print their sizes
 
-V is 6.12 or 6.1.
+V is 6.12 or 6.1. With LIFEBOAT_PROFILE=quick in the environment, vm and image build in seconds after a change, with
+hardly any optimization: to try things, not to measure.
 ";
 
 fn main() -> ExitCode {

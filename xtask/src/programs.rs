@@ -12,16 +12,25 @@ pub const EXAMPLES: [&str; 3] = ["recorder", "recorder-flush", "demo-verdict"];
 /// The example that runs the cases inside a test guest.
 pub const GUEST: &str = "vm-guest";
 
+/// `quick` builds for the next boot of somebody who tries things: an increment takes seconds, and nothing is measured
+/// with it. Everything else is built as it ships.
+const PROFILE_VARIABLE: &str = "LIFEBOAT_PROFILE";
+
+/// The profile of Cargo.toml, which is also the folder's name.
+fn profile() -> &'static str {
+    if std::env::var_os(PROFILE_VARIABLE).is_some_and(|name| name == "quick") { "quick" } else { "release" }
+}
+
 /// Where cargo puts a shipped program.
 #[must_use]
 pub fn shipped(name: &str) -> PathBuf {
-    place::target().join(TARGET).join("release").join(name)
+    place::target().join(TARGET).join(profile()).join(name)
 }
 
 /// Where cargo puts an example.
 #[must_use]
 pub fn example(name: &str) -> PathBuf {
-    place::target().join(TARGET).join("release/examples").join(name)
+    place::target().join(TARGET).join(profile()).join("examples").join(name)
 }
 
 /// Builds the shipped programs: as a user would, so that no example's needs change them.
@@ -43,9 +52,10 @@ pub fn build_examples(names: &[&str]) -> Result<()> {
 
 fn build(what: &[String]) -> Result<()> {
     let started = Instant::now();
-    println!("build: {} (release, static)", what.join(" ").replace("--bin=", "").replace("--example=", ""));
+    let names = what.join(" ").replace("--bin=", "").replace("--example=", "");
+    println!("build: {names} ({}, static)", profile());
     let status = place::cargo()
-        .args(["build", "--release", "--package", "lifeboat", "--target", TARGET])
+        .args(["build", "--profile", profile(), "--package", "lifeboat", "--target", TARGET])
         .args(what)
         .status()
         .map_err(|error| Error::new("cannot run cargo").because(error))?;
