@@ -3,7 +3,7 @@
 //!
 //! `UPDATE=1` writes what the engine does into the scripts: read the difference before you keep it.
 
-#[path = "support/script.rs"]
+#[path = "support/script/mod.rs"]
 mod script;
 #[path = "support/state_table.rs"]
 mod state_table;

@@ -1,11 +1,11 @@
 //! The engine against a fake kernel, under seeded chance: thousands of short lives of a machine, and after every turn
-//! the invariants of `support/invariants.rs`.
+//! the invariants of `support/invariants`.
 //!
 //! `LIFEBOAT_SEEDS=n` runs so many seeds; `LIFEBOAT_SEED=s` replays one and prints each turn.
 
-#[path = "support/fake_kernel.rs"]
+#[path = "support/fake_kernel/mod.rs"]
 mod fake_kernel;
-#[path = "support/invariants.rs"]
+#[path = "support/invariants/mod.rs"]
 mod invariants;
 #[path = "support/random_units.rs"]
 mod random_units;

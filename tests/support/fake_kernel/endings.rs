@@ -1,0 +1,101 @@
+//! The freezer, procedures, kills, and the ends of processes.
+
+use super::{ESRCH, FakeKernel, Group, SIGKILL, SIGSEGV, What};
+use lifeboat::engine::event::{Effect, Event, Exit, Role, SpawnStage};
+use lifeboat::engine::policy::{RunId, UnitId};
+
+impl FakeKernel {
+    pub(super) fn freeze(&mut self, unit: UnitId, run: RunId) {
+        if self.goes_wrong() {
+            match self.rng.between(0, 3) {
+                0 => self.tell(0, Event::Failed { unit, run, effect: Effect::Freeze, errno: 16 }),
+                1 => self.later((unit, run), 700_000, What::Froze),
+                _ => {}
+            }
+            return;
+        }
+        let after_us = self.rng.between(10, 200_000);
+        self.later((unit, run), after_us, What::Froze);
+    }
+
+    pub(super) fn start_procedure(&mut self, unit: UnitId, run: RunId) {
+        if !self.truth(unit, run).procedure.main {
+            self.tell(0, Event::Failed { unit, run, effect: Effect::StartProcedure, errno: ESRCH });
+            return;
+        }
+        self.truth(unit, run).released = true;
+        if self.goes_wrong() && self.rng.per_mille(300) {
+            self.truth(unit, run).procedure.main = false;
+            let event = Event::SpawnFailed {
+                unit,
+                run,
+                role: Role::Procedure,
+                stage: SpawnStage::Exec,
+                errno: self.rng.pick(&[2, 12]),
+            };
+            self.tell(50, event);
+            self.tell(60, Event::Exited { unit, run, role: Role::Procedure, exit: Exit::Code(127) });
+            self.tell(60, Event::Emptied { unit, run, role: Role::Procedure });
+            return;
+        }
+        self.tell(100, Event::ProcedureRunning { unit, run });
+        let after_us = self.rng.between(200, 3_000_000);
+        if !self.goes_wrong() {
+            self.later((unit, run), after_us, What::ProcedureEnds(Exit::Code(0)));
+            return;
+        }
+        match self.rng.between(0, 3) {
+            0 => self.later((unit, run), after_us, What::ProcedureEnds(Exit::Signal(SIGSEGV))),
+            1 => self.later((unit, run), after_us, What::ProcedureOutgrows),
+            2 => {
+                self.truth(unit, run).procedure.others = true;
+                self.later((unit, run), after_us, What::ProcedureEnds(Exit::Code(0)));
+            }
+            _ => self.truth(unit, run).procedure.unkillable = self.rng.per_mille(30),
+        }
+    }
+
+    pub(super) fn kill(&mut self, unit: UnitId, run: RunId, role: Role) {
+        if self.goes_wrong() && self.rng.per_mille(200) {
+            self.tell(0, Event::Failed { unit, run, effect: Effect::Kill, errno: 19 });
+            return;
+        }
+        let slow = self.goes_wrong();
+        let after_us = if slow { self.rng.between(1, 9_000_000) } else { self.rng.between(1, 30_000) };
+        self.later((unit, run), after_us, What::Killed(role));
+    }
+
+    pub(super) fn ended(&mut self, unit: UnitId, run: RunId, role: Role, exit: Exit) {
+        let delay_us = self.rng.pick(&[0, 100, 5_000]);
+        self.tell(delay_us, Event::Exited { unit, run, role, exit });
+        self.tell_if_empty(unit, run, role);
+    }
+
+    pub(super) fn group(&mut self, unit: UnitId, run: RunId, role: Role) -> &mut Group {
+        match role {
+            Role::Service => &mut self.truth(unit, run).service,
+            Role::Procedure => &mut self.truth(unit, run).procedure,
+        }
+    }
+
+    pub(super) fn tell_if_empty(&mut self, unit: UnitId, run: RunId, role: Role) {
+        if !self.group(unit, run, role).populated() {
+            let delay_us = self.rng.pick(&[0, 100, 5_000]);
+            self.tell(delay_us, Event::Emptied { unit, run, role });
+        }
+    }
+
+    pub(super) fn killed(&mut self, unit: UnitId, run: RunId, role: Role) {
+        let group = self.group(unit, run, role);
+        if group.unkillable && group.populated() {
+            return;
+        }
+        let had_main = group.main;
+        *group = Group { unkillable: group.unkillable, ..Group::default() };
+        if had_main {
+            self.ended(unit, run, role, Exit::Signal(SIGKILL));
+        } else {
+            self.tell_if_empty(unit, run, role);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Memory: what a reading finds, and what happens at a limit.
+
+use super::{FakeKernel, Group, Item, SIGKILL, What};
+use lifeboat::engine::event::{Event, Exit, MemorySample, Role};
+use lifeboat::engine::policy::{Guard, RunId, UnitId};
+
+impl FakeKernel {
+    pub(super) fn sample(&mut self, unit: UnitId, run: RunId) {
+        let Some(memory) = self.policies[usize::from(unit.0)].memory else { return };
+        let step = memory.max_bytes / self.rng.pick(&[4, 16, 64, 512]);
+        let bytes = &mut self.unreclaimable_bytes[usize::from(unit.0)];
+        *bytes = match self.rng.between(0, 3) {
+            0 => bytes.saturating_sub(step),
+            1 => *bytes,
+            _ => (*bytes + step).min(memory.max_bytes),
+        };
+        let sample = MemorySample {
+            current_bytes: memory.max_bytes,
+            unreclaimable_bytes: *bytes,
+            ..MemorySample::default()
+        };
+        let delay_us = self.rng.pick(&[0, 100, 2_000]);
+        self.tell(delay_us, Event::MemorySampled { unit, run, sample });
+    }
+
+    pub(super) fn out_of_memory(&mut self, unit: UnitId, run: RunId, again: u8) {
+        let guard = self.policies[usize::from(unit.0)].memory.map(|memory| memory.guard);
+        if guard == Some(Guard::None) {
+            self.kernel_kills(unit, run, true);
+            return;
+        }
+        self.counters[usize::from(unit.0)].0.oom += 1;
+        self.counters[usize::from(unit.0)].0.max += 1;
+        self.tell_counters(unit, run);
+        if again > 0 {
+            self.later((unit, run), 40_000, What::Oom { again: again - 1 });
+        }
+    }
+
+    /// The counters are told before the end of the process, as the runtime promises it.
+    pub(super) fn kernel_kills(&mut self, unit: UnitId, run: RunId, own_limit: bool) {
+        if self.truth(unit, run).service.unkillable {
+            return;
+        }
+        let counters = &mut self.counters[usize::from(unit.0)].0;
+        counters.oom += u64::from(own_limit);
+        counters.oom_kill += 1;
+        self.truth(unit, run).service = Group::default();
+        let counters = self.counters[usize::from(unit.0)].0;
+        self.schedule(0, Item::Event(Event::MemoryEvents { unit, run, role: Role::Service, counters }));
+        self.ended(unit, run, Role::Service, Exit::Signal(SIGKILL));
+    }
+
+    pub(super) fn tell_counters(&mut self, unit: UnitId, run: RunId) {
+        let counters = self.counters[usize::from(unit.0)].0;
+        self.schedule(0, Item::Event(Event::MemoryEvents { unit, run, role: Role::Service, counters }));
+    }
+}

@@ -1,0 +1,146 @@
+//! What the engine asks the kernel for: of the present run only, and procedures within the reserve.
+
+use super::{Invariant, Violation, Watch, hold};
+use crate::fake_kernel::FakeKernel;
+use crate::random_units::RESERVE_BYTES;
+use lifeboat::engine::action::{Action, ProcedureOrder};
+use lifeboat::engine::event::{MemoryEvents, Role, Time};
+use lifeboat::engine::policy::{Guard, RunId, UnitId};
+use lifeboat::engine::record::Record;
+
+impl Watch {
+    pub(super) fn exhaustion(
+        &mut self,
+        unit: UnitId,
+        run: RunId,
+        counters: MemoryEvents,
+        kernel: &mut FakeKernel,
+    ) {
+        let policy = &self.policies[usize::from(unit.0)];
+        let shielded = policy.memory.is_some_and(|memory| memory.guard == Guard::Shield);
+        let saves = policy.procedure.is_some_and(|procedure| procedure.on_exhaustion);
+        let ready = run.0 > 0 && kernel.truth(unit, run).procedure.main;
+        let Some(seen) = self.present(unit, run) else { return };
+        let rose =
+            counters.oom_kill > seen.counters.oom_kill || (counters.oom > seen.counters.oom && shielded);
+        seen.counters = counters;
+        let alive = seen.parked && seen.exit.is_none() && !seen.procedure_over;
+        if rose && saves && ready && alive && !seen.ending {
+            seen.must_save = true;
+        }
+    }
+
+    /// A start limit may end the machine too: what the turn says of that, before its actions.
+    pub(crate) fn actions(&mut self, now: Time, actions: &[Action]) {
+        if actions.iter().any(|action| matches!(action, Action::Log(Record::ShuttingDown { .. }))) {
+            self.shutdown_at.get_or_insert(now);
+        }
+    }
+
+    /// Before the kernel performs the action.
+    pub(crate) fn action(
+        &mut self,
+        now: Time,
+        action: Action,
+        kernel: &mut FakeKernel,
+    ) -> Result<(), Violation> {
+        match action {
+            Action::Park { unit, run } => {
+                self.begins(now, (unit, run), kernel)?;
+            }
+            Action::Spawn { unit, run } => {
+                let parks = self.policies[usize::from(unit.0)].procedure.is_some();
+                if !parks {
+                    self.begins(now, (unit, run), kernel)?;
+                }
+                hold(Invariant::NothingStartsInShutdown, !self.shutting_down(), || format!("{action:?}"))?;
+                let parked = self.present(unit, run).is_some_and(|seen| seen.parked);
+                if let Some(seen) = self.present(unit, run) {
+                    seen.spawn_asked = now;
+                }
+                hold(Invariant::ParkedBeforeSpawn, !parks || parked, || format!("{action:?}"))?;
+            }
+            Action::Freeze { unit, run } | Action::Signal { unit, run, .. } => {
+                self.of_the_present(action, unit, run)?;
+                if let Some(seen) = self.present(unit, run) {
+                    seen.ending = matches!(action, Action::Freeze { .. }) || seen.ending;
+                    seen.signalled |= matches!(action, Action::Signal { .. });
+                }
+            }
+            Action::StartProcedure { unit, run, order } => {
+                self.of_the_present(action, unit, run)?;
+                self.releases((unit, run), order, kernel)?;
+            }
+            Action::KillCgroup { unit, run, role, .. } => {
+                self.of_the_present(action, unit, run)?;
+                self.kills((unit, run), role, kernel)?;
+            }
+            Action::Reply { client, .. } => {
+                let open = self.open_requests.entry(client.0).or_default();
+                let fine = *open > 0 && !self.gone.contains(&client);
+                *open = open.saturating_sub(1);
+                hold(Invariant::OneReply, fine, || format!("{action:?} to nobody"))?;
+            }
+            Action::Finish { .. } => self.finish(now, kernel)?,
+            Action::Probe { unit, run } => {
+                self.of_the_present(action, unit, run)?;
+                let ready = self.present(unit, run).is_some_and(|seen| seen.ready.is_some() && !seen.ending);
+                hold(Invariant::OnlyThePresentRun, ready, || format!("{action:?} of what is not up"))?;
+            }
+            Action::EndProbe { .. } | Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn of_the_present(
+        &mut self,
+        action: Action,
+        unit: UnitId,
+        run: RunId,
+    ) -> Result<(), Violation> {
+        hold(Invariant::OnlyThePresentRun, self.present(unit, run).is_some(), || format!("{action:?}"))
+    }
+
+    pub(super) fn releases(
+        &mut self,
+        (unit, run): (UnitId, RunId),
+        order: ProcedureOrder,
+        kernel: &FakeKernel,
+    ) -> Result<(), Violation> {
+        let bytes = |unit: UnitId| {
+            self.policies[usize::from(unit.0)].procedure.map_or(0, |procedure| procedure.memory_bytes)
+        };
+        let used: u64 = kernel
+            .living()
+            .filter(|(other, _, truth)| *other != unit && truth.released && truth.procedure.populated())
+            .filter(|(_, _, truth)| !truth.procedure.unkillable && !truth.service.unkillable)
+            .map(|(other, ..)| bytes(other))
+            .sum();
+        let needs = used + bytes(unit);
+        hold(Invariant::ReserveHolds, needs <= RESERVE_BYTES, || format!("{unit:?} makes it {needs}"))?;
+        let Some(seen) = self.present(unit, run) else { return Ok(()) };
+        seen.releases += 1;
+        let once = seen.releases == 1 && seen.parked;
+        hold(Invariant::ReleasedOnce, once, || format!("{unit:?} {run:?} {order:?}"))
+    }
+
+    pub(super) fn kills(
+        &mut self,
+        id: (UnitId, RunId),
+        role: Role,
+        kernel: &mut FakeKernel,
+    ) -> Result<(), Violation> {
+        let Some(seen) = self.present(id.0, id.1) else { return Ok(()) };
+        seen.ending = true;
+        seen.kills[usize::from(role == Role::Procedure)] += 1;
+        let saved = !seen.must_save || seen.releases == 1 || seen.procedure_over;
+        if role == Role::Service && !saved {
+            let ready = kernel.truth(id.0, id.1).procedure.main;
+            hold(Invariant::SavedBeforeKilled, !ready, || {
+                format!("{id:?} was killed without its procedure")
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,206 @@
+//! What must hold after every turn of the engine, whatever the kernel does. Each has a name; a violation tells it. One
+//! file for each kind of promise.
+
+mod acts;
+mod ends;
+mod shown;
+mod silence;
+mod starts;
+
+use crate::fake_kernel::FakeKernel;
+use lifeboat::engine::Engine;
+use lifeboat::engine::event::{ClientId, Event, Exit, MemoryEvents, Note, Role, Time, Verb};
+use lifeboat::engine::policy::{Ready, RunId, UnitId, UnitPolicy};
+use lifeboat::engine::snapshot::Snapshot;
+use std::collections::BTreeMap;
+
+/// The list. `Violation` carries one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Invariant {
+    /// A run begins only when no process of an earlier run of the unit lives.
+    OneRunAtOnce,
+    /// Run numbers grow by one with each start.
+    RunsCountUp,
+    /// `Spawn` follows `Parked` of the same run where the unit has a procedure.
+    ParkedBeforeSpawn,
+    /// Nothing is done to a run that is not the present one.
+    OnlyThePresentRun,
+    /// A run begins only when what the unit requires is up.
+    RequirementsAreUp,
+    /// A service that is not ready by its `start_timeout`, or misses its watchdog, does not stay.
+    NoSilence,
+    /// A unit is shown as RUNNING only when it has shown that it is ready.
+    RunningIsReady,
+    /// The memory of released procedures that live stays within the reserve.
+    ReserveHolds,
+    /// A procedure is released at most once in a run, and never before it is parked.
+    ReleasedOnce,
+    /// A unit is not started more often than its limit within its window, unless a person asked.
+    StartLimitHolds,
+    /// While nothing is on its way and no deadline is set, nothing is half way.
+    NothingHangs,
+    /// Every request gets one answer, unless its client has gone.
+    OneReply,
+    /// A shielded unit's exhaustion starts its living procedure before the service is killed.
+    SavedBeforeKilled,
+    /// Nothing starts after a shutdown was asked.
+    NothingStartsInShutdown,
+    /// The shutdown finishes once, within its bound, and leaves no process that could be killed.
+    FinishesOnce,
+    /// The times of an incident stand in order, and the numbers of incidents too.
+    IncidentsInOrder,
+    /// The snapshot contradicts neither itself nor its generation.
+    SnapshotHolds,
+}
+
+#[derive(Debug)]
+pub(crate) struct Violation {
+    pub(crate) invariant: Invariant,
+    pub(crate) detail: String,
+}
+
+fn hold(invariant: Invariant, holds: bool, detail: impl FnOnce() -> String) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation { invariant, detail: detail() }) }
+}
+
+/// What was told and asked of a unit's present run.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    run: RunId,
+    parked: bool,
+    spawned: bool,
+    /// When `Spawn` was asked for and when it was told.
+    spawn_asked: Time,
+    spawn_told: Time,
+    ready: Option<Time>,
+    /// The last sign of life that counts, once it is ready.
+    alive: Time,
+    extended: bool,
+    exit: Option<Exit>,
+    procedure_over: bool,
+    ending: bool,
+    signalled: bool,
+    /// Kills asked for, of the service and of the procedure.
+    kills: [u32; 2],
+    releases: u32,
+    /// Its memory was exhausted while its procedure stood ready.
+    must_save: bool,
+    counters: MemoryEvents,
+    starts: Vec<Time>,
+}
+
+pub(crate) struct Watch {
+    policies: Vec<UnitPolicy>,
+    seen: Vec<Seen>,
+    open_requests: BTreeMap<u64, u32>,
+    gone: Vec<ClientId>,
+    shutdown_at: Option<Time>,
+    finished: bool,
+    turn: u64,
+    last: Option<Snapshot>,
+}
+
+impl Watch {
+    pub(crate) fn new(policies: &[UnitPolicy]) -> Self {
+        Self {
+            policies: policies.to_vec(),
+            seen: vec![Seen::default(); policies.len()],
+            open_requests: BTreeMap::new(),
+            gone: Vec::new(),
+            shutdown_at: None,
+            finished: false,
+            turn: 0,
+            last: None,
+        }
+    }
+
+    pub(crate) fn shutting_down(&self) -> bool {
+        self.shutdown_at.is_some()
+    }
+
+    fn present(&mut self, unit: UnitId, run: RunId) -> Option<&mut Seen> {
+        self.seen.get_mut(usize::from(unit.0)).filter(|seen| seen.run == run)
+    }
+
+    /// Before the engine gets the event.
+    pub(crate) fn event(&mut self, now: Time, event: Event, kernel: &mut FakeKernel) {
+        match event {
+            Event::Parked { unit, run, .. } => {
+                if let Some(seen) = self.present(unit, run) {
+                    seen.parked = true;
+                }
+            }
+            Event::Spawned { unit, run, .. } => {
+                let at_once = self.policies[usize::from(unit.0)].ready == Ready::Start;
+                if let Some(seen) = self.present(unit, run) {
+                    if !seen.spawned {
+                        seen.spawn_told = now;
+                    }
+                    seen.spawned = true;
+                    if at_once && seen.ready.is_none() {
+                        (seen.ready, seen.alive) = (Some(now), now);
+                    }
+                }
+            }
+            Event::Exited { unit, run, role, exit } => {
+                if let Some(seen) = self.present(unit, run) {
+                    match role {
+                        Role::Service => seen.exit = seen.exit.or(Some(exit)),
+                        Role::Procedure => seen.procedure_over = true,
+                    }
+                }
+            }
+            Event::MemoryEvents { unit, run, role: Role::Service, counters } => {
+                self.exhaustion(unit, run, counters, kernel);
+            }
+            Event::Asked { client, verb, .. } => {
+                *self.open_requests.entry(client.0).or_default() += 1;
+                if matches!(verb, Verb::Start | Verb::Restart) {
+                    self.seen.iter_mut().for_each(|seen| seen.starts.clear());
+                }
+            }
+            Event::ClientGone { client } => self.gone.push(client),
+            Event::ShutdownAsked { .. } => {
+                self.shutdown_at.get_or_insert(now);
+            }
+            Event::Ready { unit, run } => self.says_ready(now, unit, run, false),
+            Event::Notified { unit, run, note: Note::Ready } => self.says_ready(now, unit, run, true),
+            Event::Notified { unit, run, note } => {
+                if let Some(seen) = self.present(unit, run) {
+                    match note {
+                        Note::Alive => seen.alive = now,
+                        Note::ExtendMs(_) => seen.extended = true,
+                        Note::Ready
+                        | Note::Reloading
+                        | Note::Stopping
+                        | Note::Failing
+                        | Note::MainPid(_)
+                        | Note::Status => {}
+                    }
+                }
+            }
+            Event::Deadline => self.time_makes_ready(now),
+            Event::Boot
+            | Event::Probed { .. }
+            | Event::SpawnFailed { .. }
+            | Event::ProcedureRunning { .. }
+            | Event::Emptied { .. }
+            | Event::Frozen { .. }
+            | Event::Failed { .. }
+            | Event::MemoryEvents { .. }
+            | Event::MemorySampled { .. }
+            | Event::PressureRang { .. } => {}
+        }
+    }
+
+    /// After the turn.
+    pub(crate) fn turn(&mut self, now: Time, engine: &Engine, kernel: &FakeKernel) -> Result<(), Violation> {
+        self.turn += 1;
+        self.no_silence(now)?;
+        let quiet = engine.next_deadline().is_none() && kernel.pending == 0;
+        if !quiet && !self.turn.is_multiple_of(8) {
+            return Ok(());
+        }
+        self.shown(now, engine, kernel, quiet)
+    }
+}

@@ -1,0 +1,106 @@
+//! What readers see.
+
+use super::{Invariant, Violation, Watch, hold};
+use crate::fake_kernel::FakeKernel;
+use lifeboat::engine::Engine;
+use lifeboat::engine::event::Time;
+use lifeboat::engine::limits::{FREEZE_DEADLINE_MS, KILL_TRIES_MAX};
+use lifeboat::engine::policy::Kind;
+use lifeboat::engine::snapshot::{Incident, Snapshot, StateName, SystemView, UnitView};
+
+impl Watch {
+    pub(super) fn shown(
+        &mut self,
+        now: Time,
+        engine: &Engine,
+        kernel: &FakeKernel,
+        quiet: bool,
+    ) -> Result<(), Violation> {
+        let snapshot = engine.snapshot(now, SystemView::default());
+        if quiet {
+            self.nothing_hangs(&snapshot, kernel)?;
+        }
+        snapshot.units.iter().try_for_each(unit_holds)?;
+        for unit in snapshot.units.iter().filter(|unit| unit.state == StateName::Running) {
+            let at = snapshot.names.iter().position(|name| *name == unit.name);
+            let ready = at.is_some_and(|at| self.seen[at].run == unit.run && self.seen[at].ready.is_some());
+            hold(Invariant::RunningIsReady, ready, || format!("{unit:?}"))?;
+        }
+        snapshot.incidents.iter().try_for_each(incident_in_order)?;
+        let numbers_differ = snapshot.incidents.iter().enumerate().all(|(at, incident)| {
+            snapshot.incidents.iter().skip(at + 1).all(|other| other.number != incident.number)
+        });
+        hold(Invariant::IncidentsInOrder, numbers_differ, || "a number twice".into())?;
+        if let Some(last) = self.last.replace(snapshot)
+            && let Some(new) = &self.last
+        {
+            let fine = if new.generation == last.generation {
+                new.units.iter().zip(&last.units).all(|(new, old)| visible(new) == visible(old))
+            } else {
+                new.generation > last.generation
+            };
+            hold(Invariant::SnapshotHolds, fine, || format!("generation {}: changed", new.generation))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn nothing_hangs(&self, snapshot: &Snapshot, kernel: &FakeKernel) -> Result<(), Violation> {
+        let runs_on = |name: &str| {
+            snapshot.units.iter().any(|unit| unit.name == name && unit.state == StateName::Running)
+        };
+        let long_task = self.policies.iter().any(|policy| policy.kind == Kind::Task && runs_on(&policy.name));
+        for unit in &snapshot.units {
+            let fine = match unit.state {
+                StateName::Stopped
+                | StateName::Running
+                | StateName::Exited
+                | StateName::Fatal
+                | StateName::Done => true,
+                StateName::Starting => long_task,
+                StateName::Backoff => false,
+                StateName::Stopping | StateName::Rescuing => {
+                    let id = snapshot.names.iter().position(|name| *name == unit.name);
+                    id.is_some_and(|id| {
+                        self.seen[id].kills.iter().any(|kills| *kills >= u32::from(KILL_TRIES_MAX))
+                            && kernel.living().any(|(other, ..)| usize::from(other.0) == id)
+                    })
+                }
+            };
+            hold(Invariant::NothingHangs, fine, || format!("{unit:?}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn visible(unit: &UnitView) -> impl PartialEq + use<> {
+    (unit.desired, unit.state, unit.run, unit.pid, unit.last_exit, unit.trouble, unit.incidents)
+}
+
+fn unit_holds(unit: &UnitView) -> Result<(), Violation> {
+    let fine = match unit.state {
+        StateName::Running => unit.pid.is_some() && unit.run.0 > 0,
+        StateName::Stopped | StateName::Exited | StateName::Fatal | StateName::Done | StateName::Backoff => {
+            unit.pid.is_none()
+        }
+        StateName::Starting => unit.pid.is_none() || unit.run.0 > 0,
+        StateName::Stopping | StateName::Rescuing => unit.run.0 > 0,
+    };
+    hold(Invariant::SnapshotHolds, fine, || format!("{unit:?}"))
+}
+
+fn incident_in_order(incident: &Incident) -> Result<(), Violation> {
+    // A freeze that came after its deadline is noted too: it may stand behind what did not wait for it.
+    let in_time = |at: &Time| at.since_us(incident.began) < FREEZE_DEADLINE_MS * 1_000;
+    let times = [
+        Some(incident.began),
+        incident.frozen.filter(in_time),
+        incident.released,
+        incident.procedure_running,
+        incident.procedure_ended,
+        incident.killed,
+        incident.emptied,
+    ];
+    let known: Vec<Time> = times.into_iter().flatten().collect();
+    let whole = incident.killed.is_some();
+    hold(Invariant::IncidentsInOrder, whole && known.is_sorted(), || format!("{incident:?}"))
+}

@@ -1,0 +1,51 @@
+//! Nothing waits longer for a service than its times allow.
+
+use super::{Invariant, Violation, Watch, hold};
+use lifeboat::engine::event::Time;
+use lifeboat::engine::policy::{Ready, RunId, UnitId};
+
+impl Watch {
+    pub(super) fn says_ready(&mut self, now: Time, unit: UnitId, run: RunId, by_note: bool) {
+        let counts = match self.policies[usize::from(unit.0)].ready {
+            Ready::Notify => by_note,
+            Ready::NotificationFd | Ready::Path => !by_note,
+            Ready::Start | Ready::AfterMs(_) => false,
+        };
+        if let Some(seen) = self.present(unit, run).filter(|seen| counts && seen.ready.is_none()) {
+            (seen.ready, seen.alive) = (Some(now), now);
+        }
+    }
+
+    pub(super) fn time_makes_ready(&mut self, now: Time) {
+        for (policy, seen) in self.policies.iter().zip(&mut self.seen) {
+            if let Ready::AfterMs(ms) = policy.ready
+                && seen.spawned
+                && seen.ready.is_none()
+                && seen.spawn_told.plus_ms(u64::from(ms)) <= now
+            {
+                (seen.ready, seen.alive) = (Some(now), now);
+            }
+        }
+    }
+
+    /// Nothing waits longer for a service than its times allow; a busy machine's timer may ring a little late.
+    pub(super) fn no_silence(&self, now: Time) -> Result<(), Violation> {
+        const LATE_MS: u64 = 50;
+        for (policy, seen) in self.policies.iter().zip(&self.seen) {
+            if !seen.spawned || seen.ending || seen.signalled || seen.exit.is_some() {
+                continue;
+            }
+            let since = |time: Time| now.since_us(time) / 1_000;
+            let silent = match (seen.ready, policy.watchdog_ms) {
+                (None, _) => {
+                    let more_ms = if seen.extended { 30_000 } else { 0 };
+                    since(seen.spawn_asked) > u64::from(policy.start_timeout_ms) + more_ms + LATE_MS
+                }
+                (Some(ready), Some(ms)) => since(ready.max(seen.alive)) > u64::from(ms) + LATE_MS,
+                (Some(_), None) => false,
+            };
+            hold(Invariant::NoSilence, !silent, || format!("{}: {seen:?}", policy.name))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! When a run may begin.
+
+use super::{Invariant, Seen, Violation, Watch, hold};
+use crate::fake_kernel::FakeKernel;
+use lifeboat::engine::event::Time;
+use lifeboat::engine::policy::{Kind, RunId, UnitId};
+
+impl Watch {
+    pub(super) fn begins(
+        &mut self,
+        now: Time,
+        (unit, run): (UnitId, RunId),
+        kernel: &FakeKernel,
+    ) -> Result<(), Violation> {
+        let name = format!("{unit:?} {run:?}");
+        hold(Invariant::NothingStartsInShutdown, !self.shutting_down(), || name.clone())?;
+        let alive = kernel.living().find(|(other, ..)| *other == unit);
+        hold(Invariant::OneRunAtOnce, alive.is_none(), || format!("{name} begins while {alive:?} lives"))?;
+        let policy = &self.policies[usize::from(unit.0)];
+        for &required in &policy.requires {
+            let up = self.is_up(required);
+            hold(Invariant::RequirementsAreUp, up, || format!("{name} needs {required:?}"))?;
+        }
+        let window_us = u64::from(policy.restart.limit_within_ms) * 1_000;
+        let limit = policy.restart.limit_starts as usize;
+        let seen = &mut self.seen[usize::from(unit.0)];
+        hold(Invariant::RunsCountUp, run.0 == seen.run.0 + 1, || format!("{name} after {:?}", seen.run))?;
+        let recent = seen.starts.iter().filter(|start| now.since_us(**start) <= window_us).count();
+        hold(Invariant::StartLimitHolds, recent < limit.max(1), || format!("{name}: start {}", recent + 1))?;
+        let (starts, counters) = (std::mem::take(&mut seen.starts), seen.counters);
+        *seen = Seen { run, starts, counters, ..Seen::default() };
+        seen.starts.push(now);
+        Ok(())
+    }
+
+    pub(super) fn is_up(&self, unit: UnitId) -> bool {
+        let seen = &self.seen[usize::from(unit.0)];
+        match self.policies[usize::from(unit.0)].kind {
+            Kind::Service => seen.ready.is_some() && seen.exit.is_none() && !seen.ending,
+            Kind::Task => {
+                seen.exit.is_some_and(|exit| self.policies[usize::from(unit.0)].success.contains(exit))
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The events of a script.
+
+use super::Stage;
+use lifeboat::engine::event::{
+    ClientId, Effect, Event, Exit, MemoryEvents, MemorySample, Note, Role, ShutdownKind, SpawnStage, Verb,
+};
+use lifeboat::engine::policy::{RunId, UnitId};
+use serde::Deserialize;
+
+/// An event in short form.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) enum What {
+    Boot,
+    Deadline,
+    Parked(String),
+    Spawned(String),
+    SpawnFailed(String, Role, SpawnStage, i32),
+    Ready(String),
+    Notified(String, Note),
+    Probed(String, bool),
+    ProcedureRunning(String),
+    Exited(String, Role, Exit),
+    Emptied(String, Role),
+    Frozen(String),
+    Failed(String, Effect, i32),
+    /// `oom` of the service has this value now.
+    Oom(String, u64),
+    /// `oom` and `oom_kill`.
+    OomKill(String, u64, u64),
+    Max(String, u64),
+    ProcedureOomKill(String, u64),
+    /// Unreclaimable bytes in KiB.
+    Sampled(String, u64),
+    PressureRang(String),
+    Asked(u64, String, Verb),
+    ClientGone(u64),
+    ShutdownAsked(ShutdownKind),
+    /// The event, but about this run.
+    OfRun(u32, Box<What>),
+}
+
+impl Stage {
+    pub(super) fn event(&self, what: &What, of_run: Option<u32>) -> Event {
+        let id = |name: &str| {
+            let unit = self.id(name);
+            let present = self.engine.run_of(unit).unwrap_or_default();
+            (unit, of_run.map_or(present, RunId))
+        };
+        match what {
+            What::Boot => Event::Boot,
+            What::Deadline => Event::Deadline,
+            What::Parked(name) => {
+                let (unit, run) = id(name);
+                Event::Parked { unit, run, pid: 200 + u32::from(unit.0) }
+            }
+            What::Spawned(name) => {
+                let (unit, run) = id(name);
+                Event::Spawned { unit, run, pid: 100 + u32::from(unit.0) }
+            }
+            What::SpawnFailed(name, role, stage, errno) => {
+                let (unit, run) = id(name);
+                Event::SpawnFailed { unit, run, role: *role, stage: *stage, errno: *errno }
+            }
+            What::Ready(name) | What::Notified(name, _) | What::Probed(name, _) => {
+                Self::word_of_a_service(what, id(name))
+            }
+            What::ProcedureRunning(name) => {
+                let (unit, run) = id(name);
+                Event::ProcedureRunning { unit, run }
+            }
+            What::Exited(name, role, exit) => {
+                let (unit, run) = id(name);
+                Event::Exited { unit, run, role: *role, exit: *exit }
+            }
+            What::Emptied(name, role) => {
+                let (unit, run) = id(name);
+                Event::Emptied { unit, run, role: *role }
+            }
+            What::Frozen(name) => {
+                let (unit, run) = id(name);
+                Event::Frozen { unit, run }
+            }
+            What::Failed(name, effect, errno) => {
+                let (unit, run) = id(name);
+                Event::Failed { unit, run, effect: *effect, errno: *errno }
+            }
+            What::Oom(..) | What::OomKill(..) | What::Max(..) | What::ProcedureOomKill(..) => {
+                Self::memory_event(what, id)
+            }
+            What::Sampled(name, kib) => {
+                let (unit, run) = id(name);
+                let sample = MemorySample { unreclaimable_bytes: kib << 10, ..Default::default() };
+                Event::MemorySampled { unit, run, sample }
+            }
+            What::PressureRang(name) => {
+                let (unit, run) = id(name);
+                Event::PressureRang { unit, run }
+            }
+            What::Asked(client, name, verb) => {
+                Event::Asked { client: ClientId(*client), unit: self.id(name), verb: *verb }
+            }
+            What::ClientGone(client) => Event::ClientGone { client: ClientId(*client) },
+            What::ShutdownAsked(how) => Event::ShutdownAsked { how: *how },
+            What::OfRun(run, what) => self.event(what, Some(*run)),
+        }
+    }
+
+    fn word_of_a_service(what: &What, (unit, run): (UnitId, RunId)) -> Event {
+        match what {
+            What::Ready(_) => Event::Ready { unit, run },
+            What::Notified(_, note) => Event::Notified { unit, run, note: *note },
+            What::Probed(_, healthy) => Event::Probed { unit, run, healthy: *healthy },
+            other => panic!("{other:?} is nothing that a service says"),
+        }
+    }
+
+    fn memory_event(what: &What, id: impl Fn(&str) -> (UnitId, RunId)) -> Event {
+        let zero = MemoryEvents::default();
+        let (name, role, counters) = match what {
+            What::Oom(name, oom) => (name, Role::Service, MemoryEvents { oom: *oom, max: *oom, ..zero }),
+            What::OomKill(name, oom, oom_kill) => {
+                (name, Role::Service, MemoryEvents { oom: *oom, oom_kill: *oom_kill, ..zero })
+            }
+            What::Max(name, max) => (name, Role::Service, MemoryEvents { max: *max, ..zero }),
+            What::ProcedureOomKill(name, oom_kill) => {
+                (name, Role::Procedure, MemoryEvents { oom_kill: *oom_kill, ..zero })
+            }
+            other => panic!("{other:?} is no memory event"),
+        };
+        let (unit, run) = id(name);
+        Event::MemoryEvents { unit, run, role, counters }
+    }
+}

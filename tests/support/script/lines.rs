@@ -1,0 +1,57 @@
+//! What the engine does, as short lines.
+
+use super::Stage;
+use lifeboat::engine::action::{Action, Reply};
+use lifeboat::engine::policy::{RunId, UnitId};
+use lifeboat::engine::snapshot::Snapshot;
+
+impl Stage {
+    /// An action in short form; a log record has none.
+    pub(super) fn line(&self, action: Action) -> Option<String> {
+        let of = |unit: UnitId, run: RunId| format!("{}/{}", self.names[usize::from(unit.0)], run.0);
+        Some(match action {
+            Action::Park { unit, run } => format!("park {}", of(unit, run)),
+            Action::Spawn { unit, run } => format!("spawn {}", of(unit, run)),
+            Action::Probe { unit, run } => format!("probe {}", of(unit, run)),
+            Action::EndProbe { unit, run } => format!("end probe {}", of(unit, run)),
+            Action::LookForPath { unit, run } => format!("look {}", of(unit, run)),
+            Action::Freeze { unit, run } => format!("freeze {}", of(unit, run)),
+            Action::StartProcedure { unit, run, order } => format!(
+                "save {} for {} of pid {} in {} ms",
+                of(unit, run),
+                order.cause.word(),
+                order.main_pid,
+                order.deadline_ms
+            ),
+            Action::Signal { unit, run, signal, reason } => {
+                format!("signal {} {signal} {reason:?}", of(unit, run))
+            }
+            Action::KillCgroup { unit, run, role, reason } => {
+                format!("kill {} {role:?} {reason:?}", of(unit, run))
+            }
+            Action::Sample { unit, run } => format!("sample {}", of(unit, run)),
+            Action::Reply { client, reply } => {
+                let reply: Reply = reply;
+                format!("reply {} {reply:?}", client.0)
+            }
+            Action::Finish { how } => format!("finish {how:?}"),
+            Action::Log(_) => return None,
+        })
+    }
+}
+
+pub(super) fn incidents(snapshot: &Snapshot) -> Vec<String> {
+    snapshot
+        .incidents
+        .iter()
+        .map(|incident| {
+            let name = &snapshot.names[usize::from(incident.unit.0)];
+            let verdict = format!("{:?}", incident.verdict);
+            let verdict = verdict.split(' ').next().unwrap_or_default();
+            format!(
+                "{} {name}/{} {:?} by {verdict}, killer {:?}, procedure {:?}",
+                incident.number, incident.run.0, incident.cause, incident.killer, incident.procedure
+            )
+        })
+        .collect()
+}
