@@ -4,25 +4,20 @@
 //! A file with any fault gives a refused unit: half of what a person wrote is not what they meant.
 
 use super::accounts::Accounts;
+use super::cgroup::{self, bytes};
 use super::circle;
 use super::diagnostic::{Diagnostic, Place, Wrong, did_you_mean, plain, short};
-use super::raw::{Occasion, RawMemory, RawRestart, RawShutdown, RawStop, RawSuccess, RawSystem, RawUnit};
+use super::raw::{Occasion, RawRestart, RawShutdown, RawStop, RawSuccess, RawSystem, RawUnit};
 use super::reader::{Item, Map, Reader, Slot};
 use super::setup::{self, RawIdentity};
-use super::value::{Millis, Size, Word};
+use super::value::{Millis, Word};
 use super::{Identity, System, Unit, output, readiness};
-use crate::engine::budget::Bytes;
 use crate::engine::event::Exit;
-use crate::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, RestartPolicy, RestartWhen, Success, Then, UnitId,
-};
+use crate::engine::policy::{Kind, ProcedurePolicy, RestartPolicy, RestartWhen, Success, Then, UnitId};
 use crate::engine::snapshot::Trouble;
 use std::ffi::CString;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
-
-/// Below this no program gets as far as its first instruction.
-const MEMORY_BYTES_MIN: u64 = 64 << 10;
 
 /// What a shutdown procedure gets where the user has not said.
 const PROCEDURE_BYTES: u64 = 4 << 20;
@@ -35,9 +30,6 @@ const DELAY_MS: RangeInclusive<u64> = 10..=3_600_000;
 
 /// The window of the start limit.
 const WITHIN_MS: RangeInclusive<u64> = 1_000..=86_400_000;
-
-/// `PID_MAX_LIMIT` of include/linux/threads.h on 64-bit kernels.
-const PIDS_MAX: u64 = 4_194_304;
 
 /// A unit's name becomes a directory in cgroupfs, a word on the command line and a column of `status`.
 const NAME_BYTES_MAX: usize = 64;
@@ -125,6 +117,8 @@ fn checked(
 ) -> Draft {
     let mut unit = Unit::empty(name);
     unit.setup = setup::setup(reader, &mut raw);
+    let memory_absent = raw.memory.is_absent();
+    cgroup::read_into(reader, &mut raw, &mut unit);
     let policy = &mut unit.policy;
     policy.description = description(reader, raw.description);
     policy.kind = raw.kind.value_or(Kind::Service);
@@ -133,9 +127,6 @@ fn checked(
         number(reader, "utility", raw.utility, 0..=100).map_or(50, |it| it.try_into().unwrap_or(50));
     readiness::read_into(reader, raw.ready, (raw.start_timeout, raw.watchdog), &mut unit);
     readiness::health_into(reader, raw.health, &mut unit);
-    let policy = &mut unit.policy;
-    let memory_absent = raw.memory.is_absent();
-    policy.memory = memory(reader, raw.memory);
     if let Some(stop) = raw.stop.given() {
         stop_into(reader, stop.value, &mut unit);
     }
@@ -154,13 +145,6 @@ fn checked(
     unit.environment = setup::environment_files(reader, raw.environment_files);
     unit.environment.extend(environment(reader, raw.environment));
     unit.working_directory = directory(reader, raw.working_directory);
-    if let Some(pids) = raw.pids.given() {
-        if pids.value.max.is_absent() {
-            reader.missing("pids.max", &pids.at, "write (max: 64)");
-        }
-        unit.pids_max =
-            number(reader, "pids.max", pids.value.max, 1..=PIDS_MAX).and_then(|n| n.try_into().ok());
-    }
     output::read_into(reader, raw.output, raw.output_ring, &mut unit);
     let after = references(reader, "after", raw.after, name);
     let requires = references(reader, "requires", raw.requires, name);
@@ -209,31 +193,6 @@ pub(super) fn time(
     let hint = format!("it goes from {} to {}", shown(*range.start()), shown(*range.end()));
     reader.fault_in(field, &at, wrong.hint(hint));
     None
-}
-
-fn bytes(reader: &mut Reader<'_>, field: &str, slot: Slot<Size>) -> Option<u64> {
-    let Item { value: Size(value), at } = slot.given()?;
-    if value >= MEMORY_BYTES_MIN {
-        return Some(value);
-    }
-    let wrong = Wrong::new(format!("in {} no program can run", Bytes(value)));
-    let hint = if value > 0 {
-        format!("a number alone counts bytes; did you mean \"{value}MiB\"?")
-    } else {
-        format!("the least is {}", Bytes(MEMORY_BYTES_MIN))
-    };
-    reader.fault_in(field, &at, wrong.hint(hint));
-    None
-}
-
-fn memory(reader: &mut Reader<'_>, slot: Slot<RawMemory>) -> Option<MemoryPolicy> {
-    let Item { value: raw, at } = slot.given()?;
-    if raw.max.is_absent() {
-        reader.missing("memory.max", &at, "write (max: \"32MiB\")");
-    }
-    let max_bytes = bytes(reader, "memory.max", raw.max)?;
-    let (class, guard) = (raw.class.value_or(Class::Pool), raw.guard.value_or(Guard::Shield));
-    Some(MemoryPolicy { max_bytes, class, guard })
 }
 
 fn stop_into(reader: &mut Reader<'_>, raw: RawStop, unit: &mut Unit) {

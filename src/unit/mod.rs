@@ -5,6 +5,7 @@
 //! Nothing here starts anything; one broken file never keeps the others from being used.
 
 mod accounts;
+mod cgroup;
 mod check;
 mod circle;
 mod diagnostic;
