@@ -9,7 +9,7 @@ use crate::report::{Case, Outcome};
 use std::path::{Path, PathBuf};
 
 /// Enough for a file system; the file is sparse.
-const DISK_BYTES: u64 = 16 << 20;
+const DISK_BYTES: u64 = 64 << 20;
 /// What the guest writes last, in a file that it never syncs.
 const LAST_WORDS: &[u8] = b"the last words before the end of this guest";
 /// From the beginning of the disk: `s_magic` and `s_state` of the superblock.

@@ -71,7 +71,7 @@ const BOOT50: Group = Group {
 const STAMP: (Source, &str) = (Source::Report, "stamp exec");
 
 /// All groups, in the order in which they run.
-pub const GROUPS: [Group; 20] = [
+pub const GROUPS: [Group; 21] = [
     CASES,
     Group { name: "no-memory", cmdline: "cgroup_disable=memory", deadline_s: 300, ..CASES },
     Group { name: "no-psi", cmdline: "psi=0", deadline_s: 300, ..CASES },
@@ -103,6 +103,8 @@ pub const GROUPS: [Group; 20] = [
     asked("ctl-halt", &HALTS, End::Halted),
     asked("telinit", &REBOOTS, End::Rebooted),
     Group { name: "disk", deadline_s: 180, disk: true, ..CASES },
+    // What other people's programs do is no matter of the kernel's version.
+    Group { name: "real", when: When::NewestKernel, image: Image::Real, disk: true, ..CASES },
     BOOT50,
     Group {
         name: "boot50-busybox",

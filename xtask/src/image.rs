@@ -1,13 +1,14 @@
 //! Packs initramfs archives: the overlay, the units, our programs and BusyBox.
 //!
 //! `demo.cpio` is what `cargo xtask demo` boots; `test.cpio` has the units and the driver of the tests instead;
-//! `small.cpio` holds a few units for a machine with little memory; the `boot50` pair starts the same fifty trivial
-//! services under lifeboat and under BusyBox init.
+//! `small.cpio` holds a few units for a machine with little memory; `real.cpio` runs programs of others; the `boot50`
+//! pair starts the same fifty trivial services under lifeboat and under BusyBox init.
 
 use crate::cpio::Archive;
 use crate::error::{AtPath, Error, Result};
 use crate::place;
 use crate::programs;
+use crate::real;
 use crate::setup::Kit;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use std::process::Command;
 const UNITS: &str = "etc/lifeboat/units";
 /// The unit of the tests that runs the driver.
 const DRIVER_UNIT: &str = "driver.ron";
+/// The unit that must not notice what happens to others.
+const BYSTANDER_UNIT: &str = "bystander.ron";
 /// The length of the unit that is too long.
 const BAD_UNIT_BYTES: usize = 10 * 1024 * 1024;
 /// How many trivial services the `boot50` images start.
@@ -31,6 +34,8 @@ pub enum Image {
     Test,
     /// A few units for a small machine, `tests/vm/units-small/`, and the driver.
     Small,
+    /// Units that run other people's programs, `tests/vm/units-real/`, with their files, `tests/vm/overlay-real/`.
+    Real,
     /// Fifty trivial units, each in its own limited cgroup, and the driver.
     Boot50Lifeboat,
     /// The same fifty services and the driver under BusyBox init.
@@ -39,8 +44,8 @@ pub enum Image {
 
 impl Image {
     /// All images.
-    pub const ALL: [Self; 5] =
-        [Self::Demo, Self::Test, Self::Small, Self::Boot50Lifeboat, Self::Boot50Busybox];
+    pub const ALL: [Self; 6] =
+        [Self::Demo, Self::Test, Self::Small, Self::Real, Self::Boot50Lifeboat, Self::Boot50Busybox];
 
     /// The archive's file.
     #[must_use]
@@ -49,6 +54,7 @@ impl Image {
             Self::Demo => "demo.cpio",
             Self::Test => "test.cpio",
             Self::Small => "small.cpio",
+            Self::Real => "real.cpio",
             Self::Boot50Lifeboat => "boot50-lifeboat.cpio",
             Self::Boot50Busybox => "boot50-busybox.cpio",
         };
@@ -75,6 +81,7 @@ pub fn make(kit: &Kit, images: &[Image]) -> Result<()> {
             Image::Demo => add_tree(&mut archive, &place::root().join("units"), UNITS)?,
             Image::Test => add_tests(&mut archive)?,
             Image::Small => add_small(&mut archive)?,
+            Image::Real => add_real(&mut archive)?,
             Image::Boot50Lifeboat => add_fifty_units(&mut archive)?,
             Image::Boot50Busybox => add_fifty_lines(&mut archive)?,
         }
@@ -145,12 +152,25 @@ fn add_small(archive: &mut Archive) -> Result<()> {
     add_tree(archive, &place::root().join("tests/vm/units-small"), UNITS)
 }
 
+fn add_real(archive: &mut Archive) -> Result<()> {
+    add_driver(archive)?;
+    add_unit(archive, BYSTANDER_UNIT)?;
+    real::add_to(archive)?;
+    add_tree(archive, &place::root().join("tests/vm/overlay-real"), "")?;
+    add_tree(archive, &place::root().join("tests/vm/units-real"), UNITS)
+}
+
 /// The driver and its unit.
 fn add_driver(archive: &mut Archive) -> Result<()> {
     add_program(archive, "usr/bin/vm-guest", &programs::example(programs::GUEST))?;
-    let driver = test_units().join(DRIVER_UNIT);
-    let content = std::fs::read(&driver).at("read", &driver)?;
-    archive.file(&format!("{UNITS}/{DRIVER_UNIT}"), 0o644, content);
+    add_unit(archive, DRIVER_UNIT)
+}
+
+/// One unit of the tests.
+fn add_unit(archive: &mut Archive, name: &str) -> Result<()> {
+    let unit = test_units().join(name);
+    let content = std::fs::read(&unit).at("read", &unit)?;
+    archive.file(&format!("{UNITS}/{name}"), 0o644, content);
     Ok(())
 }
 

@@ -1,10 +1,13 @@
-//! Finds what the other commands need and installs what is missing: QEMU, BusyBox, the musl target, the kernels.
+//! Finds what the other commands need and installs what is missing: QEMU, BusyBox, the musl target, the kernels,
+//! and the real programs that guests run.
 //!
-//! Only QEMU is installed on the system. BusyBox and the kernels are taken apart into the target folder, so that
+//! Only QEMU is installed on the system. Everything else of Debian's is taken apart into the target folder, so that
 //! nothing else on the machine changes. Each step says what it does, and nothing is done twice.
 
-use crate::error::{AtPath, Error, Result};
+use crate::debian::{self, as_root, run, update_lists};
+use crate::error::{Error, Result};
 use crate::place::{self, TARGET, find_program};
+use crate::real;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -114,16 +117,18 @@ enum Part {
     MuslTarget,
     Checkers,
     Linux(Kernel),
+    RealPrograms,
 }
 
 impl Part {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::MuslTarget,
         Self::Checkers,
         Self::Qemu,
         Self::Busybox,
         Self::Linux(Kernel::V6_12),
         Self::Linux(Kernel::V6_1),
+        Self::RealPrograms,
     ];
 
     fn name(self) -> String {
@@ -133,6 +138,7 @@ impl Part {
             Self::MuslTarget => format!("Rust's target {TARGET}"),
             Self::Checkers => "rustfmt and clippy".to_owned(),
             Self::Linux(kernel) => format!("Linux {}", kernel.version()),
+            Self::RealPrograms => format!("real programs for the guests ({})", real::PACKAGES.join(", ")),
         }
     }
 
@@ -143,6 +149,7 @@ impl Part {
             Self::MuslTarget => has_musl_target(),
             Self::Checkers => has_checkers(),
             Self::Linux(kernel) => kernel.image().is_some(),
+            Self::RealPrograms => real::are_there(),
         }
     }
 
@@ -159,6 +166,7 @@ impl Part {
                 kernel.folder().display(),
                 kernel.version()
             ),
+            Self::RealPrograms => real::cure_by_hand(),
         }
     }
 }
@@ -194,6 +202,7 @@ pub fn ensure() -> Result<Kit> {
             Part::MuslTarget => rustup(&["target", "add", TARGET])?,
             Part::Checkers => rustup(&["component", "add", "rustfmt", "clippy"])?,
             Part::Linux(kernel) => unpack_kernel(*kernel)?,
+            Part::RealPrograms => real::unpack()?,
         }
         println!("setup: {} is there ({:.1} s)", part.name(), step.elapsed().as_secs_f64());
     }
@@ -254,124 +263,24 @@ fn busybox() -> Option<PathBuf> {
 }
 
 fn unpack_busybox() -> Result<()> {
-    unpack_package(&["busybox-static"], &place::target().join("busybox"), |_| {
-        Some("busybox-static".to_owned())
-    })
+    debian::unpack(&place::target().join("busybox"), || Ok(vec!["busybox-static".to_owned()]))
 }
 
 fn unpack_kernel(kernel: Kernel) -> Result<()> {
     // The cloud packages hold nothing themselves: each depends on the newest build.
     let prefix = format!("linux-image-{}.", kernel.version());
-    unpack_package(kernel.packages(), &kernel.folder(), |package| {
+    let newest = |package: &&str| {
         let output = Command::new("apt-cache").args(["depends", package]).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let named = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
         named.map(str::to_owned).find(|name| name.starts_with(&prefix))
-    })
-}
-
-/// Downloads the package that `resolve` names for one of `candidates`, and takes it apart into `folder`.
-fn unpack_package(
-    candidates: &[&str],
-    folder: &Path,
-    resolve: impl Fn(&str) -> Option<String>,
-) -> Result<()> {
-    let fetch = || -> Result<PathBuf> {
-        let package = candidates.iter().find_map(|name| resolve(name)).ok_or_else(|| {
+    };
+    debian::unpack(&kernel.folder(), || {
+        let candidates = kernel.packages();
+        candidates.iter().find_map(newest).map(|package| vec![package]).ok_or_else(|| {
             Error::new(format!("apt knows no package for {}", candidates.join(" or "))).cure(
                 "the kernels are in Debian 12 (bookworm and bookworm-security): add them to apt's sources",
             )
-        })?;
-        download(&package, folder)
-    };
-    // The first try fails when the package lists are absent or older than the mirror.
-    let archive = fetch().or_else(|_| {
-        update_lists()?;
-        fetch()
-    })?;
-    // Taken apart beside its place and renamed: a step that was cut short is never taken for a finished one.
-    let partial = beside(folder, "partial");
-    remove_folder(&partial)?;
-    std::fs::create_dir_all(&partial).at("make the folder", &partial)?;
-    println!("  taking {} apart into {}", archive.display(), folder.display());
-    run(Command::new("dpkg").arg("-x").arg(&archive).arg(&partial))?;
-    remove_folder(folder)?;
-    std::fs::rename(&partial, folder).at("rename", &partial)?;
-    archive.parent().map_or(Ok(()), remove_folder)
-}
-
-/// Downloads a package into a folder of its own beside `folder`; gives the file.
-fn download(package: &str, folder: &Path) -> Result<PathBuf> {
-    let into = beside(folder, "download");
-    remove_folder(&into)?;
-    std::fs::create_dir_all(&into).at("make the folder", &into)?;
-    println!("  downloading {package}");
-    // Root's apt would otherwise warn that its own user cannot write here.
-    run(Command::new("apt-get")
-        .args(["-o", "APT::Sandbox::User=root", "download", package])
-        .current_dir(&into))?;
-    let files = std::fs::read_dir(&into).at("read the folder", &into)?;
-    files
-        .filter_map(std::result::Result::ok)
-        .map(|file| file.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .ok_or_else(|| {
-            Error::new(format!("apt-get download {package} left no package in {}", into.display()))
         })
-}
-
-/// `FOLDER.SUFFIX`, in the same parent folder. (`with_extension` would take the 12 of 6.12 for an extension.)
-fn beside(folder: &Path, suffix: &str) -> PathBuf {
-    let mut name = folder.file_name().unwrap_or_default().to_os_string();
-    name.push(".");
-    name.push(suffix);
-    folder.with_file_name(name)
-}
-
-fn update_lists() -> Result<()> {
-    println!("  bringing the package lists up to date");
-    run(&mut as_root(&["apt-get", "update"])?)
-}
-
-/// The command as root: by sudo when we are not.
-fn as_root(words: &[&str]) -> Result<Command> {
-    let (program, rest) = words.split_first().ok_or_else(|| Error::new("no command"))?;
-    if is_root() {
-        let mut command = Command::new(program);
-        command.args(rest);
-        return Ok(command);
-    }
-    if find_program("sudo").is_none() {
-        return Err(Error::new(format!("`{}` needs root, and there is no sudo", words.join(" ")))
-            .cure("run it once as root, then this command again"));
-    }
-    let mut command = Command::new("sudo");
-    command.args(words);
-    Ok(command)
-}
-
-/// Whether our effective user id is 0, from `/proc/self/status`.
-fn is_root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
-    ids.split_whitespace().nth(1) == Some("0")
-}
-
-fn remove_folder(folder: &Path) -> Result<()> {
-    if folder.exists() { std::fs::remove_dir_all(folder).at("remove", folder) } else { Ok(()) }
-}
-
-/// Runs a command with its output on our own, after saying which.
-fn run(command: &mut Command) -> Result<()> {
-    let words: Vec<_> = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
-    let line = words.join(" ");
-    println!("  $ {line}");
-    let status = command
-        .stdin(Stdio::inherit())
-        .status()
-        .map_err(|error| Error::new(format!("cannot run `{line}`")).because(error))?;
-    if status.success() { Ok(()) } else { Err(Error::new(format!("`{line}` failed ({status})"))) }
+    })
 }

@@ -192,7 +192,8 @@ pub fn boot_group(kit: &Kit, kernel: Kernel, group: &Group, options: &Options) -
     for attempt in 1..=TRIES {
         println!("{title}: booting (deadline {} s)", group.deadline_s);
         let mut watch = Watch::new(&title, options.console);
-        let disk = group.disk.then(|| Disk::empty(kernel.version())).transpose()?;
+        let disk_name = format!("{}-{}", kernel.version(), group.name);
+        let disk = group.disk.then(|| Disk::empty(&disk_name)).transpose()?;
         let boot = watch.boot(kit, (kernel, group), &options.cases, disk.as_ref().map(Disk::path))?;
         judged.cases.clear();
         if boot.came_up {

@@ -16,6 +16,7 @@ mod life;
 mod loss;
 mod output;
 mod readiness;
+mod real;
 mod rescue;
 mod shield;
 mod small;
@@ -63,6 +64,7 @@ fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
         ("no-cgroup2", End::PowerOff, degraded::NO_CGROUP2.to_vec()),
         ("small", End::PowerOff, small::CASES.to_vec()),
         ("disk", End::PowerOff, disk::CASES.to_vec()),
+        ("real", End::PowerOff, real::CASES.to_vec()),
         ("poweroff", End::Asked, ends::POWEROFF.to_vec()),
         ("reboot", End::Asked, ends::REBOOT.to_vec()),
         ("halt", End::Asked, ends::HALT.to_vec()),
