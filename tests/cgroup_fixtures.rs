@@ -1,6 +1,7 @@
 //! The cgroup layer on folders of files: captured from real kernels (`tests/fixtures/cgroup`), strange, cut, hostile.
 
 use lifeboat::cgroup::capabilities::{Capabilities, is_cgroup2};
+use lifeboat::cgroup::group::Group;
 use lifeboat::cgroup::limits::{self, Controllers, GroupLimits};
 use lifeboat::cgroup::parse::{self, GroupState, ParseError, Pressure};
 use lifeboat::cgroup::tree::Tree;
@@ -257,6 +258,27 @@ fn a_tree_is_prepared() {
     assert_eq!((fixture.text("pool/recorder/cgroup.kill").as_str()), "1");
     tree.procedure("recorder", 4 * MIB).expect("a group");
     assert_eq!(fixture.text("shutdown/recorder/memory.max"), "4194304");
+}
+
+/// Each process of the list gets the signal, and nobody else; so does the old way to kill, before Linux 5.14.
+#[test]
+fn signals_reach_every_process_of_a_group() {
+    use std::os::unix::process::ExitStatusExt;
+    let check = |act: fn(&Group) -> Result<(), i32>, signal: i32| {
+        let fixture = Fixture::new("linux-6.12");
+        fixture.remove("pool/recorder/cgroup.kill");
+        let child = || std::process::Command::new("sleep").arg("600").spawn().expect("a process");
+        let mut children = [child(), child()];
+        let pids: Vec<String> = children.iter().map(|child| format!("{}\n", child.id())).collect();
+        fixture.put("pool/recorder/cgroup.procs", pids.concat().as_bytes());
+        let group = fixture.tree().service("recorder", Class::Pool, &LIMITS).expect("a group");
+        act(&group).expect("a signal");
+        for child in &mut children {
+            assert_eq!(child.wait().expect("its end").signal(), Some(signal));
+        }
+    };
+    check(|group| group.signal(libc::SIGTERM), libc::SIGTERM);
+    check(Group::kill, libc::SIGKILL);
 }
 
 /// Every limit that the kernel does not take, or cannot take, stops the unit; and the message says which.

@@ -8,11 +8,10 @@ use super::file::{open_folder, open_in, read_again, write_again};
 use super::limits::{self, Controllers, GroupLimits};
 use super::parse::{self, GroupState, ParseError};
 use crate::engine::event::{MemoryEvents, MemorySample};
+use crate::sys::children;
 use crate::sys::error::SysError;
 use crate::sys::spawn::{Place, Way};
 use nix::fcntl::OFlag;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -229,6 +228,11 @@ impl Group {
             Ok(()) | Err(libc::ENODATA) => {}
             Err(errno) => return Err(errno),
         }
+        self.signal(libc::SIGKILL)
+    }
+
+    /// Sends a signal to each process of the group itself. One that is made meanwhile may miss it.
+    pub fn signal(&self, signal: i32) -> Result<(), i32> {
         let procs = nix::fcntl::openat(
             &self.folder,
             c"cgroup.procs",
@@ -237,17 +241,17 @@ impl Group {
         )
         .map_err(|errno| errno as i32)?;
         let mut buffer = [0_u8; SMALL];
-        let mut pid: i32 = 0;
+        let mut pid: u32 = 0;
         loop {
             let length = nix::unistd::read(&procs, &mut buffer).map_err(|errno| errno as i32)?;
             let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
             for byte in bytes {
                 if byte.is_ascii_digit() {
-                    pid = pid.saturating_mul(10).saturating_add(i32::from(byte - b'0'));
-                } else if std::mem::take(&mut pid) > 0 {
-                    // Gone already is as good.
-                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                    pid = pid.saturating_mul(10).saturating_add(u32::from(byte - b'0'));
+                    continue;
                 }
+                // Gone already is as good.
+                let _ = children::signal(std::mem::take(&mut pid), signal);
             }
         }
     }

@@ -64,6 +64,8 @@ pub enum Action {
     StartProcedure { unit: UnitId, run: RunId, order: ProcedureOrder },
     /// Send a signal to the service's first process.
     Signal { unit: UnitId, run: RunId, signal: i32, reason: KillReason },
+    /// Send a signal to every process of the service's cgroup; `Emptied` at once where there is none.
+    SignalAll { unit: UnitId, run: RunId, signal: i32, reason: KillReason },
     /// Write 1 to `cgroup.kill` of a role: `Emptied`, at once where it is empty already.
     KillCgroup { unit: UnitId, run: RunId, role: Role, reason: KillReason },
     /// Read the service's memory files: `MemorySampled`.

@@ -129,7 +129,7 @@ impl Engine {
         service.open.main = false;
         service.pid = None;
         service.last_exit = Some(exit);
-        let state = service.state;
+        let (state, signal) = (service.state, service.policy.stop_signal);
         self.generation += 1;
         match state {
             State::Spawning | State::Readying | State::Running => {
@@ -137,8 +137,11 @@ impl Engine {
                 self.begin_end(unit, End::Own(exit));
                 self.kill(unit, KillReason::LeftBehind, plan);
             }
-            // It obeyed the stop signal; what it left behind does not outlive it.
-            State::Signalled => self.kill(unit, KillReason::LeftBehind, plan),
+            // It obeyed the stop signal. What it left behind, such as the child of a wrapper, gets the signal too, and
+            // what is left of the time.
+            State::Signalled => {
+                plan.push(Action::SignalAll { unit, run, signal, reason: KillReason::LeftBehind });
+            }
             State::Killing => self.finish_run_if_over(unit, plan),
             // Its procedure goes on: what it reads is outside the process.
             State::Freezing | State::Queued | State::Saving => {}
@@ -155,6 +158,9 @@ impl Engine {
                     Role::Procedure => service.open.procedure_cgroup = false,
                 }
                 self.process_gone(unit, plan);
+            }
+            State::Signalled if role == Role::Service && !service.open.main => {
+                self.kill(unit, KillReason::LeftBehind, plan);
             }
             // An empty cgroup says nothing that the process's own end does not say.
             State::Down(_)
@@ -188,7 +194,7 @@ impl Engine {
                 self.procedure_spawn_failed(unit, SpawnStage::Exec, errno, plan);
             }
             // The retry's deadline runs.
-            (Effect::Kill | Effect::Freeze | Effect::StartProcedure, _) => {}
+            (Effect::Kill | Effect::Signal | Effect::Freeze | Effect::StartProcedure, _) => {}
         }
     }
 

@@ -228,6 +228,8 @@ pub enum Effect {
     Freeze,
     /// Writing `cgroup.kill`.
     Kill,
+    /// Sending a signal to all processes of a cgroup.
+    Signal,
     /// Releasing the parked procedure.
     StartProcedure,
 }

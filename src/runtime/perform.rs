@@ -51,6 +51,7 @@ impl Lifeboat {
             Action::Freeze { unit, run } => self.freeze(unit, run),
             Action::StartProcedure { unit, run, order } => self.start_procedure(unit, run, order),
             Action::Signal { unit, run: _, signal, reason: _ } => self.signal(unit, signal),
+            Action::SignalAll { unit, run, signal, reason: _ } => self.signal_all(unit, run, signal),
             Action::KillCgroup { unit, run, role, reason: _ } => self.kill_cgroup(unit, run, role),
             Action::Sample { unit, run: _ } => self.sample(unit),
             Action::Log(record) => self.story.tell(&record, &self.names),
@@ -259,6 +260,27 @@ impl Lifeboat {
         if let Some(process) = &seat.main {
             // It may have ended in this very moment; then its exit is on its way.
             let _ = children::signal(process.pid, signal);
+        }
+    }
+
+    /// Without a cgroup nobody sees what is left: the end of the first process has killed its session.
+    fn signal_all(&mut self, unit: UnitId, run: RunId, signal: i32) {
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        let Some(group) = &seat.service_group else {
+            self.events.push_back(Event::Emptied { unit, run, role: Role::Service });
+            return;
+        };
+        match group.state() {
+            Ok(state) if state.populated => {
+                if let Err(errno) = group.signal(signal) {
+                    // Its deadline goes on, and ends with `cgroup.kill`.
+                    self.events.push_back(Event::Failed { unit, run, effect: Effect::Signal, errno });
+                }
+            }
+            Ok(_) | Err(libc::ENODEV) => {
+                self.events.push_back(Event::Emptied { unit, run, role: Role::Service });
+            }
+            Err(errno) => self.events.push_back(Event::Failed { unit, run, effect: Effect::Signal, errno }),
         }
     }
 

@@ -98,6 +98,7 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
             let what = match effect {
                 Effect::Freeze => "cgroup.freeze cannot be written",
                 Effect::Kill => "cgroup.kill cannot be written",
+                Effect::Signal => "what is left cannot be sent the stop signal",
                 Effect::StartProcedure => "the procedure cannot be released",
             };
             write!(out, "{what}: {}", words::errno(errno))

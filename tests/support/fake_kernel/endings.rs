@@ -65,6 +65,18 @@ impl FakeKernel {
         self.later((unit, run), after_us, What::Killed(role));
     }
 
+    /// Those that are left obey or do not.
+    pub(super) fn signal_all(&mut self, unit: UnitId, run: RunId) {
+        if !self.truth(unit, run).service.populated() {
+            self.tell(0, Event::Emptied { unit, run, role: Role::Service });
+        } else if !self.goes_wrong() {
+            let after_us = self.rng.between(100, 300_000);
+            self.later((unit, run), after_us, What::OthersEnd);
+        } else if self.rng.per_mille(200) {
+            self.tell(0, Event::Failed { unit, run, effect: Effect::Signal, errno: 19 });
+        }
+    }
+
     pub(super) fn ended(&mut self, unit: UnitId, run: RunId, role: Role, exit: Exit) {
         let delay_us = self.rng.pick(&[0, 100, 5_000]);
         self.tell(delay_us, Event::Exited { unit, run, role, exit });

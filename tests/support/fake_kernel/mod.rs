@@ -242,6 +242,7 @@ impl FakeKernel {
                     self.later((unit, run), after_us, What::MainEnds(exit));
                 }
             }
+            Action::SignalAll { unit, run, .. } => self.signal_all(unit, run),
             Action::KillCgroup { unit, run, role, .. } => self.kill(unit, run, role),
             Action::Sample { unit, run } => self.sample(unit, run),
             Action::EndProbe { .. } | Action::Log(_) | Action::Reply { .. } | Action::Finish { .. } => {}

@@ -71,6 +71,13 @@ impl Watch {
                 self.of_the_present(action, unit, run)?;
                 self.releases((unit, run), order, kernel)?;
             }
+            Action::SignalAll { unit, run, .. } => {
+                self.of_the_present(action, unit, run)?;
+                let over = self.present(unit, run).is_some_and(|seen| seen.exit.is_some());
+                hold(Invariant::OnlyThePresentRun, over, || {
+                    format!("{action:?} before its first process ended")
+                })?;
+            }
             Action::KillCgroup { unit, run, role, .. } => {
                 self.of_the_present(action, unit, run)?;
                 self.kills((unit, run), role, kernel)?;

@@ -26,6 +26,9 @@ impl Stage {
             Action::Signal { unit, run, signal, reason } => {
                 format!("signal {} {signal} {reason:?}", of(unit, run))
             }
+            Action::SignalAll { unit, run, signal, reason } => {
+                format!("signal all {} {signal} {reason:?}", of(unit, run))
+            }
             Action::KillCgroup { unit, run, role, reason } => {
                 format!("kill {} {role:?} {reason:?}", of(unit, run))
             }

@@ -20,6 +20,7 @@ mod real;
 mod rescue;
 mod shield;
 mod small;
+mod stopping;
 mod units;
 mod why;
 
@@ -83,6 +84,7 @@ fn main_cases() -> Vec<Case> {
         life::CASES,
         readiness::CASES,
         left_behind::CASES,
+        stopping::CASES,
         shield::CASES,
         rescue::CASES,
         units::CASES,
