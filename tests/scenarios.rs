@@ -1,5 +1,5 @@
 //! Every script in `tests/scenarios/` against the engine. The first digit is the theme: 1 start, 2 stop, 3 restart,
-//! 4 exhaustion, 5 order, 6 requests, 7 shutdown.
+//! 4 exhaustion, 5 order, 6 requests, 7 shutdown, 8 changes of the units.
 //!
 //! `UPDATE=1` writes what the engine does into the scripts: read the difference before you keep it.
 

@@ -7,6 +7,8 @@
 mod fake_kernel;
 #[path = "support/invariants/mod.rs"]
 mod invariants;
+#[path = "support/random_changes.rs"]
+mod random_changes;
 #[path = "support/random_units.rs"]
 mod random_units;
 #[path = "support/rng.rs"]
@@ -15,9 +17,11 @@ mod rng;
 use fake_kernel::FakeKernel;
 use invariants::{Invariant, Violation, Watch};
 use lifeboat::engine::action::Action;
+use lifeboat::engine::change::Change;
 use lifeboat::engine::event::{ClientId, Event, ShutdownKind, Time, Verb};
 use lifeboat::engine::policy::{UnitId, UnitPolicy};
 use lifeboat::engine::{Engine, Plan};
+use random_changes::Table;
 use random_units::{RESERVE_BYTES, random_units};
 use rng::Rng;
 use std::fmt::Write;
@@ -28,14 +32,24 @@ const EVENTS_MAX: u64 = 300;
 /// A machine that needs more events than this to shut down hangs.
 const EVENTS_BOUND: u64 = 20_000;
 
+/// What the engine is told.
+#[derive(Clone, Debug)]
+enum Told {
+    Event(Event),
+    Changes(Vec<(UnitId, Change)>),
+}
+
 /// One turn: when, what happened, and what the engine wanted done.
-type Turn = (Time, Event, Vec<Action>);
+type Turn = (Time, Told, Vec<Action>);
 
 struct World {
     engine: Engine,
     kernel: FakeKernel,
     watch: Watch,
     plan: Plan,
+    table: Table,
+    /// How often the units change, of a thousand steps.
+    restless: u64,
     now: Time,
     events: u64,
     log: Option<Vec<Turn>>,
@@ -45,7 +59,8 @@ struct World {
 impl World {
     fn new(seed: u64, keeps: bool, prints: bool) -> (Self, Vec<UnitPolicy>) {
         let mut rng = Rng::new(seed);
-        let units = random_units(&mut rng);
+        let (units, keys) = random_units(&mut rng);
+        let restless = rng.pick(&[0, 0, 5, 40]);
         let mut kernel = FakeKernel::new(rng, &units);
         visits(&mut kernel, &units);
         let world = Self {
@@ -53,6 +68,8 @@ impl World {
             kernel,
             watch: Watch::new(&units),
             plan: Plan::for_units(units.len()),
+            table: Table::new((units.clone(), keys)),
+            restless,
             now: Time(0),
             events: 0,
             log: keeps.then(Vec::new),
@@ -66,21 +83,36 @@ impl World {
         self.watch.event(self.now, event, &mut self.kernel);
         self.kernel.at(self.now);
         self.engine.handle(self.now, event, &mut self.plan);
+        self.perform(Told::Event(event))
+    }
+
+    /// People bring other unit files.
+    fn change(&mut self) -> Result<(), Violation> {
+        let changes = self.table.change(&mut self.kernel.rng, &self.engine);
+        self.watch.reconfigure(&changes);
+        self.kernel.at(self.now);
+        self.kernel.reconfigure(&changes);
+        self.engine.reconfigure(self.now, changes.clone(), &mut self.plan);
+        self.perform(Told::Changes(changes))
+    }
+
+    fn perform(&mut self, told: Told) -> Result<(), Violation> {
         let mut actions = Vec::new();
         while let Some(action) = self.plan.take() {
             actions.push(action);
         }
         if self.prints {
-            println!("{:>12} us  {event:?}", self.now.0);
+            println!("{:>12} us  {told:?}", self.now.0);
             actions.iter().for_each(|action| println!("                 -> {action:?}"));
         }
         self.watch.actions(self.now, &actions);
         for &action in &actions {
             self.watch.action(self.now, action, &mut self.kernel)?;
             self.kernel.perform(action);
+            self.table.performed(action);
         }
         if let Some(log) = &mut self.log {
-            log.push((self.now, event, actions));
+            log.push((self.now, told, actions));
         }
         self.watch.turn(self.now, &self.engine, &self.kernel)
     }
@@ -111,6 +143,10 @@ impl World {
         while self.step()? {
             if self.events == EVENTS_MAX && !self.watch.shutting_down() {
                 self.turn(Event::ShutdownAsked { how: ShutdownKind::PowerOff })?;
+            }
+            let restless = self.events < EVENTS_MAX && !self.watch.shutting_down();
+            if restless && self.kernel.rng.per_mille(self.restless) {
+                self.change()?;
             }
             if self.events > EVENTS_BOUND {
                 let detail = format!("after {EVENTS_BOUND} events");
@@ -148,8 +184,11 @@ fn visits(kernel: &mut FakeKernel, units: &[UnitPolicy]) {
 fn replays(units: Vec<UnitPolicy>, log: &[Turn]) -> bool {
     let mut engine = Engine::new(units.clone(), RESERVE_BYTES);
     let mut plan = Plan::for_units(units.len());
-    log.iter().all(|(now, event, actions)| {
-        engine.handle(*now, *event, &mut plan);
+    log.iter().all(|(now, told, actions)| {
+        match told {
+            Told::Event(event) => engine.handle(*now, *event, &mut plan),
+            Told::Changes(changes) => engine.reconfigure(*now, changes.clone(), &mut plan),
+        }
         let same = actions.iter().all(|action| plan.take() == Some(*action));
         same && plan.is_empty()
     })

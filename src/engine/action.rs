@@ -70,6 +70,10 @@ pub enum Action {
     KillCgroup { unit: UnitId, run: RunId, role: Role, reason: KillReason },
     /// Read the service's memory files: `MemorySampled`.
     Sample { unit: UnitId, run: RunId },
+    /// From the next run on the unit's new definition holds; nothing of an earlier run is left.
+    Adopt { unit: UnitId },
+    /// The unit is gone: give back everything that was kept for it.
+    Dismiss { unit: UnitId },
     /// Tell the log.
     Log(Record),
     /// Answer a request.

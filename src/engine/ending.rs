@@ -327,7 +327,9 @@ impl Engine {
         match (rest, trouble) {
             (Rest::Fatal, Some(trouble)) => plan.tell(Record::Fatal { unit, trouble }),
             (Rest::Done, _) => {}
-            (Rest::Stopped | Rest::Exited | Rest::Fatal, _) => plan.tell(Record::Stopped { unit }),
+            (Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone, _) => {
+                plan.tell(Record::Stopped { unit })
+            }
         }
         if rest == Rest::Done {
             self.answer_started(unit, plan);

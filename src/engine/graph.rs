@@ -12,6 +12,10 @@ use super::{Engine, Plan};
 
 /// Fills the lists that look backward along `requires` and `after`.
 pub(super) fn connect(units: &mut [Service]) {
+    for service in &mut *units {
+        service.dependents.clear();
+        service.followers.clear();
+    }
     for at in 0..units.len() {
         let Ok(id) = u16::try_from(at).map(UnitId) else { return };
         let Some(service) = units.get(at) else { return };
@@ -95,6 +99,8 @@ impl Engine {
         while let Some(unit) = self.marked.pop_front() {
             let Some(service) = self.unit_mut(unit) else { continue };
             service.marked = false;
+            self.change_over(unit, plan);
+            let Some(service) = self.unit(unit) else { continue };
             match service.desired {
                 Desired::Up => self.settle_up(unit, plan),
                 Desired::Down => self.settle_down(unit, plan),
@@ -178,11 +184,11 @@ impl Engine {
             State::Waiting | State::Backoff => self.come_down(unit, Rest::Stopped, None, plan),
             // Nothing rests yet on a unit that is on its way up.
             State::Parking | State::Spawning | State::Readying => {
-                self.begin_stop(unit, self.stop_reason(), plan);
+                self.begin_stop(unit, self.stop_reason(unit), plan);
             }
             State::Running => {
                 if !self.must_outlive_another(unit) {
-                    self.begin_stop(unit, self.stop_reason(), plan);
+                    self.begin_stop(unit, self.stop_reason(unit), plan);
                 }
             }
             State::Down(_)
@@ -194,8 +200,12 @@ impl Engine {
         }
     }
 
-    fn stop_reason(&self) -> KillReason {
-        if self.shutdown.is_some() { KillReason::Shutdown } else { KillReason::StopAsked }
+    fn stop_reason(&self, unit: UnitId) -> KillReason {
+        match self.unit(unit) {
+            _ if self.shutdown.is_some() => KillReason::Shutdown,
+            Some(service) if service.leaving => KillReason::Removed,
+            Some(_) | None => KillReason::StopAsked,
+        }
     }
 
     /// Something that comes after it, and is to go down too, is still there.

@@ -16,6 +16,7 @@
 
 pub mod action;
 pub mod budget;
+pub mod change;
 mod ending;
 pub mod event;
 mod exhaustion;
@@ -39,7 +40,7 @@ use policy::{RunId, UnitId, UnitPolicy};
 use record::Record;
 use recorder::Recorder;
 use requests::Waits;
-use service::{Service, State};
+use service::{Rest, Service, State};
 use snapshot::{Incident, ShutdownState, Snapshot, SystemView};
 use std::collections::VecDeque;
 use timer::{TimerKind, Timers};
@@ -57,10 +58,16 @@ impl Plan {
     /// A plan with room for what one event can lead to with so many units: it never grows.
     #[must_use]
     pub fn for_units(units: usize) -> Self {
-        Self {
-            actions: VecDeque::with_capacity(4 * units + 64),
-            records: VecDeque::with_capacity(4 * units + 64),
-        }
+        let mut plan = Self::default();
+        plan.make_room(units);
+        plan
+    }
+
+    /// The same for a plan that is there already.
+    fn make_room(&mut self, units: usize) {
+        let count = 4 * units + 64;
+        self.actions.reserve(count.saturating_sub(self.actions.len()));
+        self.records.reserve(count.saturating_sub(self.records.len()));
     }
 
     pub(in crate::engine) fn push(&mut self, action: Action) {
@@ -86,7 +93,7 @@ impl Plan {
 /// All decisions, and everything that they rest on.
 ///
 /// # Invariants
-/// - Every table is sized in `new`; a turn allocates nothing.
+/// - Every table is sized in `new` and `reconfigure`; a turn of `handle` allocates nothing.
 /// - `reserve_used_bytes` is the sum of the procedures' memory of the units that hold some of the reserve.
 #[derive(Debug)]
 pub struct Engine {
@@ -159,6 +166,8 @@ impl Engine {
             Event::Asked { client, unit, verb } => self.asked(client, unit, verb, plan),
             Event::ClientGone { client } => self.waits.forget(client),
             Event::ShutdownAsked { how } => self.shutdown_asked(how, plan),
+            // Recorded only: what it led to was done by `reconfigure`.
+            Event::Reconfigured { changes: _ } => {}
         }
         self.settle(plan);
     }
@@ -191,7 +200,8 @@ impl Engine {
     #[must_use]
     pub fn snapshot(&self, now: Time, mut system: SystemView) -> Snapshot {
         system.shutting_down = self.shutdown.map(|shutdown| shutdown.how);
-        let mut units: Vec<_> = self.units.iter().map(Service::view).collect();
+        let present = self.units.iter().filter(|unit| unit.state != State::Down(Rest::Gone));
+        let mut units: Vec<_> = present.map(Service::view).collect();
         units.sort_by(|a, b| a.name.cmp(&b.name));
         Snapshot {
             generation: self.generation,

@@ -6,7 +6,7 @@ use super::event::Exit;
 use super::snapshot::Trouble;
 use serde::{Deserialize, Serialize};
 
-/// A unit's place in the table, given at load. It does not change while lifeboat runs.
+/// A unit's place in the table. It does not change while the unit is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UnitId(pub u16);
 
@@ -236,6 +236,26 @@ pub struct UnitPolicy {
     pub restart: RestartPolicy,
     /// Found unfit before anything started: it stays FATAL with this reason, and everything else goes on.
     pub refused: Option<Trouble>,
+}
+
+impl UnitPolicy {
+    /// Takes the neighbours of another definition of the same unit.
+    pub fn take_neighbours(&mut self, other: &Self) {
+        self.after.clone_from(&other.after);
+        self.requires.clone_from(&other.requires);
+    }
+
+    /// Has no neighbours any more.
+    pub fn forget_neighbours(&mut self) {
+        for list in self.neighbours_mut() {
+            list.clear();
+        }
+    }
+
+    /// Every list of other units, to be renumbered with the table.
+    pub fn neighbours_mut(&mut self) -> [&mut Vec<UnitId>; 2] {
+        [&mut self.after, &mut self.requires]
+    }
 }
 
 #[cfg(test)]

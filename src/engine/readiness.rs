@@ -168,7 +168,7 @@ impl Engine {
         }
     }
 
-    fn plan_probe(&mut self, unit: UnitId) {
+    pub(super) fn plan_probe(&mut self, unit: UnitId) {
         let Some(service) = self.unit_mut(unit) else { return };
         service.probing = false;
         if let Some(health) = service.policy.health {

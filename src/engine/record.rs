@@ -55,6 +55,12 @@ pub enum Record {
     IncidentClosed { unit: UnitId, number: u32, total_us: u64 },
     /// Processes are left after `cgroup.kill` and its deadline.
     StillPopulated { unit: UnitId },
+    /// A unit was added.
+    Added { unit: UnitId },
+    /// A unit has a new definition, which holds from its next run on.
+    Changed { unit: UnitId },
+    /// A unit was taken out.
+    Removed { unit: UnitId },
     /// The machine is going down.
     ShuttingDown { how: ShutdownKind },
     /// All units are down.

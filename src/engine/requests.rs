@@ -81,7 +81,7 @@ impl Engine {
 
     fn asked_start(&mut self, client: ClientId, unit: UnitId) -> Option<Reply> {
         let Some(service) = self.unit_mut(unit) else { return Some(Reply::Failed) };
-        if service.policy.refused.is_some() {
+        if !service.may_start() {
             return Some(Reply::Failed);
         }
         match service.state {
@@ -110,6 +110,9 @@ impl Engine {
         let Some(service) = self.unit(unit) else { return Some(Reply::Failed) };
         let state = service.state;
         self.want_down(unit);
+        if let Some(service) = self.unit_mut(unit) {
+            service.newcomer = false;
+        }
         match state {
             State::Down(_) => Some(Reply::NotRunning),
             State::Waiting

@@ -33,6 +33,8 @@ pub(super) enum Rest {
     Fatal,
     /// A task that ended well.
     Done,
+    /// Taken out: nothing of it is left, and its place is free.
+    Gone,
 }
 
 /// Where a unit stands. In `Down`, `Waiting` and `Backoff` it has no process; in the others it has, or is about to.
@@ -126,6 +128,14 @@ impl Open {
     }
 }
 
+/// A unit's next definition.
+#[derive(Debug)]
+pub(super) struct Successor {
+    pub(super) policy: UnitPolicy,
+    /// Sized for it, so that its taking over allocates nothing.
+    pub(super) restarts: Restarts,
+}
+
 /// What we know of one unit between two turns.
 ///
 /// # Invariants
@@ -136,6 +146,12 @@ impl Open {
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) policy: UnitPolicy,
+    /// What takes the policy's place as soon as nothing of the present run is left.
+    pub(super) successor: Option<Box<Successor>>,
+    /// It was taken out: it goes when nothing of it is left.
+    pub(super) leaving: bool,
+    /// It comes up when all that leave are gone.
+    pub(super) newcomer: bool,
     /// Units that require this one.
     pub(super) dependents: Vec<UnitId>,
     /// Units that come after this one, for whichever reason.
@@ -197,6 +213,9 @@ impl Service {
         };
         Self {
             policy,
+            successor: None,
+            leaving: false,
+            newcomer: false,
             dependents: Vec::new(),
             followers: Vec::new(),
             desired: Desired::Down,
@@ -240,7 +259,7 @@ impl Service {
         match self.state {
             State::Running => self.policy.kind == Kind::Service,
             State::Down(Rest::Done) => true,
-            State::Down(Rest::Stopped | Rest::Exited | Rest::Fatal)
+            State::Down(Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone)
             | State::Waiting
             | State::Backoff
             | State::Parking
@@ -273,7 +292,7 @@ impl Service {
     /// Down for good: it will not come back by itself.
     pub(super) fn is_down_for_good(&self) -> bool {
         match self.state {
-            State::Down(Rest::Stopped | Rest::Exited | Rest::Fatal) => true,
+            State::Down(Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone) => true,
             State::Waiting => self.wants_its_requirement(),
             State::Killing => self.stuck,
             State::Down(Rest::Done)
@@ -289,6 +308,11 @@ impl Service {
         }
     }
 
+    /// It can be wished up: it was found fit, and it is there.
+    pub(super) fn may_start(&self) -> bool {
+        self.policy.refused.is_none() && !self.leaving && self.state != State::Down(Rest::Gone)
+    }
+
     /// It would start, but something that it requires is down.
     pub(super) fn wants_its_requirement(&self) -> bool {
         matches!(self.trouble, Some(Trouble::RequirementDown { .. }))
@@ -297,7 +321,7 @@ impl Service {
     /// The state's name for people.
     pub(super) fn state_name(&self) -> StateName {
         match self.state {
-            State::Down(Rest::Stopped) => StateName::Stopped,
+            State::Down(Rest::Stopped | Rest::Gone) => StateName::Stopped,
             State::Down(Rest::Exited) => StateName::Exited,
             State::Down(Rest::Fatal) => StateName::Fatal,
             State::Down(Rest::Done) => StateName::Done,

@@ -131,6 +131,10 @@ pub enum KillReason {
     Failed(Failure),
     /// The parked procedure is of no use any more.
     NotNeeded,
+    /// Its definition has changed.
+    Changed,
+    /// It was taken out.
+    Removed,
 }
 
 /// Why a unit is FATAL or not up.

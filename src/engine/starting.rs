@@ -34,7 +34,7 @@ impl Engine {
     /// Wishes the unit up. What it requires is called for when `settle` looks at it.
     pub(super) fn want_up(&mut self, unit: UnitId) {
         let Some(service) = self.unit_mut(unit) else { return };
-        if service.policy.refused.is_some() {
+        if !service.may_start() {
             return;
         }
         service.desired = Desired::Up;

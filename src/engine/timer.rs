@@ -1,6 +1,6 @@
 //! The timer table: one slot for each timer of each unit, ordered by a binary heap that knows its positions.
 //!
-//! Setting, clearing and taking the next are O(log n); nothing is allocated after `new`, and a timer that is set
+//! Setting, clearing and taking the next are O(log n); nothing is allocated but in `new` and `grow`, and a timer that is set
 //! again replaces itself, so the table cannot grow.
 
 use super::event::Time;
@@ -41,6 +41,14 @@ impl Timers {
     pub(super) fn new(units: usize) -> Self {
         let slots = units * KINDS.len();
         Self { due: vec![Time(0); slots], position: vec![ABSENT; slots], heap: Vec::with_capacity(slots) }
+    }
+
+    /// Room for so many units; what is set stays set.
+    pub(super) fn grow(&mut self, units: usize) {
+        let slots = (units * KINDS.len()).max(self.due.len());
+        self.due.resize(slots, Time(0));
+        self.position.resize(slots, ABSENT);
+        self.heap.reserve(slots.saturating_sub(self.heap.len()));
     }
 
     fn slot(unit: UnitId, kind: TimerKind) -> u32 {

@@ -54,6 +54,7 @@ impl Lifeboat {
             Action::SignalAll { unit, run, signal, reason: _ } => self.signal_all(unit, run, signal),
             Action::KillCgroup { unit, run, role, reason: _ } => self.kill_cgroup(unit, run, role),
             Action::Sample { unit, run: _ } => self.sample(unit),
+            Action::Adopt { unit: _ } | Action::Dismiss { unit: _ } => {}
             Action::Log(record) => self.story.tell(&record, &self.names),
             Action::Reply { client, reply } => {
                 self.control.outcome(client, reply);

@@ -57,6 +57,9 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         Record::Fatal { trouble, .. } => write!(out, "FATAL: {}", TroubleWords { trouble, names }),
         Record::Stopping { reason, .. } => write!(out, "STOPPING ({})", words::kill_reason(reason)),
         Record::Stopped { .. } => write!(out, "STOPPED"),
+        Record::Added { .. } => write!(out, "is new"),
+        Record::Changed { .. } => write!(out, "has a new definition"),
+        Record::Removed { .. } => write!(out, "is taken out"),
         Record::ShuttingDown { how } => write!(out, "going down: {}", words::shutdown(how)),
         Record::AllDown { how } => write!(out, "all units are down: {}", words::shutdown(how)),
     }
@@ -118,6 +121,9 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
         | Record::Fatal { .. }
         | Record::Stopping { .. }
         | Record::Stopped { .. }
+        | Record::Added { .. }
+        | Record::Changed { .. }
+        | Record::Removed { .. }
         | Record::ShuttingDown { .. }
         | Record::AllDown { .. } => Ok(()),
     }
@@ -162,6 +168,9 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::Fatal { unit, .. }
         | Record::Stopping { unit, .. }
         | Record::Stopped { unit }
+        | Record::Added { unit }
+        | Record::Changed { unit }
+        | Record::Removed { unit }
         | Record::Exhausted { unit, .. }
         | Record::Frozen { unit, .. }
         | Record::FreezeTimedOut { unit, .. }

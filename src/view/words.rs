@@ -82,6 +82,8 @@ pub fn kill_reason(reason: KillReason) -> &'static str {
         KillReason::Failed(why) => failure(why),
         KillReason::StartFailed => "the start failed half way",
         KillReason::NotNeeded => "not needed any more",
+        KillReason::Changed => "its definition has changed",
+        KillReason::Removed => "it was taken out",
     }
 }
 

@@ -14,12 +14,12 @@ const MIB: u64 = 1 << 20;
 pub(crate) const RESERVE_BYTES: u64 = 8 * MIB;
 
 /// A unit only requires, and comes after, units with a smaller key; the keys are shuffled so that the order in the
-/// table says nothing.
-pub(crate) fn random_units(rng: &mut Rng) -> Vec<UnitPolicy> {
+/// table says nothing. Gives the keys too.
+pub(crate) fn random_units(rng: &mut Rng) -> (Vec<UnitPolicy>, Vec<u64>) {
     let count = u16::try_from(rng.between(1, 12)).unwrap();
     let keys: Vec<u64> = (0..count).map(|_| rng.next()).collect();
     let share = rng.pick(&[0, 100, 250, 400]);
-    (0..count)
+    let units = (0..count)
         .map(|id| {
             let before: Vec<UnitId> =
                 (0..count).filter(|&o| keys[usize::from(o)] < keys[usize::from(id)]).map(UnitId).collect();
@@ -27,10 +27,11 @@ pub(crate) fn random_units(rng: &mut Rng) -> Vec<UnitPolicy> {
             let after = before.iter().copied().filter(|_| rng.per_mille(share)).collect();
             random_unit(rng, id, requires, after)
         })
-        .collect()
+        .collect();
+    (units, keys)
 }
 
-fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: Vec<UnitId>) -> UnitPolicy {
+pub(crate) fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: Vec<UnitId>) -> UnitPolicy {
     let memory = rng.per_mille(750).then(|| MemoryPolicy {
         max_bytes: rng.between(4, 64) * MIB,
         class: rng.pick(&[Class::Guaranteed, Class::Pool]),

@@ -4,6 +4,7 @@
 //! A change of the truth (`Happening`) and the event that tells of it are two things at two times, as they are on a
 //! real machine. One file for each thing that processes do.
 
+pub(crate) mod changes;
 mod endings;
 mod memory;
 mod starts;
@@ -105,6 +106,8 @@ impl PartialOrd for Scheduled {
 pub(crate) struct FakeKernel {
     pub(crate) rng: Rng,
     policies: Vec<UnitPolicy>,
+    /// What a unit will be when its present run is over.
+    successors: Vec<Option<UnitPolicy>>,
     /// By unit, then by run (the first run is 1).
     runs: Vec<Vec<Truth>>,
     counters: Vec<(MemoryEvents, MemoryEvents)>,
@@ -128,6 +131,7 @@ impl FakeKernel {
         Self {
             rng,
             policies: policies.to_vec(),
+            successors: vec![None; policies.len()],
             runs: vec![Vec::new(); policies.len()],
             counters: vec![Default::default(); policies.len()],
             unreclaimable_bytes: vec![0; policies.len()],
@@ -245,7 +249,12 @@ impl FakeKernel {
             Action::SignalAll { unit, run, .. } => self.signal_all(unit, run),
             Action::KillCgroup { unit, run, role, .. } => self.kill(unit, run, role),
             Action::Sample { unit, run } => self.sample(unit, run),
-            Action::EndProbe { .. } | Action::Log(_) | Action::Reply { .. } | Action::Finish { .. } => {}
+            Action::Adopt { unit } => self.adopt(unit),
+            Action::EndProbe { .. }
+            | Action::Dismiss { .. }
+            | Action::Log(_)
+            | Action::Reply { .. }
+            | Action::Finish { .. } => {}
         }
     }
 

@@ -35,6 +35,13 @@ impl Watch {
         if actions.iter().any(|action| matches!(action, Action::Log(Record::ShuttingDown { .. }))) {
             self.shutdown_at.get_or_insert(now);
         }
+        // Those who waited for somebody to go are started now, and call for what they require.
+        let goes = |action: &Action| {
+            matches!(action, Action::Dismiss { .. } | Action::Log(Record::StillPopulated { .. }))
+        };
+        if actions.iter().any(goes) {
+            self.seen.iter_mut().for_each(|seen| seen.starts.clear());
+        }
     }
 
     /// Before the kernel performs the action.
@@ -94,6 +101,8 @@ impl Watch {
                 let ready = self.present(unit, run).is_some_and(|seen| seen.ready.is_some() && !seen.ending);
                 hold(Invariant::OnlyThePresentRun, ready, || format!("{action:?} of what is not up"))?;
             }
+            Action::Adopt { unit } => self.adopts(unit, kernel)?,
+            Action::Dismiss { unit } => self.nothing_left(unit, kernel)?,
             Action::EndProbe { .. } | Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {
             }
         }

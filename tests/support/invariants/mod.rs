@@ -2,6 +2,7 @@
 //! file for each kind of promise.
 
 mod acts;
+mod changes;
 mod ends;
 mod shown;
 mod silence;
@@ -49,6 +50,8 @@ pub(crate) enum Invariant {
     FinishesOnce,
     /// The times of an incident stand in order, and the numbers of incidents too.
     IncidentsInOrder,
+    /// A unit changes, or goes, only when no process of it lives.
+    NothingLeft,
     /// The snapshot contradicts neither itself nor its generation.
     SnapshotHolds,
 }
@@ -91,6 +94,7 @@ struct Seen {
 
 pub(crate) struct Watch {
     policies: Vec<UnitPolicy>,
+    successors: Vec<Option<UnitPolicy>>,
     seen: Vec<Seen>,
     open_requests: BTreeMap<u64, u32>,
     gone: Vec<ClientId>,
@@ -104,6 +108,7 @@ impl Watch {
     pub(crate) fn new(policies: &[UnitPolicy]) -> Self {
         Self {
             policies: policies.to_vec(),
+            successors: vec![None; policies.len()],
             seen: vec![Seen::default(); policies.len()],
             open_requests: BTreeMap::new(),
             gone: Vec::new(),
@@ -189,7 +194,8 @@ impl Watch {
             | Event::Failed { .. }
             | Event::MemoryEvents { .. }
             | Event::MemorySampled { .. }
-            | Event::PressureRang { .. } => {}
+            | Event::PressureRang { .. }
+            | Event::Reconfigured { .. } => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! The events of a script.
 
 use super::Stage;
+use super::changes::Changed;
 use lifeboat::engine::event::{
     ClientId, Effect, Event, Exit, MemoryEvents, MemorySample, Note, Role, ShutdownKind, SpawnStage, Verb,
 };
@@ -35,6 +36,8 @@ pub(crate) enum What {
     Asked(u64, String, Verb),
     ClientGone(u64),
     ShutdownAsked(ShutdownKind),
+    /// Other units from now on.
+    Reconfigure(Vec<Changed>),
     /// The event, but about this run.
     OfRun(u32, Box<What>),
 }
@@ -101,6 +104,7 @@ impl Stage {
             }
             What::ClientGone(client) => Event::ClientGone { client: ClientId(*client) },
             What::ShutdownAsked(how) => Event::ShutdownAsked { how: *how },
+            What::Reconfigure(_) => panic!("it is no event"),
             What::OfRun(run, what) => self.event(what, Some(*run)),
         }
     }

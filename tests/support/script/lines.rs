@@ -38,6 +38,8 @@ impl Stage {
                 format!("reply {} {reply:?}", client.0)
             }
             Action::Finish { how } => format!("finish {how:?}"),
+            Action::Adopt { unit } => format!("adopt {}", self.names[usize::from(unit.0)]),
+            Action::Dismiss { unit } => format!("dismiss {}", self.names[usize::from(unit.0)]),
             Action::Log(_) => return None,
         })
     }

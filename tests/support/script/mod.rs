@@ -3,6 +3,7 @@
 //! An event without `OfRun` is about the unit's present run. Actions are written as short lines, log records are left
 //! out. A `Deadline` must come exactly when the engine wants it, and nothing else may come later than that.
 
+mod changes;
 mod events;
 mod lines;
 mod units;
@@ -69,8 +70,12 @@ impl Stage {
             (_, Some(due)) if due < self.now => Some(format!("a deadline at {due:?} is passed over")),
             _ => None,
         };
-        let event = self.event(what, None);
-        self.engine.handle(self.now, event, &mut self.plan);
+        if let What::Reconfigure(changes) = what {
+            self.reconfigure(changes);
+        } else {
+            let event = self.event(what, None);
+            self.engine.handle(self.now, event, &mut self.plan);
+        }
         let mut lines = Vec::new();
         while let Some(action) = self.plan.take() {
             lines.extend(self.line(action));

@@ -9,7 +9,7 @@ use lifeboat::engine::policy::{
 use lifeboat::engine::snapshot::Trouble;
 use serde::Deserialize;
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Unit {
     pub(super) name: String,
@@ -60,7 +60,7 @@ impl Default for Unit {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Procedure {
     on_exhaustion: bool,

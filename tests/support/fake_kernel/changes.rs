@@ -1,0 +1,45 @@
+//! Units that come and change.
+
+use super::FakeKernel;
+use lifeboat::engine::change::Change;
+use lifeboat::engine::event::MemoryEvents;
+use lifeboat::engine::policy::{Class, UnitId, UnitPolicy};
+
+/// Another class is another cgroup.
+pub(crate) fn class_of(policy: &UnitPolicy) -> Class {
+    policy.memory.map_or(Class::Pool, |memory| memory.class)
+}
+
+impl FakeKernel {
+    /// Before the engine hears of the changes.
+    pub(crate) fn reconfigure(&mut self, changes: &[(UnitId, Change)]) {
+        for (unit, change) in changes {
+            let at = usize::from(unit.0);
+            match change {
+                Change::Add(policy) if at == self.policies.len() => {
+                    self.policies.push(policy.clone());
+                    self.successors.push(None);
+                    self.runs.push(Vec::new());
+                    self.counters.push(Default::default());
+                    self.unreclaimable_bytes.push(0);
+                }
+                Change::Add(policy) => {
+                    self.policies[at] = policy.clone();
+                    self.counters[at] = Default::default();
+                }
+                Change::Adjust(policy) => self.policies[at] = policy.clone(),
+                Change::Replace(policy) => self.successors[at] = Some(policy.clone()),
+                Change::Remove => {}
+            }
+        }
+    }
+
+    pub(super) fn adopt(&mut self, unit: UnitId) {
+        let at = usize::from(unit.0);
+        let policy = self.successors[at].take().expect("a successor");
+        if class_of(&policy) != class_of(&self.policies[at]) {
+            self.counters[at].0 = MemoryEvents::default();
+        }
+        self.policies[at] = policy;
+    }
+}

@@ -1,0 +1,59 @@
+//! Units that come, change and go: only where nothing of them lives.
+
+use super::{Invariant, Seen, Violation, Watch, hold};
+use crate::fake_kernel::FakeKernel;
+use crate::fake_kernel::changes::class_of;
+use lifeboat::engine::change::Change;
+use lifeboat::engine::policy::{RunId, UnitId};
+
+impl Watch {
+    /// Before the engine hears of the changes.
+    pub(crate) fn reconfigure(&mut self, changes: &[(UnitId, Change)]) {
+        for (unit, change) in changes {
+            let at = usize::from(unit.0);
+            match change {
+                Change::Add(policy) if at == self.policies.len() => {
+                    self.policies.push(policy.clone());
+                    self.successors.push(None);
+                    self.seen.push(Seen::default());
+                }
+                Change::Add(policy) => {
+                    self.policies[at] = policy.clone();
+                    self.seen[at] = Seen { run: RunId(self.seen[at].run.0 + 1), ..Seen::default() };
+                }
+                Change::Adjust(policy) => {
+                    if self.policies[at].restart != policy.restart {
+                        self.seen[at].starts.clear();
+                    }
+                    self.policies[at] = policy.clone();
+                }
+                Change::Replace(policy) => {
+                    self.policies[at].take_neighbours(policy);
+                    self.successors[at] = Some(policy.clone());
+                }
+                Change::Remove => {}
+            }
+        }
+        // A unit that is taken over may start at once, however often it was started.
+        self.seen.iter_mut().for_each(|seen| seen.starts.clear());
+    }
+
+    pub(super) fn adopts(&mut self, unit: UnitId, kernel: &FakeKernel) -> Result<(), Violation> {
+        self.nothing_left(unit, kernel)?;
+        let at = usize::from(unit.0);
+        let successor = self.successors[at].take();
+        hold(Invariant::NothingLeft, successor.is_some(), || format!("{unit:?} has no successor"))?;
+        let Some(successor) = successor else { return Ok(()) };
+        if class_of(&self.policies[at]) != class_of(&successor) {
+            self.seen[at].counters = Default::default();
+        }
+        self.policies[at] = successor;
+        self.seen[at].starts.clear();
+        Ok(())
+    }
+
+    pub(super) fn nothing_left(&self, unit: UnitId, kernel: &FakeKernel) -> Result<(), Violation> {
+        let alive = kernel.living().find(|(other, ..)| *other == unit);
+        hold(Invariant::NothingLeft, alive.is_none(), || format!("{unit:?} leaves {alive:?}"))
+    }
+}
