@@ -388,6 +388,6 @@ fn a_pressure_trigger_is_armed() {
         return;
     }
     assert!(group.trigger_fd().is_none());
-    assert!(group.arm_trigger());
+    assert!(group.arm_triggers());
     assert!(group.trigger_fd().is_some());
 }

@@ -68,7 +68,10 @@ pub enum Action {
     SignalAll { unit: UnitId, run: RunId, signal: i32, reason: KillReason },
     /// Write 1 to `cgroup.kill` of a role: `Emptied`, at once where it is empty already.
     KillCgroup { unit: UnitId, run: RunId, role: Role, reason: KillReason },
-    /// Read the service's memory files: `MemorySampled`.
+    /// Listen to `memory.events.local` and the first PSI trigger of the service, or do not. The alarm, the second
+    /// trigger, is heard always. Every run begins with both heard.
+    Doorbells { unit: UnitId, run: RunId, on: bool },
+    /// Read the service's memory files: `MemoryEvents`, then `MemorySampled`.
     Sample { unit: UnitId, run: RunId },
     /// From the next run on the unit's new definition holds; nothing of an earlier run is left.
     Adopt { unit: UnitId },

@@ -2,7 +2,7 @@
 //!
 //! What people asked for by other files is a list of changes, decided elsewhere. Here it becomes wishes: who goes is
 //! wished down and leaves its place when nothing of it is left; whose process would be made otherwise now ends its run
-//! and begins the next one with its new definition; who comes waits until all who go are gone, so that both need not fit
+//! and begins the next one with its new definition; who comes waits until all who go are gone: both need not fit
 //! into the machine at the same time. Kept units keep their place, their run and their history.
 //!
 //! A change may allocate: the tables grow here, so that no later turn has to.
@@ -25,7 +25,7 @@ pub enum Change {
     Add(UnitPolicy),
     /// Its new definition holds at once, and what runs goes on.
     Adjust(UnitPolicy),
-    /// Its new definition holds from its next run on, and its present run ends for that. Its neighbours are the new ones
+    /// Its new definition holds from its next run on, and its present run ends for that. Its neighbours are new
     /// at once.
     Replace(UnitPolicy),
     /// It is stopped and goes.
@@ -285,6 +285,7 @@ impl Engine {
         service.policy.forget_neighbours();
         self.enter(unit, State::Down(Rest::Gone));
         self.timers.clear(unit, TimerKind::Sample);
+        self.timers.clear(unit, TimerKind::Doorbell);
         plan.tell(Record::Removed { unit });
         plan.push(Action::Dismiss { unit });
         self.welcome();

@@ -276,6 +276,6 @@ pub enum Event {
     ClientGone { client: ClientId },
     /// A signal or a person asked for the end.
     ShutdownAsked { how: ShutdownKind },
-    /// Here so many units were added, changed or taken out. Only recorded: what these changes are does not fit an event.
+    /// Here so many units were added, changed or taken out. Only recorded: the changes themselves do not fit.
     Reconfigured { changes: u16 },
 }

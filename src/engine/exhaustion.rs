@@ -1,4 +1,4 @@
-//! The memory path: doorbells, the verdict, and the way of an exhausted service to its shutdown procedure.
+//! The memory path: the kernel's counters, and the way of an exhausted service to its shutdown procedure.
 //!
 //! The guarantee is the shield: with `oom_score_adj = -1000` on every process in a bounded cgroup the kernel finds no
 //! victim at `memory.max`, raises `oom`, and the faulting task retries until the freeze takes it
@@ -6,77 +6,17 @@
 
 use super::action::{Action, ProcedureOrder};
 use super::ending::cause_of;
-use super::event::{Exit, MemoryEvents, MemorySample, Role, SpawnStage, Time};
-use super::limits::{
-    CALM_SAMPLES_MAX, FREEZE_DEADLINE_MS, INCIDENTS_MAX, PREDICTION_MS, SAMPLE_MS_MAX, SAMPLE_MS_MIN,
-};
+use super::event::{Exit, MemoryEvents, Role, SpawnStage};
+use super::limits::{FREEZE_DEADLINE_MS, INCIDENTS_MAX};
 use super::policy::{Guard, RunId, UnitId};
 use super::record::Record;
 use super::service::{End, Procedure, Service, State};
 use super::snapshot::{Cause, Incident, KillReason, Killer, ProcedureResult, Verdict};
 use super::starting::ESRCH;
-use super::timer::TimerKind;
 use super::{Engine, Plan};
 
 /// `SIGKILL` of signal(7).
 const SIGKILL: i32 = 9;
-
-/// What the last reading said, while somebody looks at a filling cgroup.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Trend {
-    last: Option<(Time, u64)>,
-    calm: u8,
-    /// Readings go on without a doorbell.
-    watching: bool,
-}
-
-/// What a reading means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Judgement {
-    /// Nothing grows, or there is much room: sleep until the next doorbell.
-    Calm,
-    /// Read again after so many milliseconds.
-    ReadAgain(u64),
-    /// The limit is reached before a further reading would be of use.
-    Exhausted(Verdict),
-}
-
-/// Judges one reading. Page cache does not count: it can be reclaimed, and a service that fills its cgroup with cache
-/// is healthy.
-fn judge(now: Time, sample: MemorySample, limit_bytes: u64, trend: &mut Trend) -> Judgement {
-    let unreclaimable_bytes = sample.unreclaimable_bytes;
-    // A reading for a reader may come right after ours: a page more in an instant is no slope.
-    if trend.last.is_some_and(|(before, _)| now.since_us(before) < SAMPLE_MS_MIN * 1_000 / 2) {
-        return Judgement::ReadAgain(SAMPLE_MS_MIN);
-    }
-    let last = trend.last.replace((now, unreclaimable_bytes));
-    let Some((before, before_bytes)) = last else {
-        return if unreclaimable_bytes < limit_bytes / 2 {
-            Judgement::Calm
-        } else {
-            Judgement::ReadAgain(SAMPLE_MS_MIN)
-        };
-    };
-    let elapsed_us = now.since_us(before).max(1);
-    let growth_bytes = unreclaimable_bytes.saturating_sub(before_bytes);
-    if growth_bytes == 0 {
-        trend.calm = trend.calm.saturating_add(1);
-        return if trend.calm >= CALM_SAMPLES_MAX {
-            Judgement::Calm
-        } else {
-            Judgement::ReadAgain(SAMPLE_MS_MAX / 8)
-        };
-    }
-    trend.calm = 0;
-    let bytes_per_s = growth_bytes.saturating_mul(1_000_000) / elapsed_us;
-    let left_bytes = limit_bytes.saturating_sub(unreclaimable_bytes);
-    let left_ms = left_bytes.saturating_mul(1_000) / bytes_per_s.max(1);
-    if left_ms < PREDICTION_MS && unreclaimable_bytes >= limit_bytes / 16 * 15 {
-        Judgement::Exhausted(Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms })
-    } else {
-        Judgement::ReadAgain((left_ms / 4).clamp(SAMPLE_MS_MIN, SAMPLE_MS_MAX))
-    }
-}
 
 impl Engine {
     pub(super) fn memory_events(
@@ -116,59 +56,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn pressure_rang(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
-        if self.live(unit, run).is_some_and(|service| may_be_rescued(service.state)) {
-            self.doorbell(unit, plan);
-        }
-    }
-
-    /// Begins to read the unit's memory, unless that goes on already or nothing could be done with it.
-    fn doorbell(&mut self, unit: UnitId, plan: &mut Plan) {
-        let Some(service) = self.unit_mut(unit) else { return };
-        let saves = service.policy.procedure.is_some_and(|procedure| procedure.on_exhaustion);
-        let shielded = service.policy.memory.is_some_and(|memory| memory.guard == Guard::Shield);
-        if service.trend.watching || !saves || !shielded {
-            return;
-        }
-        service.trend = Trend { watching: true, ..Trend::default() };
-        let run = service.run;
-        plan.push(Action::Sample { unit, run });
-    }
-
-    pub(super) fn memory_sampled(&mut self, unit: UnitId, run: RunId, sample: MemorySample, plan: &mut Plan) {
-        let now = self.now;
-        let Some(service) = self.live(unit, run) else { return };
-        service.sample = Some((now, sample));
-        if let Some(incident) = &mut service.incident {
-            incident.sample.get_or_insert(sample);
-        }
-        let Some(memory) = service.policy.memory else { return };
-        if !service.trend.watching || !may_be_rescued(service.state) {
-            return;
-        }
-        match judge(now, sample, memory.max_bytes, &mut service.trend) {
-            Judgement::Calm => service.trend = Trend::default(),
-            Judgement::ReadAgain(ms) => self.timers.set(unit, TimerKind::Sample, now.plus_ms(ms)),
-            Judgement::Exhausted(verdict) => self.rescue(unit, verdict, plan),
-        }
-    }
-
-    pub(super) fn sample_due(&mut self, unit: UnitId, plan: &mut Plan) {
-        let Some(service) = self.unit(unit) else { return };
-        if service.trend.watching && may_be_rescued(service.state) {
-            plan.push(Action::Sample { unit, run: service.run });
-        }
-    }
-
     /// The service's memory is exhausted: from here on it is saved and killed.
-    fn rescue(&mut self, unit: UnitId, verdict: Verdict, plan: &mut Plan) {
+    pub(super) fn rescue(&mut self, unit: UnitId, verdict: Verdict, plan: &mut Plan) {
         let now = self.now;
         let number = self.incident_count + 1;
-        self.timers.clear(unit, TimerKind::Sample);
         self.begin_end(unit, End::Exhausted);
         let Some(service) = self.unit_mut(unit) else { return };
         service.end_began = now;
-        service.trend = Trend::default();
         let kernel_killed = matches!(verdict, Verdict::KernelKilled { .. });
         let cause = if kernel_killed { Cause::KernelOomKill } else { Cause::Exhaustion };
         let run = service.run;
@@ -202,6 +96,7 @@ impl Engine {
         } else {
             self.kill(unit, KillReason::NoProcedure, plan);
         }
+        self.listen(unit, plan);
         // Read once for the record, after the freeze is on its way: nothing is lost by the time that this takes.
         plan.push(Action::Sample { unit, run });
     }
@@ -405,7 +300,7 @@ impl Engine {
 
 /// In these states an exhaustion is news. While a stop signal is being obeyed too: a service that runs out of memory
 /// on its way down would hang there, and lose what it holds.
-fn may_be_rescued(state: State) -> bool {
+pub(super) fn may_be_rescued(state: State) -> bool {
     match state {
         State::Spawning | State::Readying | State::Running | State::Signalled => true,
         State::Down(_)
@@ -416,44 +311,5 @@ fn may_be_rescued(state: State) -> bool {
         | State::Queued
         | State::Saving
         | State::Killing => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-
-    /// Readings as (milliseconds, MiB that cannot be reclaimed) of a cgroup of 32 MiB, and which of them, if any, is
-    /// judged to be an exhaustion; `None` in the end means that the reading went on or calmed down.
-    fn check(name: &str, readings: &[(u64, u64)], exhausted_at: Option<usize>) {
-        let mut trend = Trend { watching: true, ..Trend::default() };
-        let found = readings.iter().position(|&(ms, mib)| {
-            let sample = MemorySample { unreclaimable_bytes: mib * MIB, ..MemorySample::default() };
-            let judgement = judge(Time(ms * 1_000), sample, 32 * MIB, &mut trend);
-            matches!(judgement, Judgement::Exhausted(_))
-        });
-        assert_eq!(found, exhausted_at, "{name}");
-    }
-
-    #[test]
-    fn only_growth_that_meets_the_limit_is_an_exhaustion() {
-        check("cache at the limit, little else", &[(0, 2), (10, 2), (20, 2)], None);
-        check("full and still", &[(0, 31), (10, 31), (200, 31), (400, 31)], None);
-        check("slow growth near the limit", &[(0, 30), (1_000, 31)], None);
-        check("fast growth far from the limit", &[(0, 16), (10, 24)], None);
-        check("fast growth at the limit", &[(0, 16), (10, 24), (20, 31)], Some(2));
-        check("a saw-tooth", &[(0, 16), (10, 24), (20, 16), (30, 24), (40, 16)], None);
-        check("shrinking from the limit", &[(0, 32), (10, 30), (20, 28)], None);
-    }
-
-    #[test]
-    fn readings_stop_when_nothing_grows() {
-        let mut trend = Trend { watching: true, ..Trend::default() };
-        let sample = MemorySample { unreclaimable_bytes: 31 * MIB, ..MemorySample::default() };
-        let calm = (0..20u64)
-            .position(|i| judge(Time(i * 100_000), sample, 32 * MIB, &mut trend) == Judgement::Calm);
-        assert_eq!(calm, Some(usize::from(CALM_SAMPLES_MAX)));
     }
 }

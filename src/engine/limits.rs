@@ -44,8 +44,12 @@ pub const SAMPLE_MS_MIN: u64 = 10;
 /// See `SAMPLE_MS_MIN`.
 pub const SAMPLE_MS_MAX: u64 = 1_000;
 
-/// So many readings without growth, and the reading stops until the next doorbell.
-pub const CALM_SAMPLES_MAX: u8 = 8;
+/// After a benign doorbell: so long the doorbells are off. A service at its limit with nothing but cache then costs one
+/// wake-up a second instead of a hundred. What happens meanwhile is told by the alarm, or held by the shield.
+pub const HUSH_MS: u64 = 1_000;
+
+/// So many readings without growth, each after twice the time of the one before, and the reading stops.
+pub const CALM_SAMPLES_MAX: u8 = 4;
 
 /// Time to exhaustion below which the service is frozen at once: the freeze itself takes a part of it.
 pub const PREDICTION_MS: u64 = 20;

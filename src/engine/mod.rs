@@ -17,6 +17,7 @@
 pub mod action;
 pub mod budget;
 pub mod change;
+mod doorbell;
 mod ending;
 pub mod event;
 mod exhaustion;
@@ -257,6 +258,7 @@ impl Engine {
                 TimerKind::Ready => self.ready_due(unit, plan),
                 TimerKind::Watchdog => self.watchdog_due(unit, plan),
                 TimerKind::Health => self.health_due(unit, plan),
+                TimerKind::Doorbell => self.doorbell_due(unit, plan),
             }
         }
     }

@@ -16,8 +16,8 @@
 //! Every run ends through `Killing`, however it came to its end. So no run leaves a process behind, and none begins
 //! while one of the last run lives.
 
+use super::doorbell::Trend;
 use super::event::{Exit, MemoryEvents, MemorySample, SpawnStage, Time};
-use super::exhaustion::Trend;
 use super::policy::{Kind, RunId, UnitId, UnitPolicy};
 use super::restart::Restarts;
 use super::snapshot::{Desired, Failure, Incident, KillReason, MemoryView, StateName, Trouble, UnitView};

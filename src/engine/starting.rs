@@ -4,7 +4,6 @@
 
 use super::action::Action;
 use super::event::{Role, SpawnStage};
-use super::exhaustion::Trend;
 use super::limits::START_DEADLINE_MS;
 use super::policy::{RunId, UnitId};
 use super::record::Record;
@@ -97,7 +96,6 @@ impl Engine {
         service.procedure = Procedure::Absent;
         service.procedure_oom_kill = (service.procedure_oom_kill.1, service.procedure_oom_kill.1);
         service.sample = None;
-        service.trend = Trend::default();
         service.restarts.started(now, &service.policy.restart);
         let (run, parks) = (service.run, service.policy.procedure.is_some());
         if parks {
@@ -110,6 +108,7 @@ impl Engine {
         } else {
             self.spawn(unit, run, plan);
         }
+        self.listen(unit, plan);
     }
 
     fn spawn(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {

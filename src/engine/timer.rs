@@ -1,7 +1,7 @@
 //! The timer table: one slot for each timer of each unit, ordered by a binary heap that knows its positions.
 //!
-//! Setting, clearing and taking the next are O(log n); nothing is allocated but in `new` and `grow`, and a timer that is set
-//! again replaces itself, so the table cannot grow.
+//! Setting, clearing and taking the next are O(log n); nothing is allocated but in `new` and `grow`, and a timer that
+//! is set again replaces itself, so the table cannot grow by itself.
 
 use super::event::Time;
 use super::policy::UnitId;
@@ -19,12 +19,20 @@ pub(super) enum TimerKind {
     Watchdog,
     /// The next health check, or the end of the present one.
     Health,
+    /// The time at which its doorbells are switched on again.
+    Doorbell,
 }
 
 /// In the order of their slots.
-const KINDS: [TimerKind; 5] =
-    [TimerKind::Step, TimerKind::Sample, TimerKind::Ready, TimerKind::Watchdog, TimerKind::Health];
-const KIND_COUNT: u32 = 5;
+const KINDS: [TimerKind; 6] = [
+    TimerKind::Step,
+    TimerKind::Sample,
+    TimerKind::Ready,
+    TimerKind::Watchdog,
+    TimerKind::Health,
+    TimerKind::Doorbell,
+];
+const KIND_COUNT: u32 = 6;
 const ABSENT: u32 = u32::MAX;
 
 /// # Invariants
@@ -58,6 +66,7 @@ impl Timers {
             TimerKind::Ready => 2,
             TimerKind::Watchdog => 3,
             TimerKind::Health => 4,
+            TimerKind::Doorbell => 5,
         };
         u32::from(unit.0) * KIND_COUNT + kind
     }

@@ -53,8 +53,13 @@ impl Lifeboat {
             Action::Signal { unit, run: _, signal, reason: _ } => self.signal(unit, signal),
             Action::SignalAll { unit, run, signal, reason: _ } => self.signal_all(unit, run, signal),
             Action::KillCgroup { unit, run, role, reason: _ } => self.kill_cgroup(unit, run, role),
-            Action::Sample { unit, run: _ } => self.sample(unit),
             Action::Adopt { unit: _ } | Action::Dismiss { unit: _ } => {}
+            Action::Doorbells { unit, run: _, on } => self.hear_doorbells(unit, on),
+            Action::Sample { unit, run: _ } => {
+                // A file that cannot be read any more is dealt with where it rings.
+                let _ = self.read_memory_events(unit, Role::Service);
+                self.sample(unit);
+            }
             Action::Log(record) => self.story.tell(&record, &self.names),
             Action::Reply { client, reply } => {
                 self.control.outcome(client, reply);
@@ -190,12 +195,13 @@ impl Lifeboat {
         // A trigger costs a kernel thread: only where its ringing can lead to anything.
         let shielded = memory.is_some_and(|memory| memory.guard == Guard::Shield);
         if shielded && seat.unit.policy.procedure.is_some_and(|procedure| procedure.on_exhaustion) {
-            group.arm_trigger();
+            group.arm_triggers();
         }
         let watched = [
             (Some(group.events_fd()), Source::CgroupEvents(unit, Role::Service)),
             (group.memory_events_fd(), Source::MemoryEvents(unit)),
             (group.trigger_fd(), Source::Pressure(unit)),
+            (group.alarm_fd(), Source::Pressure(unit)),
         ];
         for (fd, source) in watched {
             if let Some(fd) = fd {

@@ -116,7 +116,7 @@ impl Lifeboat {
         }
     }
 
-    fn read_memory_events(&mut self, unit: UnitId, role: Role) -> Result<(), i32> {
+    pub(super) fn read_memory_events(&mut self, unit: UnitId, role: Role) -> Result<(), i32> {
         let Some(seat) = self.seats.get(usize::from(unit.0)) else { return Ok(()) };
         let Some(group) = seat.group(role) else { return Ok(()) };
         let counters = group.memory_events()?;
@@ -128,12 +128,33 @@ impl Lifeboat {
         let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
         if ready.error {
             // A trigger that rings is no error: its cgroup is gone, and it would ring for ever.
-            if let Some(fd) = seat.group(Role::Service).and_then(Group::trigger_fd) {
+            let group = seat.group(Role::Service);
+            for fd in
+                [group.and_then(Group::trigger_fd), group.and_then(Group::alarm_fd)].into_iter().flatten()
+            {
                 let _ = self.poller.remove(fd);
             }
             return;
         }
         self.events.push_back(Event::PressureRang { unit, run: seat.run });
+    }
+
+    /// Takes the doorbells out of the epoll set, or back in. They cannot be left in without interest: a changed file of
+    /// cgroupfs sets `EPOLLERR` too, which is always told.
+    pub(super) fn hear_doorbells(&mut self, unit: UnitId, on: bool) {
+        let Some(group) = self.group(unit, Role::Service) else { return };
+        let doorbells = [
+            (group.memory_events_fd(), Source::MemoryEvents(unit)),
+            (group.trigger_fd(), Source::Pressure(unit)),
+        ];
+        for (fd, source) in doorbells {
+            // One that is out, or in, as it should be is as good: the cgroup may have been made anew meanwhile.
+            let _ = match (fd, on) {
+                (Some(fd), true) => self.poller.add(fd, source.token(), Interest::Priority),
+                (Some(fd), false) => self.poller.remove(fd),
+                (None, _) => Ok(()),
+            };
+        }
     }
 
     pub(super) fn cgroup_events_came(&mut self, unit: UnitId, role: Role) {

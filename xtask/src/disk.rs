@@ -8,7 +8,7 @@ use crate::place;
 use crate::report::{Case, Outcome};
 use std::path::{Path, PathBuf};
 
-/// Enough for a file system; the file is sparse.
+/// Enough for a file system with a file that is larger than some units' memory; the disk's own file is sparse.
 const DISK_BYTES: u64 = 64 << 20;
 /// What the guest writes last, in a file that it never syncs.
 const LAST_WORDS: &[u8] = b"the last words before the end of this guest";

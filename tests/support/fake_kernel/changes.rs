@@ -22,6 +22,7 @@ impl FakeKernel {
                     self.runs.push(Vec::new());
                     self.counters.push(Default::default());
                     self.unreclaimable_bytes.push(0);
+                    self.hushed.push(false);
                 }
                 Change::Add(policy) => {
                     self.policies[at] = policy.clone();

@@ -20,7 +20,25 @@ impl FakeKernel {
             ..MemorySample::default()
         };
         let delay_us = self.rng.pick(&[0, 100, 2_000]);
+        if self.truth(unit, run).service.populated() {
+            self.tell_counters(unit, run);
+        }
         self.tell(delay_us, Event::MemorySampled { unit, run, sample });
+    }
+
+    /// What was not heard rings as soon as it is heard again.
+    pub(super) fn doorbells(&mut self, unit: UnitId, run: RunId, on: bool) {
+        let rings = std::mem::replace(&mut self.hushed[usize::from(unit.0)], !on) && on;
+        if rings && self.truth(unit, run).service.populated() {
+            self.tell_counters(unit, run);
+        }
+    }
+
+    /// `memory.events.local` has changed.
+    pub(super) fn ring(&mut self, unit: UnitId, run: RunId) {
+        if !self.hushed[usize::from(unit.0)] {
+            self.tell_counters(unit, run);
+        }
     }
 
     pub(super) fn out_of_memory(&mut self, unit: UnitId, run: RunId, again: u8) {
@@ -31,7 +49,11 @@ impl FakeKernel {
         }
         self.counters[usize::from(unit.0)].0.oom += 1;
         self.counters[usize::from(unit.0)].0.max += 1;
-        self.tell_counters(unit, run);
+        if self.hushed[usize::from(unit.0)] {
+            // The alarm is heard all the same.
+            self.tell(50_000, Event::PressureRang { unit, run });
+        }
+        self.ring(unit, run);
         if again > 0 {
             self.later((unit, run), 40_000, What::Oom { again: again - 1 });
         }
@@ -46,12 +68,11 @@ impl FakeKernel {
         counters.oom += u64::from(own_limit);
         counters.oom_kill += 1;
         self.truth(unit, run).service = Group::default();
-        let counters = self.counters[usize::from(unit.0)].0;
-        self.schedule(0, Item::Event(Event::MemoryEvents { unit, run, role: Role::Service, counters }));
+        self.tell_counters(unit, run);
         self.ended(unit, run, Role::Service, Exit::Signal(SIGKILL));
     }
 
-    pub(super) fn tell_counters(&mut self, unit: UnitId, run: RunId) {
+    fn tell_counters(&mut self, unit: UnitId, run: RunId) {
         let counters = self.counters[usize::from(unit.0)].0;
         self.schedule(0, Item::Event(Event::MemoryEvents { unit, run, role: Role::Service, counters }));
     }

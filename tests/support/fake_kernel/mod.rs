@@ -112,6 +112,8 @@ pub(crate) struct FakeKernel {
     runs: Vec<Vec<Truth>>,
     counters: Vec<(MemoryEvents, MemoryEvents)>,
     unreclaimable_bytes: Vec<u64>,
+    /// By unit: its doorbells are off.
+    hushed: Vec<bool>,
     heap: BinaryHeap<Reverse<Scheduled>>,
     number: u64,
     /// Items that are not from outside.
@@ -135,6 +137,7 @@ impl FakeKernel {
             runs: vec![Vec::new(); policies.len()],
             counters: vec![Default::default(); policies.len()],
             unreclaimable_bytes: vec![0; policies.len()],
+            hushed: vec![false; policies.len()],
             heap: BinaryHeap::new(),
             number: 0,
             pending: 0,
@@ -248,6 +251,7 @@ impl FakeKernel {
             }
             Action::SignalAll { unit, run, .. } => self.signal_all(unit, run),
             Action::KillCgroup { unit, run, role, .. } => self.kill(unit, run, role),
+            Action::Doorbells { unit, run, on } => self.doorbells(unit, run, on),
             Action::Sample { unit, run } => self.sample(unit, run),
             Action::Adopt { unit } => self.adopt(unit),
             Action::EndProbe { .. }
@@ -282,9 +286,11 @@ impl FakeKernel {
             What::OomOutside if acts && !truth.service.unkillable => self.kernel_kills(unit, run, false),
             What::MaxMet if acts => {
                 self.counters[usize::from(unit.0)].0.max += 1;
-                self.tell_counters(unit, run);
+                self.ring(unit, run);
             }
-            What::PressureRises if acts => self.tell(0, Event::PressureRang { unit, run }),
+            What::PressureRises if acts && !self.hushed[usize::from(unit.0)] => {
+                self.tell(0, Event::PressureRang { unit, run })
+            }
             What::Ready if acts => self.becomes_ready(unit, run),
             What::Ping if acts => self.pings(unit, run),
             What::Says(note) if acts => self.tell(0, Event::Notified { unit, run, note }),

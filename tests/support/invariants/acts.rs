@@ -103,6 +103,7 @@ impl Watch {
             }
             Action::Adopt { unit } => self.adopts(unit, kernel)?,
             Action::Dismiss { unit } => self.nothing_left(unit, kernel)?,
+            Action::Doorbells { unit, run, .. } => self.of_the_present(action, unit, run)?,
             Action::EndProbe { .. } | Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {
             }
         }

@@ -32,6 +32,9 @@ impl Stage {
             Action::KillCgroup { unit, run, role, reason } => {
                 format!("kill {} {role:?} {reason:?}", of(unit, run))
             }
+            Action::Doorbells { unit, run, on } => {
+                format!("doorbells {} {}", of(unit, run), if on { "on" } else { "off" })
+            }
             Action::Sample { unit, run } => format!("sample {}", of(unit, run)),
             Action::Reply { client, reply } => {
                 let reply: Reply = reply;

@@ -1,7 +1,7 @@
 //! The cast: small programs that behave in one way, for the units of the cases.
 
 use nix::sys::signal::{SigSet, Signal};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -26,6 +26,10 @@ pub(crate) fn leak_on_term(file: &str) -> Result<(), String> {
     term.thread_block().map_err(|error| format!("cannot block SIGTERM: {error}"))?;
     std::fs::write(file, "").map_err(|error| format!("{file}: {error}"))?;
     term.wait().map_err(|error| format!("cannot wait for SIGTERM: {error}"))?;
+    leak()
+}
+
+fn leak() -> ! {
     let mut leaked = Vec::new();
     loop {
         leaked.push(std::hint::black_box(vec![1_u8; 64 * 1024]));
@@ -66,6 +70,19 @@ pub(crate) fn flood() -> Result<(), String> {
     loop {
         std::io::stdout().write_all(lines.as_bytes()).map_err(|error| error.to_string())?;
     }
+}
+
+/// Reads a file again and again, and notes in another, after each round, how many it has read. Beside that it uses no
+/// memory, until so many rounds are over: then it uses up what there is.
+pub(crate) fn churn(file: &str, rounds: &str, last: u64) -> Result<(), String> {
+    let failed = |path: &str, error: std::io::Error| format!("{path}: {error}");
+    let mut buffer = vec![0; 256 * 1024];
+    for round in 1..=last {
+        let mut opened = std::fs::File::open(file).map_err(|error| failed(file, error))?;
+        while opened.read(&mut buffer).map_err(|error| failed(file, error))? > 0 {}
+        std::fs::write(rounds, round.to_string()).map_err(|error| failed(rounds, error))?;
+    }
+    leak()
 }
 
 /// Leaves an orphan behind and prints its pid.

@@ -49,6 +49,8 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   daemon            leave session and parent, and stay
   exit CODE         end at once
   flood             write lines without end
+  churn FILE ROUNDS [N]
+                    read FILE again and again, and note in ROUNDS how often; after N rounds use memory without end
   fork-storm        fork without end; each child does the same
   double-fork       leave an orphan behind and print its pid
   orphan            end once PID 1 is the parent
@@ -83,6 +85,8 @@ fn main() -> ExitCode {
         ["daemon"] => cast::daemon(),
         ["exit", code] => return code.parse::<u8>().map_or(ExitCode::from(2), ExitCode::from),
         ["flood"] => cast::flood(),
+        ["churn", file, rounds] => cast::churn(file, rounds, u64::MAX),
+        ["churn", file, rounds, last] => cast::churn(file, rounds, last.parse().unwrap_or(u64::MAX)),
         ["fork-storm"] => cast::fork_storm(),
         ["double-fork"] => cast::double_fork(),
         ["orphan"] => cast::orphan(),

@@ -1,19 +1,44 @@
-//! A disk at the end of the machine. The host judges what is left on it; what is written here is never synced here.
+//! A disk: what page cache means to a bound, and the end of the machine. The host judges what is left on the disk; what
+//! is written for that is never synced here.
 
 use super::Case;
-use crate::guest::{Guest, expect, run};
+use crate::cast::{field, own};
+use crate::guest::{Guest, ensure, expect, read, run};
+use lifeboat::engine::event::Exit;
+use lifeboat::engine::snapshot::{ProcedureResult, StateName};
 use nix::mount::{MsFlags, mount};
+use std::fs;
 use std::path::Path;
+use std::process::Child;
+use std::thread;
 use std::time::Duration;
 
-pub(crate) const CASES: &[Case] = &[Case { name: "writes-to-a-disk", deadline_s: 60, run: writes_to_a_disk }];
+/// What looks at the disk's end comes last.
+pub(crate) const CASES: &[Case] = &[
+    Case { name: "has-a-disk", deadline_s: 60, run: has_a_disk },
+    Case { name: "page-cache-is-benign", deadline_s: 120, run: page_cache_is_benign },
+    Case { name: "exhausted-behind-page-cache", deadline_s: 120, run: exhausted_behind_page_cache },
+    Case { name: "writes-to-a-disk", deadline_s: 60, run: writes_to_a_disk },
+];
 
 const DISK: &str = "/dev/nvme0n1";
 const FOLDER: &str = "/mnt";
 /// The host looks for these on the disk.
 const LAST_WORDS: &str = "the last words before the end of this guest\n";
+/// More than twice the memory of `churns`.
+const LARGE_BYTES: usize = 40 << 20;
+const CHURNS: &str = "churns";
+const LEAKS: &str = "churns-then-leaks";
+const ROUNDS: &str = "/run/churns.rounds";
+/// A group that nobody watches, with the limit of `churns`.
+const UNWATCHED: &str = "/sys/fs/cgroup/unwatched";
+const UNWATCHED_ROUNDS: &str = "/run/unwatched.rounds";
+/// So long each of the two is looked at.
+const LOOK: Duration = Duration::from_secs(10);
+/// Of lifeboat while a unit churns, in each second.
+const WAKE_UPS_MAX: u64 = 2;
 
-fn writes_to_a_disk(guest: &mut Guest) -> Result<(), String> {
+fn has_a_disk(guest: &mut Guest) -> Result<(), String> {
     let there = || Path::new(DISK).exists().then_some(());
     guest.until(&format!("there is no {DISK}"), Duration::from_secs(20), there)?;
     let (code, _) = run(&["/bin/busybox", "mke2fs", DISK])?;
@@ -21,8 +46,93 @@ fn writes_to_a_disk(guest: &mut Guest) -> Result<(), String> {
     // The kernels have ext4, which takes an ext2 as it is.
     mount(Some(DISK), FOLDER, Some("ext4"), MsFlags::empty(), None::<&str>)
         .map_err(|error| format!("mount {DISK}: {error}"))?;
+    let large = format!("{FOLDER}/large");
+    fs::write(&large, vec![1; LARGE_BYTES]).map_err(|error| format!("{large}: {error}"))?;
+    // Its pages are the driver's until they are gone: who reads it then pays for them.
+    nix::unistd::sync();
+    drop_caches()
+}
+
+fn drop_caches() -> Result<(), String> {
+    let file = "/proc/sys/vm/drop_caches";
+    fs::write(file, "3").map_err(|error| format!("{file}: {error}"))
+}
+
+/// The same program in a unit and in a group that nobody watches: lifeboat sleeps, and costs nothing.
+fn page_cache_is_benign(guest: &mut Guest) -> Result<(), String> {
+    let incidents = guest.last_incident()?;
+    guest.start(CHURNS)?;
+    let (watched, woken) = pace(guest, ROUNDS)?;
+    let events = read("/sys/fs/cgroup/guaranteed/churns/memory.events.local")?;
+    let unit = guest.unit(CHURNS)?;
+    guest.stop(CHURNS)?;
+    drop_caches()?;
+    let mut child = unwatched()?;
+    let unwatched = pace(guest, UNWATCHED_ROUNDS);
+    let _ = child.kill().and_then(|()| child.wait());
+    let (unwatched, _) = unwatched?;
+    let met = field(&events, "max").unwrap_or(0);
+    guest.figure(&format!(
+        "page cache at the limit for {} s: limit met {met} times, PID 1 woken {woken} times, read at {watched:.1} MiB/s, \
+         and at {unwatched:.1} MiB/s where nobody watches",
+        LOOK.as_secs()
+    ));
+    expect("state", &unit.state, &StateName::Running)?;
+    expect("incidents", &guest.last_incident()?, &incidents)?;
+    ensure(met > 100, || format!("the limit was met {met} times only"))?;
+    let most = WAKE_UPS_MAX * LOOK.as_secs();
+    ensure(woken <= most, || format!("PID 1 was woken {woken} times in {LOOK:?}, more than {most}"))
+}
+
+/// MiB read in each second, and how often PID 1 was woken in all.
+fn pace(guest: &Guest, rounds: &str) -> Result<(f64, u64), String> {
+    let count = || fs::read_to_string(rounds).ok().and_then(|text| text.parse::<u64>().ok());
+    guest.until("no round is read", Duration::from_secs(30), count)?;
+    let switches = || -> Result<u64, String> {
+        let status = read("/proc/1/status")?;
+        field(&status, "voluntary_ctxt_switches:").ok_or_else(|| "no voluntary_ctxt_switches".into())
+    };
+    let (rounds_before, woken_before) = (count().unwrap_or(0), switches()?);
+    // Time itself is what is measured here.
+    thread::sleep(LOOK);
+    let woken = switches()? - woken_before;
+    let read = count().unwrap_or(0).saturating_sub(rounds_before);
+    let bytes = f64::from(u32::try_from(read).unwrap_or(u32::MAX)) * LARGE_BYTES as f64;
+    Ok((bytes / f64::from(1 << 20) / LOOK.as_secs_f64(), woken))
+}
+
+fn unwatched() -> Result<Child, String> {
+    let write = |file: &str, text: &str| {
+        let path = format!("{UNWATCHED}/{file}");
+        fs::write(&path, text).map_err(|error| format!("{path}: {error}"))
+    };
+    fs::create_dir(UNWATCHED).map_err(|error| format!("{UNWATCHED}: {error}"))?;
+    write("memory.max", "16777216")?;
+    write("memory.swap.max", "0")?;
+    let mut command = own("churn")?;
+    let child = command.args([&format!("{FOLDER}/large"), UNWATCHED_ROUNDS]).spawn();
+    let child = child.map_err(|error| format!("cannot spawn: {error}"))?;
+    write("cgroup.procs", &child.id().to_string())?;
+    Ok(child)
+}
+
+/// The doorbells are off because of the cache when the leak begins; the unit is rescued all the same, and soon: the
+/// kernel does not go on for long in telling that it finds nobody to kill.
+fn exhausted_behind_page_cache(guest: &mut Guest) -> Result<(), String> {
+    let before = guest.last_incident()?;
+    let kills = guest.kernel_kills()?;
+    guest.start(LEAKS)?;
+    let incident = guest.wait_incident(LEAKS, before, Duration::from_secs(90))?;
+    let (oom, verdict) = (incident.counters.oom - incident.counters_at_start.oom, incident.verdict);
+    guest
+        .figure(&format!("exhausted behind page cache: {verdict:?}, {oom} oom events before it stood still"));
+    expect("how the procedure went", &incident.procedure, &ProcedureResult::Ended(Exit::Code(0)))?;
+    expect("kernel OOM kills", &guest.kernel_kills()?, &kills)
+}
+
+fn writes_to_a_disk(guest: &mut Guest) -> Result<(), String> {
     // A unit that keeps a file open there until it is killed.
     guest.start("holds-the-disk")?;
     let path = format!("{FOLDER}/last-words");
-    std::fs::write(&path, LAST_WORDS).map_err(|error| format!("{path}: {error}"))
+    fs::write(&path, LAST_WORDS).map_err(|error| format!("{path}: {error}"))
 }
