@@ -2,12 +2,13 @@
 
 #![expect(
     unsafe_code,
-    reason = "setrlimit in a child before execve, sysconf and madvise have no safe form in use here"
+    reason = "setrlimit in a child before execve, sysconf, madvise and the program's headers have no safe form in use here"
 )]
 
 use super::error::SysError;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
 
 /// The limit of open files that children get back, once lifeboat has raised its own.
@@ -53,25 +54,49 @@ pub fn lock() -> Result<(), SysError> {
         .map_err(|errno| SysError::new("lock", "lifeboat's memory (mlockall)", errno))
 }
 
-unsafe extern "C" {
-    /// The first byte of the program, and the end of its code: both linkers in use, rust-lld and GNU ld, make these
-    /// symbols. Between them are the constants and the code; what relocations change comes after.
-    static __executable_start: u8;
-    static etext: u8;
-}
-
 /// Lets go of lifeboat's code and constants (madvise(2), `MADV_DONTNEED`): what is used again comes back from the page
 /// cache, the rest, the reader of unit files above all, is not locked for ever. To be called before [`lock`].
 pub fn drop_start_code() -> Result<(), SysError> {
-    let page = usize::try_from(page_bytes()).unwrap_or(4096);
-    let start = (&raw const __executable_start).addr() / page * page;
-    let length = (&raw const etext).addr().saturating_sub(start) / page * page;
-    // SAFETY: the range is file mappings of our executable that are never writable, so no page of it was ever changed,
-    // and each comes back with the same bytes when it is touched.
-    match unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_DONTNEED) } {
-        0 => Ok(()),
-        _ => Err(SysError::new("let go of", "the code of the start (madvise)", nix::errno::Errno::last())),
+    let mut dropped = Ok(());
+    for_each_constant_segment(&mut |start, length| {
+        // SAFETY: the range is one file mapping of our executable that is never writable, so no page of it was ever
+        // changed, and each comes back with the same bytes when it is touched.
+        if unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_DONTNEED) } != 0
+        {
+            let errno = nix::errno::Errno::last();
+            dropped = Err(SysError::new("let go of", "the code of the start (madvise)", errno));
+        }
+    });
+    dropped
+}
+
+/// The pages of each segment of the program that is not writable: start and length. Not all from the first to the last:
+/// the linker leaves holes of a page between segments, and the kernel puts other memory there, the heap's too.
+fn for_each_constant_segment(act: &mut dyn FnMut(usize, usize)) {
+    /// Looks at the first object only, which is the program (dl_iterate_phdr(3)).
+    unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _size: usize, act: *mut c_void) -> c_int {
+        // SAFETY: the C library gives a valid description, whose headers are those of a program in memory; `act` is
+        // what was given to it below, and nobody else uses it meanwhile.
+        let (info, headers, act) = unsafe {
+            let info = &*info;
+            let headers = std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into());
+            (info, headers, &mut *act.cast::<&mut dyn FnMut(usize, usize)>())
+        };
+        let page = usize::try_from(page_bytes()).unwrap_or(4096);
+        let base = usize::try_from(info.dlpi_addr).unwrap_or(0);
+        for header in headers {
+            if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
+                let start = base + usize::try_from(header.p_vaddr).unwrap_or(0);
+                let end = (start + usize::try_from(header.p_memsz).unwrap_or(0)).next_multiple_of(page);
+                let start = start / page * page;
+                act(start, end - start);
+            }
+        }
+        1
     }
+    let mut act = act;
+    // SAFETY: `look` is a callback of the right kind, and `act` lives over the call.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut act).cast()) };
 }
 
 /// Takes lifeboat out of the OOM killer's sight (`/proc/self/oom_score_adj` = -1000). Needs `CAP_SYS_RESOURCE`.
@@ -93,4 +118,43 @@ pub fn page_bytes() -> u64 {
     // SAFETY: sysconf(3) takes a number and gives one.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(bytes).ok().filter(|bytes| bytes.is_power_of_two()).unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::for_each_constant_segment;
+
+    #[test]
+    fn only_our_own_code_and_constants_are_let_go_of() {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("our mappings");
+        let program = std::env::current_exe().expect("our program").display().to_string();
+        let mut kept_bytes: usize =
+            maps.lines().filter(|line| line.ends_with(&program)).filter_map(length_of).sum();
+        let mut segments = 0;
+        for_each_constant_segment(&mut |start, length| {
+            segments += 1;
+            let mut at = start;
+            // Page by page: the kernel may have several mappings for one segment.
+            while at < start + length {
+                let line =
+                    maps.lines().find(|line| range(line).is_some_and(|(from, to)| (from..to).contains(&at)));
+                let line = line.unwrap_or_else(|| panic!("{at:x} is no memory of ours: {maps}"));
+                assert!(line.ends_with(&program), "{at:x}: {line}");
+                assert!(!line.contains(" rw"), "{at:x}: {line}");
+                at += 4096;
+            }
+            kept_bytes -= length;
+        });
+        assert!(segments >= 2, "{segments} segments");
+        assert!(kept_bytes > 0, "what is writable stays");
+    }
+
+    fn range(line: &str) -> Option<(usize, usize)> {
+        let (from, to) = line.split(' ').next()?.split_once('-')?;
+        Some((usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?))
+    }
+
+    fn length_of(line: &str) -> Option<usize> {
+        range(line).map(|(from, to)| to - from)
+    }
 }
