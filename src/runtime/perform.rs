@@ -6,6 +6,7 @@ use super::seat::{Process, Source};
 use super::story;
 use crate::cgroup::group::Group;
 use crate::cgroup::limits::GroupLimits;
+use crate::cgroup::parse::GroupState;
 use crate::cgroup::tree::GroupError;
 use crate::engine::action::{Action, ProcedureOrder};
 use crate::engine::event::{Effect, Event, Role, SpawnStage};
@@ -293,7 +294,9 @@ impl Lifeboat {
 
     fn kill_cgroup(&mut self, unit: UnitId, run: RunId, role: Role) {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
-        match seat.group(role).map(|group| group.kill().and_then(|()| group.state())) {
+        let parked = seat.process_mut(role).as_ref().filter(|process| process.go.is_some());
+        let parked = parked.map(|process| process.pid);
+        match seat.group(role).map(|group| end_all(group, parked)) {
             Some(Ok(state)) if state.populated => {}
             // Removed by somebody else means that it was empty.
             Some(Ok(_) | Err(libc::ENODEV)) => self.events.push_back(Event::Emptied { unit, run, role }),
@@ -311,6 +314,17 @@ impl Lifeboat {
             let _ = children::kill_group(process.pid);
         }
         self.events.push_back(Event::Emptied { unit, run, role });
+    }
+}
+
+/// Ends every process of the group; what is left then. `cgroup.kill` comes last: once it was used, processes have to be
+/// moved into the group (see `Way::Moved`), which waits for an RCU grace period. So an empty group is left alone, and
+/// one that holds nothing but a parked process loses that one.
+fn end_all(group: &Group, parked: Option<u32>) -> Result<GroupState, i32> {
+    match (group.state(), parked) {
+        (Ok(state), _) if !state.populated => Ok(state),
+        (Ok(state), Some(pid)) => children::signal(pid, libc::SIGKILL).map(|()| state),
+        (Ok(_) | Err(_), _) => group.kill().and_then(|()| group.state()),
     }
 }
 
