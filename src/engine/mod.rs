@@ -48,7 +48,8 @@ use timer::{TimerKind, Timers};
 
 /// The actions of one turn, in the order in which they are to be performed. Made once and reused.
 ///
-/// Words come last: an action never waits for a line on a slow console.
+/// Words come last: an action never waits for a line on a slow console. They may be left in the plan over several events,
+/// as long as there is room.
 #[derive(Debug, Default)]
 pub struct Plan {
     actions: VecDeque<Action>,
@@ -68,7 +69,7 @@ impl Plan {
     fn make_room(&mut self, units: usize) {
         let count = 4 * units + 64;
         self.actions.reserve(count.saturating_sub(self.actions.len()));
-        self.records.reserve(count.saturating_sub(self.records.len()));
+        self.records.reserve((2 * count).saturating_sub(self.records.len()));
     }
 
     pub(in crate::engine) fn push(&mut self, action: Action) {
@@ -79,9 +80,25 @@ impl Plan {
         self.records.push_back(record);
     }
 
-    /// The next action to perform.
+    /// The next action to perform, words included.
     pub fn take(&mut self) -> Option<Action> {
-        self.actions.pop_front().or_else(|| self.records.pop_front().map(Action::Log))
+        self.take_deed().or_else(|| self.take_words())
+    }
+
+    /// The next action but words.
+    pub fn take_deed(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next words, once all else is done.
+    pub fn take_words(&mut self) -> Option<Action> {
+        self.records.pop_front().map(Action::Log)
+    }
+
+    /// The words of one event more might not find room.
+    #[must_use]
+    pub fn is_full_of_words(&self) -> bool {
+        self.records.len() > self.records.capacity() / 2
     }
 
     /// Nothing is left to perform.

@@ -116,13 +116,24 @@ impl Lifeboat {
         }
     }
 
-    /// Handles events until none is left. Performing makes further ones, a bounded number for each action.
+    /// Handles events until none is left. Performing makes further ones, a bounded number for each action. What there is
+    /// to tell waits until all is done: a restart does not wait for the line that says why.
     pub(super) fn pump(&mut self) {
         while let Some(event) = self.events.pop_front() {
             self.engine.handle(clock::now(), event, &mut self.plan);
-            while let Some(action) = self.plan.take() {
+            while let Some(action) = self.plan.take_deed() {
                 self.perform(action);
             }
+            if self.plan.is_full_of_words() {
+                self.tell();
+            }
+        }
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        while let Some(words) = self.plan.take_words() {
+            self.perform(words);
         }
     }
 
