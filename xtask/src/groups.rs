@@ -71,7 +71,7 @@ const BOOT50: Group = Group {
 const STAMP: (Source, &str) = (Source::Report, "stamp exec");
 
 /// All groups, in the order in which they run.
-pub const GROUPS: [Group; 21] = [
+pub const GROUPS: [Group; 22] = [
     CASES,
     Group { name: "no-memory", cmdline: "cgroup_disable=memory", deadline_s: 300, ..CASES },
     Group { name: "no-psi", cmdline: "psi=0", deadline_s: 300, ..CASES },
@@ -114,6 +114,7 @@ pub const GROUPS: [Group; 21] = [
         marker: STAMP,
         ..BOOT50
     },
+    Group { name: "restart", when: When::Named, image: Image::Restart, ram_mib: 1024, ..CASES },
     Group { name: "latency", when: When::NewestKernel, ..CASES },
     Group { name: "loss", when: When::NewestKernel, deadline_s: 1800, ..CASES },
 ];

@@ -24,6 +24,8 @@ const BYSTANDER_UNIT: &str = "bystander.ron";
 const BAD_UNIT_BYTES: usize = 10 * 1024 * 1024;
 /// How many trivial services the `boot50` images start.
 pub const TRIVIAL_SERVICES: u32 = 50;
+/// How many services of each kind the `restart` image has, as in `tests/vm/guest/cases/restart.rs`.
+const PHOENIXES: u32 = 60;
 
 /// An archive that a guest boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub enum Image {
     Small,
     /// Units that run other people's programs, `tests/vm/units-real/`, with their files, `tests/vm/overlay-real/`.
     Real,
+    /// Services to be killed, and runit to compare.
+    Restart,
     /// Fifty trivial units, each in its own limited cgroup, and the driver.
     Boot50Lifeboat,
     /// The same fifty services and the driver under BusyBox init.
@@ -44,8 +48,15 @@ pub enum Image {
 
 impl Image {
     /// All images.
-    pub const ALL: [Self; 6] =
-        [Self::Demo, Self::Test, Self::Small, Self::Real, Self::Boot50Lifeboat, Self::Boot50Busybox];
+    pub const ALL: [Self; 7] = [
+        Self::Demo,
+        Self::Test,
+        Self::Small,
+        Self::Real,
+        Self::Restart,
+        Self::Boot50Lifeboat,
+        Self::Boot50Busybox,
+    ];
 
     /// The archive's file.
     #[must_use]
@@ -55,6 +66,7 @@ impl Image {
             Self::Test => "test.cpio",
             Self::Small => "small.cpio",
             Self::Real => "real.cpio",
+            Self::Restart => "restart.cpio",
             Self::Boot50Lifeboat => "boot50-lifeboat.cpio",
             Self::Boot50Busybox => "boot50-busybox.cpio",
         };
@@ -82,6 +94,7 @@ pub fn make(kit: &Kit, images: &[Image]) -> Result<()> {
             Image::Test => add_tests(&mut archive)?,
             Image::Small => add_small(&mut archive)?,
             Image::Real => add_real(&mut archive)?,
+            Image::Restart => add_restart(&mut archive)?,
             Image::Boot50Lifeboat => add_fifty_units(&mut archive)?,
             Image::Boot50Busybox => add_fifty_lines(&mut archive)?,
         }
@@ -171,6 +184,30 @@ fn add_unit(archive: &mut Archive, name: &str) -> Result<()> {
     let unit = test_units().join(name);
     let content = std::fs::read(&unit).at("read", &unit)?;
     archive.file(&format!("{UNITS}/{name}"), 0o644, content);
+    Ok(())
+}
+
+/// Three kinds of services, which differ in what a restart has to do.
+fn add_restart(archive: &mut Archive) -> Result<()> {
+    add_driver(archive)?;
+    real::add_to(archive)?;
+    let kinds = [
+        ("plain", ""),
+        ("bound", "memory: (max: \"2MiB\"), pids: (max: 16),"),
+        (
+            "saver",
+            "memory: (max: \"2MiB\"), shutdown: (procedure: [\"/bin/busybox\", \"true\"], memory: \"1MiB\"),",
+        ),
+    ];
+    for (kind, fields) in kinds {
+        for number in 1..=PHOENIXES {
+            let name = format!("{kind}-{number:02}");
+            let unit = format!(
+                "(\n    command: [\"/usr/bin/vm-guest\", \"phoenix\", \"{name}\"],\n    autostart: false,\n    {fields}\n)\n"
+            );
+            archive.file(&format!("{UNITS}/{name}.ron"), 0o644, unit.into_bytes());
+        }
+    }
     Ok(())
 }
 

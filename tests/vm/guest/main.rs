@@ -39,6 +39,7 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   driver            run the cases of GROUP, or of vm.group= on the kernel's command line, and power off
   list              print groups and cases
   trivial N         say on the second serial port when this ran, and stay
+  phoenix NAME      tell the driver when this ran, and stay; $PHOENIX goes before NAME
   stamp-exec        as PID 1: say when, then become the program of vm.init= on the kernel's command line,
                     or panic where that is `panic`; first cover the folder of vm.mask=
   heartbeat FILE    beat every 10 ms and keep the worst gap in FILE
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         ["driver", group] => cases::drive(Some(group)),
         ["list"] => cases::list(),
         ["trivial", number] => stamp::trivial(number, began_us),
+        ["phoenix", name] => stamp::phoenix(name, began_us),
         ["heartbeat", file] => beat::beat(file),
         ["pause"] => cast::pause(),
         ["ignore-term"] => cast::ignore_term(),

@@ -3,14 +3,62 @@
 use super::cast;
 use super::report;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// One of many trivial services: `stamp started N MICROSECONDS`, then it stays.
 pub(crate) fn trivial(number: &str, began_us: u64) -> Result<(), String> {
     report::line(&format!("stamp started {number} {began_us}"));
     cast::pause()
+}
+
+/// Where the phoenixes report: an abstract name (unix(7)), so that nobody has to make a folder for it.
+const NEST: &str = "vm-guest-nest";
+
+/// Its name in the environment, where its words are not ours to choose.
+pub(crate) const PHOENIX: &str = "PHOENIX";
+
+/// A service that is to be killed: tells the driver, where it listens, when it has begun, and stays.
+pub(crate) fn phoenix(name: &str, began_us: u64) -> Result<(), String> {
+    use std::os::linux::net::SocketAddrExt;
+    let failed = |error: std::io::Error| format!("{NEST}: {error}");
+    let nest = SocketAddr::from_abstract_name(NEST).map_err(failed)?;
+    let name = std::env::var(PHOENIX).unwrap_or_else(|_| name.into());
+    let words = format!("{name} {} {began_us}", std::process::id());
+    // Nobody listens before the case has begun.
+    let _ = UnixDatagram::unbound().map_err(failed)?.send_to_addr(words.as_bytes(), &nest);
+    cast::pause()
+}
+
+/// Where the driver hears of phoenixes.
+pub(crate) struct Nest(UnixDatagram);
+
+impl Nest {
+    pub(crate) fn listen(patience: Duration) -> Result<Self, String> {
+        use std::os::linux::net::SocketAddrExt;
+        let failed = |error: std::io::Error| format!("{NEST}: {error}");
+        let address = SocketAddr::from_abstract_name(NEST).map_err(failed)?;
+        let socket = UnixDatagram::bind_addr(&address).map_err(failed)?;
+        socket.set_read_timeout(Some(patience)).map_err(failed)?;
+        Ok(Self(socket))
+    }
+
+    /// The next one: its name, pid and the time of its first instruction.
+    pub(crate) fn next(&self) -> Result<(String, i32, u64), String> {
+        let mut buffer = [0; 128];
+        let length = self.0.recv(&mut buffer).map_err(|error| format!("nobody rose: {error}"))?;
+        let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned();
+        let mut words = text.split(' ');
+        let name = words.next().unwrap_or_default().to_owned();
+        let pid = words.next().and_then(|word| word.parse().ok());
+        let began_us = words.next().and_then(|word| word.parse().ok());
+        pid.zip(began_us)
+            .map(|(pid, began)| (name, pid, began))
+            .ok_or_else(|| format!("a strange bird: {text:?}"))
+    }
 }
 
 /// Stands in front of an init: `stamp exec MICROSECONDS`, then it is that init. What had to be mounted

@@ -18,6 +18,7 @@ mod output;
 mod readiness;
 mod real;
 mod rescue;
+mod restart;
 mod shield;
 mod small;
 mod stopping;
@@ -66,6 +67,7 @@ fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
         ("small", End::PowerOff, small::CASES.to_vec()),
         ("disk", End::PowerOff, disk::CASES.to_vec()),
         ("real", End::PowerOff, real::CASES.to_vec()),
+        ("restart", End::PowerOff, restart::CASES.to_vec()),
         ("poweroff", End::Asked, ends::POWEROFF.to_vec()),
         ("reboot", End::Asked, ends::REBOOT.to_vec()),
         ("halt", End::Asked, ends::HALT.to_vec()),
