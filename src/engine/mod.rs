@@ -48,8 +48,8 @@ use timer::{TimerKind, Timers};
 
 /// The actions of one turn, in the order in which they are to be performed. Made once and reused.
 ///
-/// Words come last: an action never waits for a line on a slow console. They may be left in the plan over several events,
-/// as long as there is room.
+/// Words come last: an action never waits for a line on a slow console. They may be left in the plan over several
+/// events, as long as there is room.
 #[derive(Debug, Default)]
 pub struct Plan {
     actions: VecDeque<Action>,

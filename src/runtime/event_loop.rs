@@ -116,8 +116,8 @@ impl Lifeboat {
         }
     }
 
-    /// Handles events until none is left. Performing makes further ones, a bounded number for each action. What there is
-    /// to tell waits until all is done: a restart does not wait for the line that says why.
+    /// Handles events until none is left. Performing makes further ones, a bounded number for each action. What there
+    /// is to tell waits until all is done: a restart does not wait for the line that says why.
     pub(super) fn pump(&mut self) {
         while let Some(event) = self.events.pop_front() {
             self.engine.handle(clock::now(), event, &mut self.plan);
