@@ -25,7 +25,7 @@ fn captured(kernel: &str, file: &str) -> Vec<u8> {
 #[test]
 fn captured_files_are_understood() {
     let check = |kernel: &str, max, oom, unreclaimable_bytes, full_total_us| {
-        let events = MemoryEvents { high: 0, max, oom, oom_kill: 0 };
+        let events = MemoryEvents { high: 0, max, oom, oom_kill: 0, oom_below: 0 };
         let pressure = Pressure { some_avg10: 0, full_avg10: 0, full_total_us };
         let state = GroupState { populated: true, frozen: true };
         let file = |name| captured(kernel, name);
@@ -82,10 +82,13 @@ fn strange_files_are_errors() {
 
     let events =
         |text: &str, expected| assert_eq!(parse::memory_events(text.as_bytes()), expected, "{text:?}");
-    events("high 1\nmax 2\noom 3\noom_kill 4\n", Ok(MemoryEvents { high: 1, max: 2, oom: 3, oom_kill: 4 }));
+    events(
+        "high 1\nmax 2\noom 3\noom_kill 4\n",
+        Ok(MemoryEvents { high: 1, max: 2, oom: 3, oom_kill: 4, oom_below: 0 }),
+    );
     events(
         "new 9\noom_kill 4\noom 3\nmax 2\nhigh 1\n",
-        Ok(MemoryEvents { high: 1, max: 2, oom: 3, oom_kill: 4 }),
+        Ok(MemoryEvents { high: 1, max: 2, oom: 3, oom_kill: 4, oom_below: 0 }),
     );
     events("high 1\nmax 2\noom 3\n", Err(ParseError::Missing("oom_kill")));
     events("high 1\nmax 2\noom x\noom_kill 4\n", Err(ParseError::NotANumber("oom")));
@@ -243,7 +246,10 @@ fn a_tree_is_prepared() {
     assert!(group.is_bounded());
     assert!(group.trigger_fd().is_none(), "captured files are not written to");
     assert_eq!(group.state(), Ok(GroupState { populated: true, frozen: true }));
-    assert_eq!(group.memory_events(), Ok(MemoryEvents { high: 0, max: 54, oom: 3, oom_kill: 0 }));
+    assert_eq!(
+        group.memory_events(),
+        Ok(MemoryEvents { high: 0, max: 54, oom: 3, oom_kill: 0, oom_below: 0 })
+    );
     let unreclaimable_bytes = 33_415_168 + 139_264 - 2_736;
     let sample = MemorySample {
         current_bytes: 32 * MIB,

@@ -1,5 +1,7 @@
 //! Real processes: started, parked, released and collected, in a real cgroup where this machine has one.
 
+#[path = "spawn/optional.rs"]
+mod optional;
 #[path = "spawn/steps.rs"]
 mod steps;
 

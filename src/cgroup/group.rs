@@ -4,6 +4,7 @@
 //! (but for the old way to kill) and use fixed buffers on the stack. Their errors are plain errno(3) numbers; `EBADMSG`
 //! is a file that says something strange, `ENODATA` a file that this kernel does not have.
 
+use super::delegate;
 use super::file::{open_folder, open_in, read_again, write_again};
 use super::limits::{self, Controllers, GroupLimits};
 use super::parse::{self, GroupState, ParseError};
@@ -44,6 +45,8 @@ pub struct Group {
     events: OwnedFd,
     kill: Option<OwnedFd>,
     memory_events: Option<OwnedFd>,
+    /// `memory.events`, which counts the groups below too, where a unit may make such.
+    memory_events_below: Option<OwnedFd>,
     equipment: Option<Equipment>,
     /// The PSI triggers: the doorbell and the alarm.
     trigger: Option<OwnedFd>,
@@ -83,6 +86,7 @@ impl Group {
             events,
             kill,
             memory_events,
+            memory_events_below: None,
             equipment: None,
             trigger: None,
             alarm: None,
@@ -119,7 +123,23 @@ impl Group {
         }
     }
 
-    /// Prepares the group for a further run: thaws it and sees to its limits.
+    /// Lets the unit make groups of its own below this one, as this user and group.
+    ///
+    /// From now on what happens below counts as well ([`Group::memory_events`]).
+    pub fn delegate(&mut self, owner: (Option<u32>, Option<u32>)) -> Result<(), SysError> {
+        if self.controllers.memory && self.memory_events_below.is_none() {
+            let file = open_in(self.folder.as_fd(), &self.path, "memory.events", OFlag::O_RDONLY)?;
+            self.memory_events_below = file;
+        }
+        delegate::hand_over(self.folder.as_fd(), &self.path, owner)
+    }
+
+    /// Removes the groups that its unit has made below it, once none has a process.
+    pub fn sweep(&self) -> Result<(), SysError> {
+        delegate::sweep(self.folder.as_fd(), &self.path)
+    }
+
+    /// Prepares the group for a further run: thaws it, empties it of groups and sees to its limits.
     pub fn renew(&mut self, limits: &GroupLimits) -> Result<(), SysError> {
         if self.frozen.get() {
             match self.thaw() {
@@ -128,6 +148,7 @@ impl Group {
                 Err(errno) => return Err(SysError::new("thaw", self.path.display().to_string(), errno)),
             }
         }
+        self.sweep()?;
         self.set_limits(limits, false)
     }
 
@@ -188,10 +209,11 @@ impl Group {
         self.events.as_fd()
     }
 
-    /// `memory.events.local`, to wait for (`Interest::Priority`); [`Group::memory_events`] makes it quiet again.
+    /// `memory.events.local`, or `memory.events` where there may be groups below, to wait for (`Interest::Priority`);
+    /// [`Group::memory_events`] makes it quiet again.
     #[must_use]
     pub fn memory_events_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.memory_events.as_ref().map(AsFd::as_fd)
+        self.memory_events_below.as_ref().or(self.memory_events.as_ref()).map(AsFd::as_fd)
     }
 
     /// The PSI trigger, to wait for (`Interest::Priority`). It needs no reading.
@@ -276,11 +298,17 @@ impl Group {
         parse::group_state(read_again(self.events.as_fd(), &mut buffer)?).map_err(strange)
     }
 
-    /// The counters of `memory.events.local`.
+    /// The counters of `memory.events.local`; where there may be groups below, of `memory.events`, and of `oom` those
+    /// that these met at limits of their own.
     pub fn memory_events(&self) -> Result<MemoryEvents, i32> {
-        let events = self.memory_events.as_ref().ok_or(libc::ENODATA)?;
         let mut buffer = [0; SMALL];
-        parse::memory_events(read_again(events.as_fd(), &mut buffer)?).map_err(strange)
+        let mut read =
+            |file: &OwnedFd| parse::memory_events(read_again(file.as_fd(), &mut buffer)?).map_err(strange);
+        let own = read(self.memory_events.as_ref().ok_or(libc::ENODATA)?)?;
+        let Some(below) = &self.memory_events_below else { return Ok(own) };
+        // Read later, so that it counts no less.
+        let all = read(below)?;
+        Ok(MemoryEvents { oom_below: all.oom.saturating_sub(own.oom), ..all })
     }
 
     /// One reading of the memory files. Without PSI its part is 0.

@@ -72,6 +72,7 @@ pub fn memory_events(text: &[u8]) -> Result<MemoryEvents, ParseError> {
         max: max.ok_or(ParseError::Missing("max"))?,
         oom: oom.ok_or(ParseError::Missing("oom"))?,
         oom_kill: oom_kill.ok_or(ParseError::Missing("oom_kill"))?,
+        oom_below: 0,
     })
 }
 

@@ -11,10 +11,13 @@ use super::capabilities::Capabilities;
 use super::file::{make_folder, read_value, write_value};
 use super::group::Group;
 use super::limits::{self, Controllers, GroupLimits};
+use super::settings::{GroupSettings, Refused, controller_of, is_of_memory, set_limit};
 use crate::engine::event::SpawnStage;
 use crate::engine::policy::Class;
+use crate::engine::setting::{Limit, Setting};
 use crate::engine::snapshot::BudgetView;
 use crate::sys::error::SysError;
+use std::cell::RefCell;
 use std::fmt;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -30,6 +33,19 @@ const SUPERVISOR: &str = "supervisor";
 pub struct Tree {
     root: PathBuf,
     controllers: Controllers,
+    /// The further controllers that the branches have: guaranteed/ and pool/.
+    enabled: [RefCell<Vec<&'static str>>; 2],
+}
+
+/// What the units of a branch may have together, so that what each has counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// The sum of their `memory.min`.
+    pub min_bytes: u64,
+    /// The sum of their `memory.low`.
+    pub low_bytes: u64,
+    /// The sum of their `memory.swap.max`.
+    pub swap_max_bytes: u64,
 }
 
 /// A group that could not be made ready: at which stage, and why in `source()`.
@@ -100,7 +116,7 @@ impl Tree {
                 limits::forbid_swap(&branch)?;
             }
         }
-        Ok(Self { root: root.to_path_buf(), controllers })
+        Ok(Self { root: root.to_path_buf(), controllers, enabled: Default::default() })
     }
 
     /// The group of a service or task, ready for its first run.
@@ -112,6 +128,63 @@ impl Tree {
             Class::Pool => POOL,
         };
         self.group(branch, name, limits)
+    }
+
+    /// Sees to it that a service's group has its further settings, each read back. What is not taken and may be left
+    /// out goes to `skipped`; the first one that may not is the error.
+    ///
+    /// Controllers are handed down to the branch with the first unit that needs them. A branch passes on no more
+    /// protection and no more swap than it has itself: `share` is what its units have together.
+    pub fn set(
+        &self,
+        class: Class,
+        group: &Group,
+        (settings, share): (&GroupSettings, Share),
+        skipped: &mut dyn FnMut(Refused),
+    ) -> Result<(), Refused> {
+        for setting in settings.wished() {
+            let taken =
+                self.prepare_branch(class, setting, share).and_then(|()| settings.set(group.path(), setting));
+            if let Err(cause) = taken {
+                // As with `memory.max`: lifeboat is DEGRADED, and has said so loudly.
+                if is_of_memory(setting) && !self.controllers.memory && !settings.optional.contains(setting) {
+                    continue;
+                }
+                let refused = Refused { setting, cause };
+                if !settings.optional.contains(setting) {
+                    return Err(refused);
+                }
+                skipped(refused);
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare_branch(&self, class: Class, setting: Setting, share: Share) -> Result<(), SysError> {
+        let branch = self.branch(class);
+        if let Some(controller) = controller_of(setting) {
+            let [guaranteed, pool] = &self.enabled;
+            let enabled = if class == Class::Guaranteed { guaranteed } else { pool };
+            if !enabled.borrow().contains(&controller) {
+                hand_down_one(&self.root, controller)?;
+                hand_down_one(&branch, controller)?;
+                enabled.borrow_mut().push(controller);
+            }
+        }
+        let value = match setting {
+            Setting::MemoryMin => share.min_bytes,
+            Setting::MemoryLow => share.low_bytes,
+            Setting::MemorySwapMax => share.swap_max_bytes,
+            _ => return Ok(()),
+        };
+        set_limit(&branch, Limit { setting, value: Some(value) }, 0)
+    }
+
+    fn branch(&self, class: Class) -> PathBuf {
+        self.root.join(match class {
+            Class::Guaranteed => GUARANTEED,
+            Class::Pool => POOL,
+        })
     }
 
     /// The group of a unit's shutdown procedure.
@@ -150,6 +223,20 @@ fn hand_down(folder: &Path, controllers: Controllers) -> Result<(), SysError> {
         (false, false) => return Ok(()),
     };
     write_value(&folder.join("cgroup.subtree_control"), text)
+}
+
+/// One more of them. `ENOENT` where the kernel, or who delegated `folder`, does not have it.
+fn hand_down_one(folder: &Path, controller: &str) -> Result<(), SysError> {
+    let path = folder.join("cgroup.controllers");
+    let text = read_value(&path)?.unwrap_or_default();
+    if !text.split(u8::is_ascii_whitespace).any(|word| word == controller.as_bytes()) {
+        return Err(SysError::new(
+            "find",
+            format!("the controller {controller} in {}", path.display()),
+            libc::ENOENT,
+        ));
+    }
+    write_value(&folder.join("cgroup.subtree_control"), &format!("+{controller}"))
 }
 
 /// The kernel's own files in a group begin with one of these and a point.

@@ -9,6 +9,7 @@
 )]
 
 use super::policy::{RunId, UnitId};
+use super::setting::Setting;
 use serde::{Deserialize, Serialize};
 
 /// Microseconds of `CLOCK_BOOTTIME` (clock_gettime(2)): it also runs while the machine sleeps.
@@ -145,8 +146,8 @@ impl SpawnStage {
     }
 }
 
-/// Counters of `memory.events.local` (Documentation/admin-guide/cgroup-v2.rst). Absolute values; they only grow, also
-/// from one run to the next, since a unit keeps its cgroup.
+/// Counters of `memory.events.local`, with `delegate` of `memory.events` (Documentation/admin-guide/cgroup-v2.rst).
+/// Absolute values; they only grow, also from one run to the next, since a unit keeps its cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryEvents {
     /// Times that usage went over `memory.high`.
@@ -157,6 +158,9 @@ pub struct MemoryEvents {
     pub oom: u64,
     /// Processes of this cgroup killed by any OOM killer.
     pub oom_kill: u64,
+    /// Of `oom`, those at limits of cgroups that the unit has made below its own (`delegate`).
+    #[serde(default)]
+    pub oom_below: u64,
 }
 
 /// One reading of a cgroup's memory files.
@@ -253,6 +257,8 @@ pub enum Event {
     Notified { unit: UnitId, run: RunId, note: Note },
     /// The service could not be started or the procedure not be parked.
     SpawnFailed { unit: UnitId, run: RunId, role: Role, stage: SpawnStage, errno: i32 },
+    /// The kernel did not take a setting; the start goes on without it where the unit may do without (`skipped`).
+    SettingRefused { unit: UnitId, run: RunId, setting: Setting, errno: i32, skipped: bool },
     /// The procedure's `execve` succeeded after its release.
     ProcedureRunning { unit: UnitId, run: RunId },
     /// The first process of a role ended. Its cgroup's counters are read before this is told, and go first: a kill for

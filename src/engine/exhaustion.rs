@@ -43,11 +43,18 @@ impl Engine {
         let oom = counters.oom.saturating_sub(before.oom);
         let oom_kill = counters.oom_kill.saturating_sub(before.oom_kill);
         let max = counters.max.saturating_sub(before.max);
+        // An `oom` is counted a moment before its kill: what is of the same run belongs together.
+        let of_run = service.counters_of_run();
+        let only_below = of_run.oom_below > 0 && of_run.oom_below == of_run.oom;
         let guard = service.policy.memory.map(|memory| memory.guard);
         if !may_be_rescued(service.state) {
             return;
         }
-        if oom_kill > 0 {
+        if oom_kill > 0 && only_below && guard != Some(Guard::Shield) {
+            // In a cgroup of its own, at a limit that it has set itself: its own affair.
+            self.generation += 1;
+            plan.tell(Record::KilledBelow { unit, oom_kill });
+        } else if oom_kill > 0 {
             self.rescue(unit, Verdict::KernelKilled { oom_kill }, plan);
         } else if oom > 0 && guard == Some(Guard::Shield) {
             self.rescue(unit, Verdict::OomEvent { oom }, plan);

@@ -30,6 +30,7 @@ pub mod recorder;
 mod requests;
 mod restart;
 mod service;
+pub mod setting;
 mod shutdown;
 pub mod snapshot;
 mod starting;
@@ -165,6 +166,9 @@ impl Engine {
             Event::Spawned { unit, run, pid } => self.spawned(unit, run, pid, plan),
             Event::SpawnFailed { unit, run, role, stage, errno } => {
                 self.spawn_failed((unit, run), role, (stage, errno), plan);
+            }
+            Event::SettingRefused { unit, run, setting, errno, skipped } => {
+                self.setting_refused((unit, run), setting, (errno, skipped), plan);
             }
             Event::Ready { unit, run } => self.told_ready(unit, run, plan),
             Event::Probed { unit, run, healthy } => self.probed(unit, run, healthy, plan),

@@ -7,6 +7,7 @@
 
 use super::event::{Exit, Note, Role, ShutdownKind, SpawnStage};
 use super::policy::UnitId;
+use super::setting::Setting;
 use super::snapshot::{Cause, Failure, KillReason, ProcedureResult, Trouble, Verdict};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,8 @@ pub enum Record {
     Running { unit: UnitId, pid: u32, after_us: u64 },
     /// A process could not be made.
     SpawnFailed { unit: UnitId, role: Role, stage: SpawnStage, errno: i32 },
+    /// The kernel did not take a setting; the start goes on without it, or not at all.
+    SettingRefused { unit: UnitId, setting: Setting, errno: i32, skipped: bool },
     /// A service ended by itself.
     Ended { unit: UnitId, exit: Exit },
     /// A service lives, and is judged to have failed.
@@ -35,6 +38,8 @@ pub enum Record {
     Stopped { unit: UnitId },
     /// Memory is exhausted.
     Exhausted { unit: UnitId, cause: Cause, verdict: Verdict, limit_bytes: u64 },
+    /// The kernel killed in a cgroup that the unit has made, at that one's own limit.
+    KilledBelow { unit: UnitId, oom_kill: u64 },
     /// The service stands still.
     Frozen { unit: UnitId, after_us: u64 },
     /// The service did not freeze in time; we go on.

@@ -20,7 +20,10 @@ use super::doorbell::Trend;
 use super::event::{Exit, MemoryEvents, MemorySample, SpawnStage, Time};
 use super::policy::{Kind, RunId, UnitId, UnitPolicy};
 use super::restart::Restarts;
-use super::snapshot::{Desired, Failure, Incident, KillReason, MemoryView, StateName, Trouble, UnitView};
+use super::setting::Setting;
+use super::snapshot::{
+    Desired, Failure, Incident, KillReason, MemoryView, RefusedSetting, StateName, Trouble, UnitView,
+};
 
 /// How a unit is at rest: no process, and none on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +193,8 @@ pub(super) struct Service {
     /// It stands in the queue of units to be looked at in this turn.
     pub(super) marked: bool,
     pub(super) restarts: Restarts,
+    /// errno(3) of the settings that the kernel did not take in the present or last run; 0 of all others.
+    pub(super) refused_settings: [u8; Setting::COUNT],
     pub(super) last_exit: Option<Exit>,
     pub(super) trouble: Option<Trouble>,
     pub(super) counters: MemoryEvents,
@@ -241,6 +246,7 @@ impl Service {
             holds_reserve: false,
             marked: false,
             restarts,
+            refused_settings: [0; Setting::COUNT],
             last_exit: None,
             trouble,
             counters: MemoryEvents::default(),
@@ -343,11 +349,22 @@ impl Service {
             max: now.max.saturating_sub(then.max),
             oom: now.oom.saturating_sub(then.oom),
             oom_kill: now.oom_kill.saturating_sub(then.oom_kill),
+            oom_below: now.oom_below.saturating_sub(then.oom_below),
         }
     }
 }
 
 impl Service {
+    fn refused_settings(&self) -> Vec<RefusedSetting> {
+        let refused = Setting::all().zip(self.refused_settings).filter(|(_, errno)| *errno != 0);
+        refused
+            .map(|(setting, errno)| RefusedSetting {
+                setting: setting.name().to_owned(),
+                errno: errno.into(),
+            })
+            .collect()
+    }
+
     /// The unit as readers see it.
     pub(super) fn view(&self) -> UnitView {
         let counters = self.counters_of_run();
@@ -370,6 +387,7 @@ impl Service {
             last_exit: self.last_exit,
             trouble: self.trouble,
             incidents: self.incidents,
+            refused_settings: self.refused_settings(),
             status: None,
         }
     }

@@ -315,6 +315,15 @@ pub struct MemoryView {
     pub counters: MemoryEvents,
 }
 
+/// A setting that the kernel did not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedSetting {
+    /// Its name in the unit's file.
+    pub setting: String,
+    /// errno(3).
+    pub errno: i32,
+}
+
 /// One unit as readers see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitView {
@@ -342,6 +351,9 @@ pub struct UnitView {
     pub trouble: Option<Trouble>,
     /// Exhaustions since boot.
     pub incidents: u32,
+    /// Settings that the kernel did not take in the present or last run. A unit that is up does without them.
+    #[serde(default)]
+    pub refused_settings: Vec<RefusedSetting>,
     /// What it last said of itself in this run (`STATUS` of sd_notify(3)), on one line.
     #[serde(default)]
     pub status: Option<String>,

@@ -8,6 +8,7 @@ use super::limits::START_DEADLINE_MS;
 use super::policy::{RunId, UnitId};
 use super::record::Record;
 use super::service::{End, Open, Procedure, Rest, State};
+use super::setting::Setting;
 use super::snapshot::{Desired, KillReason};
 use super::timer::TimerKind;
 use super::{Engine, Plan};
@@ -92,6 +93,7 @@ impl Engine {
         if service.wants_its_requirement() {
             service.trouble = None;
         }
+        service.refused_settings = [0; Setting::COUNT];
         service.counters_at_start = service.counters;
         service.procedure = Procedure::Absent;
         service.procedure_oom_kill = (service.procedure_oom_kill.1, service.procedure_oom_kill.1);
@@ -202,6 +204,24 @@ impl Engine {
             | State::Signalled => {}
             State::Killing => self.finish_run_if_over(unit, plan),
             State::Down(_) | State::Waiting | State::Backoff => {}
+        }
+    }
+
+    /// The kernel did not take a setting. Where the unit does not do without, `SpawnFailed` follows.
+    pub(super) fn setting_refused(
+        &mut self,
+        (unit, run): (UnitId, RunId),
+        setting: Setting,
+        (errno, skipped): (i32, bool),
+        plan: &mut Plan,
+    ) {
+        let Some(service) = self.live(unit, run) else { return };
+        let Some(noted) = service.refused_settings.get_mut(setting as usize) else { return };
+        // Once for the service and once for its procedure, or for each of several paths: told once.
+        if *noted == 0 {
+            *noted = u8::try_from(errno).unwrap_or(u8::MAX).max(1);
+            self.generation += 1;
+            plan.tell(Record::SettingRefused { unit, setting, errno, skipped });
         }
     }
 

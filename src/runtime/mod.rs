@@ -8,6 +8,7 @@ mod allocations;
 pub mod boot;
 mod control;
 mod event_loop;
+mod groups;
 mod health;
 pub mod log_file;
 mod output;

@@ -2,18 +2,13 @@
 
 use super::boot::lockable_bytes;
 use super::event_loop::Lifeboat;
-use super::seat::{Process, Source};
-use super::story;
+use super::seat::Process;
 use crate::cgroup::group::Group;
-use crate::cgroup::limits::GroupLimits;
 use crate::cgroup::parse::GroupState;
-use crate::cgroup::tree::GroupError;
 use crate::engine::action::{Action, ProcedureOrder};
 use crate::engine::event::{Effect, Event, Role, SpawnStage};
-use crate::engine::policy::{Class, Guard, RunId, UnitId};
+use crate::engine::policy::{Guard, RunId, UnitId};
 use crate::sys::children;
-use crate::sys::error::SysError;
-use crate::sys::poll::Interest;
 use crate::sys::spawn::{Order, SpawnError, Start, notification_pipe, park, release, start};
 use crate::unit::Output;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -164,73 +159,6 @@ impl Lifeboat {
         }
     }
 
-    /// Somebody may have removed the cgroup while nothing ran in it: the next run gets a new one.
-    fn leave_vanished(&mut self, unit: UnitId, role: Role) {
-        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
-        if seat.group(role).is_some_and(|group| group.state() == Err(libc::ENODEV)) {
-            // Closing its files ends their watches.
-            *seat.group_mut(role) = None;
-        }
-    }
-
-    /// The cgroup of a service is made once; later runs find it thawed, with its limits as they were.
-    fn make_service_group(&mut self, unit: UnitId) -> Result<(), SpawnError> {
-        let Some(tree) = &self.tree else { return Ok(()) };
-        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
-        let memory = seat.unit.policy.memory;
-        let limits = GroupLimits {
-            memory_max_bytes: memory.map(|memory| memory.max_bytes),
-            // Without a shield the kernel kills, and then it shall kill all of it.
-            oom_group: memory.is_some_and(|memory| memory.guard == Guard::None || !self.can_shield),
-            pids_max: seat.unit.pids_max,
-        };
-        if let Some(group) = &mut seat.service_group {
-            return group.renew(&limits).map_err(|error| told(SpawnStage::Limit, &error));
-        }
-        let class = memory.map_or(Class::Pool, |memory| memory.class);
-        let mut group =
-            tree.service(&seat.unit.policy.name, class, &limits).map_err(|error| refused(&error))?;
-        if seat.unit.policy.procedure.is_some() {
-            group.equip().map_err(|error| told(SpawnStage::Cgroup, &error))?;
-        }
-        // A trigger costs a kernel thread: only where its ringing can lead to anything.
-        let shielded = memory.is_some_and(|memory| memory.guard == Guard::Shield);
-        if shielded && seat.unit.policy.procedure.is_some_and(|procedure| procedure.on_exhaustion) {
-            group.arm_triggers();
-        }
-        let watched = [
-            (Some(group.events_fd()), Source::CgroupEvents(unit, Role::Service)),
-            (group.memory_events_fd(), Source::MemoryEvents(unit)),
-            (group.trigger_fd(), Source::Pressure(unit)),
-            (group.alarm_fd(), Source::Pressure(unit)),
-        ];
-        for (fd, source) in watched {
-            if let Some(fd) = fd {
-                self.poller
-                    .add(fd, source.token(), Interest::Priority)
-                    .map_err(|error| told(SpawnStage::Cgroup, &error))?;
-            }
-        }
-        seat.service_group = Some(group);
-        Ok(())
-    }
-
-    fn make_procedure_group(&mut self, unit: UnitId) -> Result<(), SpawnError> {
-        let Some(tree) = &self.tree else { return Ok(()) };
-        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
-        if seat.procedure_group.is_some() {
-            return Ok(());
-        }
-        let bytes = seat.unit.policy.procedure.map_or(0, |procedure| procedure.memory_bytes);
-        let group = tree.procedure(&seat.unit.policy.name, bytes).map_err(|error| refused(&error))?;
-        let token = Source::CgroupEvents(unit, Role::Procedure).token();
-        self.poller
-            .add(group.events_fd(), token, Interest::Priority)
-            .map_err(|error| told(SpawnStage::Cgroup, &error))?;
-        seat.procedure_group = Some(group);
-        Ok(())
-    }
-
     fn freeze(&mut self, unit: UnitId, run: RunId) {
         let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
         let Some(group) = &seat.service_group else {
@@ -299,7 +227,8 @@ impl Lifeboat {
         match seat.group(role).map(|group| end_all(group, parked)) {
             Some(Ok(state)) if state.populated => {}
             // Removed by somebody else means that it was empty.
-            Some(Ok(_) | Err(libc::ENODEV)) => self.events.push_back(Event::Emptied { unit, run, role }),
+            Some(Ok(_)) => self.emptied(unit, role),
+            Some(Err(libc::ENODEV)) => self.events.push_back(Event::Emptied { unit, run, role }),
             Some(Err(errno)) => {
                 self.events.push_back(Event::Failed { unit, run, effect: Effect::Kill, errno });
             }
@@ -341,17 +270,6 @@ fn stdout_of<'a>(
     }
 }
 
-fn no_seat() -> SpawnError {
+pub(super) fn no_seat() -> SpawnError {
     SpawnError::new(SpawnStage::Clone, libc::EINVAL)
-}
-
-/// The event carries only the stage and errno; which file refused which value goes to the log.
-fn told(stage: SpawnStage, error: &SysError) -> SpawnError {
-    story::complain(error);
-    SpawnError::new(stage, error.errno())
-}
-
-fn refused(error: &GroupError) -> SpawnError {
-    story::complain(error);
-    SpawnError::new(error.stage, error.errno())
 }

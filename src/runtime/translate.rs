@@ -90,6 +90,12 @@ impl Lifeboat {
         let Some(status) = &process.status else { return };
         let event = match (read_status(status.as_fd()), role) {
             (Status::Pending, _) => return,
+            (Status::Skipped(setting, errno), _) => {
+                let skipped = true;
+                self.events.push_back(Event::SettingRefused { unit, run, setting, errno, skipped });
+                // The rest of what the pipe tells, because its process may be about to leave its seat.
+                return self.status_came(unit, role);
+            }
             (Status::Parked, _) => {
                 self.events.push_back(Event::Parked { unit, run, pid });
                 return;
@@ -166,7 +172,7 @@ impl Lifeboat {
                     self.events.push_back(Event::Frozen { unit, run });
                 }
                 if !state.populated {
-                    self.events.push_back(Event::Emptied { unit, run, role });
+                    self.emptied(unit, role);
                 }
             }
             Some(Err(libc::ENODEV)) => self.cgroup_vanished(unit, role),
@@ -179,6 +185,16 @@ impl Lifeboat {
             }
             None => {}
         }
+    }
+
+    /// No process is left in the cgroup of a role: the groups that its unit has made there go too.
+    pub(super) fn emptied(&mut self, unit: UnitId, role: Role) {
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        // What cannot be removed now is tried again before the next run, which does not begin without.
+        if let Some(Err(error)) = seat.group(role).map(Group::sweep) {
+            log::warn!("{error}: errno {}", error.errno());
+        }
+        self.events.push_back(Event::Emptied { unit, run: seat.run, role });
     }
 
     /// Somebody has removed the cgroup under us, so it was empty. The next run makes a new one.

@@ -1,13 +1,15 @@
 //! The fields about the unit's cgroup.
 
-use super::Unit;
-use super::check::number;
-use super::diagnostic::Wrong;
-use super::raw::{RawMemory, RawPids, RawUnit};
-use super::reader::{Item, Reader, Slot};
-use super::value::Size;
+use super::check::{number, time};
+use super::diagnostic::{Wrong, short};
+use super::raw::{RawCpu, RawDevice, RawIo, RawMemory, RawPids, RawUnit};
+use super::reader::{Item, Map, Reader, Slot};
+use super::value::{Size, Word};
+use super::{Cgroup, DeviceMax, Unit};
 use crate::engine::budget::Bytes;
 use crate::engine::policy::{Class, Guard, MemoryPolicy};
+use crate::engine::setting::{Limit, Setting};
+use std::ops::{Range, RangeInclusive};
 
 /// Below this no program gets as far as its first instruction.
 const MEMORY_BYTES_MIN: u64 = 64 << 10;
@@ -15,10 +17,25 @@ const MEMORY_BYTES_MIN: u64 = 64 << 10;
 /// `PID_MAX_LIMIT` of include/linux/threads.h on 64-bit kernels.
 const PIDS_MAX: u64 = 4_194_304;
 
-/// Reads `memory` and `pids`.
+/// `CGROUP_WEIGHT_MIN` and `CGROUP_WEIGHT_MAX` of include/linux/cgroup.h.
+const WEIGHT: RangeInclusive<u64> = 1..=10_000;
+
+/// What `cpu.max` takes as its period (kernel/sched/core.c, `min_cfs_quota_period` and `max_cfs_quota_period`).
+const PERIOD_MS: RangeInclusive<u64> = 1..=1_000;
+
+/// The least quota in a period, in microseconds (kernel/sched/core.c, `min_cfs_quota_period`).
+const QUOTA_US_MIN: u64 = 1_000;
+
+/// The longest list of processors: more than any device has.
+const CPU_MAX: u32 = 1_024;
+
+/// Reads `memory`, `cpu`, `pids`, `io` and `delegate`.
 pub(super) fn read_into(reader: &mut Reader<'_>, raw: &mut RawUnit, unit: &mut Unit) {
-    unit.policy.memory = memory(reader, raw.memory.take());
+    unit.policy.memory = memory(reader, raw.memory.take(), &mut unit.cgroup);
+    cpu(reader, raw.cpu.take(), unit);
     unit.pids_max = pids(reader, raw.pids.take());
+    io(reader, raw.io.take(), unit);
+    unit.cgroup.delegate = raw.delegate.take().value_or(false);
 }
 
 /// Memory that something can run in.
@@ -37,14 +54,126 @@ pub(super) fn bytes(reader: &mut Reader<'_>, field: &str, slot: Slot<Size>) -> O
     None
 }
 
-fn memory(reader: &mut Reader<'_>, slot: Slot<RawMemory>) -> Option<MemoryPolicy> {
+fn memory(reader: &mut Reader<'_>, slot: Slot<RawMemory>, cgroup: &mut Cgroup) -> Option<MemoryPolicy> {
     let Item { value: raw, at } = slot.given()?;
     if raw.max.is_absent() {
         reader.missing("memory.max", &at, "write (max: \"32MiB\")");
     }
-    let max_bytes = bytes(reader, "memory.max", raw.max)?;
     let (class, guard) = (raw.class.value_or(Class::Pool), raw.guard.value_or(Guard::Shield));
-    Some(MemoryPolicy { max_bytes, class, guard })
+    let max_bytes = bytes(reader, "memory.max", raw.max);
+    let below_max = [
+        (Setting::MemoryHigh, "memory.high", raw.high),
+        (Setting::MemoryLow, "memory.low", raw.low),
+        (Setting::MemoryMin, "memory.min", raw.min),
+    ];
+    for (setting, field, slot) in below_max {
+        let Some(Item { value: Size(value), at }) = slot.given() else { continue };
+        if max_bytes.is_some_and(|max_bytes| value > max_bytes) {
+            let wrong = Wrong::new(format!("{} is more than memory.max", Bytes(value)));
+            reader.fault_in(field, &at, wrong.hint("what is above memory.max is never reached"));
+        }
+        if setting == Setting::MemoryHigh && guard == Guard::Shield {
+            let wrong =
+                Wrong::new("above memory.high its tasks sleep and cannot be frozen: no shield holds them");
+            reader.fault_in(field, &at, wrong.hint("take it out, or use guard: None"));
+        }
+        cgroup.limits.push(Limit { setting, value: Some(value) });
+    }
+    swap(reader, (raw.swap_max, raw.zswap_max), guard, &mut cgroup.limits);
+    if let Some(Item { value, at }) = raw.oom_group.given() {
+        if value && guard == Guard::Shield {
+            let wrong =
+                Wrong::new("the kernel's OOM killer takes nothing of a shielded unit, so also not all of it");
+            reader.fault_in("memory.oom_group", &at, wrong.hint("take it out, or use guard: None"));
+        }
+        cgroup.oom_group = Some(value);
+    }
+    Some(MemoryPolicy { max_bytes: max_bytes?, class, guard })
+}
+
+/// What can be swapped out is reclaimable: a shielded unit would thrash before its `oom` event comes.
+fn swap(
+    reader: &mut Reader<'_>,
+    (swap_max, zswap_max): (Slot<Size>, Slot<Size>),
+    guard: Guard,
+    limits: &mut Vec<Limit>,
+) {
+    let mut swap_bytes = 0;
+    if let Some(Item { value: Size(value), at }) = swap_max.given() {
+        if value > 0 && guard == Guard::Shield {
+            let wrong = Wrong::new("with swap the exhaustion of a shielded unit comes late and slowly");
+            reader.fault_in("memory.swap_max", &at, wrong.hint("take it out, or use guard: None"));
+        }
+        swap_bytes = value;
+        limits.push(Limit { setting: Setting::MemorySwapMax, value: Some(value) });
+    }
+    if let Some(Item { value: Size(value), at }) = zswap_max.given() {
+        if value > 0 && swap_bytes == 0 {
+            let wrong = Wrong::new("without swap there is nothing to keep compressed");
+            reader.fault_in("memory.zswap_max", &at, wrong.hint("add swap_max: \"32MiB\", or take it out"));
+        }
+        limits.push(Limit { setting: Setting::MemoryZswapMax, value: Some(value) });
+    }
+}
+
+fn cpu(reader: &mut Reader<'_>, slot: Slot<RawCpu>, unit: &mut Unit) {
+    let Some(Item { value: raw, at }) = slot.given() else { return };
+    let RawCpu { max, period, weight, cpus, mems } = raw;
+    if max.is_absent() && !period.is_absent() {
+        reader.missing("cpu.max", &at, "write (max: \"50%\", period: \"20ms\")");
+    }
+    if let Some(period_ms) = time(reader, "cpu.period", period, PERIOD_MS) {
+        unit.cgroup.cpu_period_us = period_ms * 1_000;
+    }
+    if let Some(Item { value: Word(text), at }) = max.given() {
+        match share_of_cpu(&text, unit.cgroup.cpu_period_us) {
+            Ok(value) => unit.cgroup.limits.push(Limit { setting: Setting::CpuMax, value: Some(value) }),
+            Err(wrong) => reader.fault_in("cpu.max", &at, wrong),
+        }
+    }
+    if let Some(weight) = number(reader, "cpu.weight", weight, WEIGHT) {
+        unit.cgroup.limits.push(Limit { setting: Setting::CpuWeight, value: Some(weight) });
+    }
+    unit.cgroup.cpus = list(reader, "cpu.cpus", ("processors", cpus));
+    unit.cgroup.mems = list(reader, "cpu.mems", ("memory nodes", mems));
+}
+
+/// `"150%"` in hundredths of a percent of one processor.
+pub(crate) fn share_of_cpu(text: &str, period_us: u32) -> Result<u64, Wrong> {
+    let wrong = || {
+        Wrong::new(format!("`{}` is no share of a processor", short(text)))
+            .hint("write it as \"50%\" of one processor, or \"150%\" of two")
+    };
+    let number = text.trim().strip_suffix('%').ok_or_else(wrong)?.trim();
+    let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
+    let are_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !are_digits(whole) || !are_digits(decimals) || decimals.len() > 2 {
+        return Err(wrong());
+    }
+    let hundredths = format!("{decimals:0<2}").parse::<u64>().map_err(|_| wrong())?;
+    let whole = whole.parse::<u64>().ok().filter(|whole| *whole <= 100 * u64::from(CPU_MAX));
+    let share = whole.ok_or_else(wrong)? * 100 + hundredths;
+    if share * u64::from(period_us) / 10_000 < QUOTA_US_MIN {
+        let wrong = Wrong::new(format!("`{}` is less than 1 ms in each period", short(text)));
+        return Err(wrong.hint("the kernel takes no less; raise it, or the period (at most 1 s)"));
+    }
+    Ok(share)
+}
+
+/// A list as cpuset(7) has it, such as `0-3,8`.
+fn list(reader: &mut Reader<'_>, field: &str, (what, slot): (&str, Slot<String>)) -> Option<String> {
+    let Item { value: text, at } = slot.given()?;
+    let is_range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        matches!((first.trim().parse::<u32>(), last.trim().parse::<u32>()),
+            (Ok(first), Ok(last)) if first <= last && last < CPU_MAX)
+    };
+    if text.split(',').all(is_range) {
+        return Some(text.split_whitespace().collect());
+    }
+    let wrong = Wrong::new(format!("`{}` is no list of {what}", short(&text)));
+    reader.fault_in(field, &at, wrong.hint("write \"0\", \"0-1\" or \"0,2-3\""));
+    None
 }
 
 fn pids(reader: &mut Reader<'_>, slot: Slot<RawPids>) -> Option<u32> {
@@ -53,4 +182,39 @@ fn pids(reader: &mut Reader<'_>, slot: Slot<RawPids>) -> Option<u32> {
         reader.missing("pids.max", &at, "write (max: 64)");
     }
     number(reader, "pids.max", raw.max, 1..=PIDS_MAX).and_then(|max| max.try_into().ok())
+}
+
+fn io(reader: &mut Reader<'_>, slot: Slot<RawIo>, unit: &mut Unit) {
+    let Some(Item { value: raw, .. }) = slot.given() else { return };
+    if let Some(weight) = number(reader, "io.weight", raw.weight, WEIGHT) {
+        unit.cgroup.limits.push(Limit { setting: Setting::IoWeight, value: Some(weight) });
+    }
+    let devices: Map<RawDevice> = raw.max.given().map(|item| item.value).unwrap_or_default();
+    for (path, Item { value: device, at }) in devices {
+        if !path.value.starts_with("/dev/") {
+            let wrong = Wrong::new(format!("`{}` is no disk", short(&path.value)));
+            reader.fault_in("io.max", &path.at, wrong.hint("write the device of a whole disk: \"/dev/sda\""));
+        }
+        let max = device_max(reader, device, &at);
+        unit.cgroup.devices.push(DeviceMax { path: path.value.into(), max });
+    }
+}
+
+fn device_max(reader: &mut Reader<'_>, raw: RawDevice, at: &Range<usize>) -> [Option<u64>; 4] {
+    let mut rate = |field: &str, slot: Slot<Size>| {
+        let Item { value: Size(value), at } = slot.given()?;
+        if value == 0 {
+            let wrong = Wrong::new("at 0 bytes a second nothing is ever read or written");
+            reader.fault_in(field, &at, wrong.hint("write \"1MiB\", or take it out"));
+        }
+        Some(value)
+    };
+    let (rbps, wbps) = (rate("io.max.rbps", raw.rbps), rate("io.max.wbps", raw.wbps));
+    let riops = number(reader, "io.max.riops", raw.riops, 1..=u64::from(u32::MAX));
+    let wiops = number(reader, "io.max.wiops", raw.wiops, 1..=u64::from(u32::MAX));
+    let max = [rbps, wbps, riops, wiops];
+    if max == [None; 4] {
+        reader.fault_in("io.max", at, Wrong::new("there is no limit here").hint("write (wbps: \"1MiB\")"));
+    }
+    max
 }

@@ -11,7 +11,7 @@ use super::raw::{Occasion, RawRestart, RawShutdown, RawStop, RawSuccess, RawSyst
 use super::reader::{Item, Map, Reader, Slot};
 use super::setup::{self, RawIdentity};
 use super::value::{Millis, Word};
-use super::{Identity, System, Unit, output, readiness};
+use super::{Identity, System, Unit, optional, output, readiness};
 use crate::engine::event::Exit;
 use crate::engine::policy::{Kind, ProcedurePolicy, RestartPolicy, RestartWhen, Success, Then, UnitId};
 use crate::engine::snapshot::Trouble;
@@ -116,6 +116,7 @@ fn checked(
     accounts: &Accounts,
 ) -> Draft {
     let mut unit = Unit::empty(name);
+    unit.cgroup.optional = optional::read(reader, &mut raw);
     unit.setup = setup::setup(reader, &mut raw);
     let memory_absent = raw.memory.is_absent();
     cgroup::read_into(reader, &mut raw, &mut unit);

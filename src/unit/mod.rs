@@ -10,6 +10,7 @@ mod check;
 mod circle;
 mod diagnostic;
 mod load;
+mod optional;
 mod output;
 mod raw;
 mod reader;
@@ -24,6 +25,7 @@ pub use value::Amount;
 
 use crate::engine::budget;
 use crate::engine::policy::{Kind, OnLimit, Ready, RestartPolicy, RestartWhen, Success, UnitPolicy};
+use crate::engine::setting::{Limit, Settings};
 use crate::engine::snapshot::Trouble;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CpuSet;
@@ -102,6 +104,8 @@ pub struct Setup {
     pub io_priority: Option<u16>,
     /// prctl(2), `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privs: bool,
+    /// Mounts of its own.
+    pub private_mounts: bool,
     /// A tmpfs of its own on `/tmp`.
     pub private_tmp: bool,
     /// A tmpfs of its own on `/dev/shm`.
@@ -110,6 +114,51 @@ pub struct Setup {
     pub read_only: Vec<Path>,
     /// Paths that it cannot see.
     pub hidden: Vec<Path>,
+}
+
+/// What a unit says of its cgroup, beside the bounds of memory and processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// The limits that are numbers, but for `memory.max` and `pids.max`.
+    pub limits: Vec<Limit>,
+    /// `memory.oom.group`, where the user has said.
+    pub oom_group: Option<bool>,
+    /// The period of `cpu.max`.
+    pub cpu_period_us: u32,
+    /// `cpuset.cpus`, as cpuset(7) has it.
+    pub cpus: Option<String>,
+    /// `cpuset.mems`.
+    pub mems: Option<String>,
+    /// `io.max`.
+    pub devices: Vec<DeviceMax>,
+    /// The unit's user may make cgroups of its own below it.
+    pub delegate: bool,
+    /// What it may do without; also settings of its processes.
+    pub optional: Settings,
+}
+
+impl Default for Cgroup {
+    fn default() -> Self {
+        Self {
+            limits: Vec::new(),
+            oom_group: None,
+            cpu_period_us: 100_000,
+            cpus: None,
+            mems: None,
+            devices: Vec::new(),
+            delegate: false,
+            optional: Settings::default(),
+        }
+    }
+}
+
+/// The bounds of one disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceMax {
+    /// The device's file.
+    pub path: PathBuf,
+    /// `rbps`, `wbps`, `riops` and `wiops` of `io.max`; `None` is no limit.
+    pub max: [Option<u64>; 4],
 }
 
 /// A path of a sandbox.
@@ -151,6 +200,8 @@ pub struct Unit {
     pub setup: Setup,
     /// `pids.max` of the service's cgroup.
     pub pids_max: Option<u32>,
+    /// The other settings of that cgroup.
+    pub cgroup: Cgroup,
     /// Where output goes.
     pub output: Output,
     /// The file of `Output::File`.
@@ -205,6 +256,7 @@ impl Unit {
             procedure_identity: Identity::default(),
             setup: Setup::default(),
             pids_max: None,
+            cgroup: Cgroup::default(),
             output: Output::default(),
             log: None,
             output_ring_bytes: OUTPUT_RING_BYTES,

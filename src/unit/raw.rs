@@ -46,6 +46,10 @@ section! {
         watchdog: Millis,
         health: RawHealth,
         pids: RawPids,
+        cpu: RawCpu,
+        io: RawIo,
+        delegate: bool,
+        optional: Vec<Item<String>>,
         environment: Map<String>,
         environment_files: Vec<Item<String>>,
         working_directory: String,
@@ -61,6 +65,7 @@ section! {
         rlimits: Map<Word>,
         capabilities: RawCapabilities,
         no_new_privs: bool,
+        private_mounts: bool,
         private_tmp: bool,
         private_shm: bool,
         read_only: Vec<Item<String>>,
@@ -78,6 +83,12 @@ section! {
     /// The memory bound.
     RawMemory ("Memory") {
         max: Size,
+        high: Size,
+        low: Size,
+        min: Size,
+        swap_max: Size,
+        zswap_max: Size,
+        oom_group: bool,
         class: Class,
         guard: Guard,
     }
@@ -87,6 +98,35 @@ section! {
     /// The bound of the number of processes.
     RawPids ("Pids") {
         max: u64,
+    }
+}
+
+section! {
+    /// The share of the processors.
+    RawCpu ("Cpu") {
+        max: Word,
+        period: Millis,
+        weight: u64,
+        cpus: String,
+        mems: String,
+    }
+}
+
+section! {
+    /// The share of the disks.
+    RawIo ("Io") {
+        max: Map<RawDevice>,
+        weight: u64,
+    }
+}
+
+section! {
+    /// The bounds of one disk.
+    RawDevice ("Device") {
+        rbps: Size,
+        wbps: Size,
+        riops: u64,
+        wiops: u64,
     }
 }
 
@@ -233,6 +273,9 @@ pub fn field_names() -> Vec<(&'static str, &'static [&'static str])> {
         ("", RawUnit::FIELDS),
         ("memory", RawMemory::FIELDS),
         ("pids", RawPids::FIELDS),
+        ("cpu", RawCpu::FIELDS),
+        ("io", RawIo::FIELDS),
+        ("io.max", RawDevice::FIELDS),
         ("capabilities", RawCapabilities::FIELDS),
         ("output", RawFile::FIELDS),
         ("health", RawHealth::FIELDS),

@@ -58,6 +58,7 @@ pub(super) fn setup(reader: &mut Reader<'_>, raw: &mut RawUnit) -> Setup {
         io_priority: ranked(reader, "io_priority", raw.io_priority.take(), IO_CLASSES)
             .map(|(class, level)| class << IO_CLASS_SHIFT | level),
         no_new_privs: raw.no_new_privs.take().value_or(false),
+        private_mounts: raw.private_mounts.take().value_or(false),
         private_tmp: raw.private_tmp.take().value_or(false),
         private_shm: raw.private_shm.take().value_or(false),
         read_only: paths(reader, "read_only", raw.read_only.take()),

@@ -39,6 +39,14 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
             };
             write!(out, "{what}: {}: {}", words::stage(stage), words::errno(errno))
         }
+        Record::SettingRefused { setting, errno, skipped, .. } => {
+            let goes_on = if skipped { "it goes on without" } else { "it is not started" };
+            let (name, cure) = (setting.name(), words::cure(setting, errno));
+            write!(out, "{name} is not taken: {}; {goes_on}; {cure}", words::untaken(errno))
+        }
+        Record::KilledBelow { oom_kill, .. } => {
+            write!(out, "the kernel's OOM killer struck in a cgroup of its own making: oom_kill ({oom_kill})")
+        }
         Record::Ended { exit: Exit::Code(code), .. } => write!(out, "exited with code {code}"),
         Record::Ended { exit: exit @ Exit::Signal(_), .. } => {
             write!(out, "was killed by {}", ExitWords(exit))
@@ -113,6 +121,8 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
         Record::StillPopulated { .. } => write!(out, "processes are left after cgroup.kill"),
         Record::Running { .. }
         | Record::SpawnFailed { .. }
+        | Record::SettingRefused { .. }
+        | Record::KilledBelow { .. }
         | Record::Ended { .. }
         | Record::Failed { .. }
         | Record::Notified { .. }
@@ -160,6 +170,8 @@ fn unit_of(record: &Record) -> Option<UnitId> {
     match *record {
         Record::Running { unit, .. }
         | Record::SpawnFailed { unit, .. }
+        | Record::SettingRefused { unit, .. }
+        | Record::KilledBelow { unit, .. }
         | Record::Ended { unit, .. }
         | Record::Failed { unit, .. }
         | Record::Notified { unit, .. }
@@ -190,6 +202,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
 mod tests {
     use super::*;
     use crate::engine::event::{ShutdownKind, SpawnStage};
+    use crate::engine::setting::Setting;
     use crate::engine::snapshot::{Failure, Trouble};
 
     const UNIT: UnitId = UnitId(1);
@@ -265,6 +278,12 @@ mod tests {
         check(
             &Record::SpawnFailed { unit, role: Role::Procedure, stage: SpawnStage::Clone, errno: 12 },
             "recorder: its procedure cannot be made ready: clone3: Out of memory",
+        );
+        let (setting, errno, skipped) = (Setting::CpuMax, 2, true);
+        check(
+            &Record::SettingRefused { unit, setting, errno, skipped },
+            "recorder: cpu.max is not taken: No such file or directory; it goes on without; \
+             build the kernel with CONFIG_CFS_BANDWIDTH=y, or have the controller cpu delegated to lifeboat",
         );
         check(&Record::Ended { unit, exit: Exit::Code(1) }, "recorder: exited with code 1");
         check(&Record::Ended { unit, exit: Exit::Signal(11) }, "recorder: was killed by SIGSEGV");

@@ -4,6 +4,7 @@ use super::words::{self, Bytes, Calendar, Tenths, TroubleWords, Uptime};
 use crate::engine::event::Time;
 use crate::engine::snapshot::{Incident, MemoryView, Snapshot, StateName, UnitView};
 use std::fmt::{self, Write};
+use std::iter::repeat;
 
 /// supervisorctl's name column is at least so wide, and three more.
 const NAME_WIDTH_MIN: usize = 30;
@@ -82,6 +83,10 @@ fn describe(out: &mut dyn Write, snapshot: &Snapshot, unit: &UnitView, wall: Wal
         StateName::Starting | StateName::Stopping => return own_words(out, "", unit),
     }
     unit.memory.as_ref().map_or(Ok(()), |memory| memory_words(out, memory))?;
+    for (refused, lead) in unit.refused_settings.iter().zip([", without "].into_iter().chain(repeat(" and ")))
+    {
+        write!(out, "{lead}{}", OneLine(&refused.setting))?;
+    }
     own_words(out, ", ", unit)
 }
 

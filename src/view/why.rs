@@ -3,6 +3,7 @@
 use super::status::{OneLine, WallOffset};
 use super::words::{self, Bytes, ExitWords, Millis, ProcedureWords, Tenths, TroubleWords, Uptime};
 use crate::engine::event::{MemoryEvents, MemorySample, Time};
+use crate::engine::setting::Setting;
 use crate::engine::snapshot::{Desired, Incident, Killer, ProcedureResult, StateName, UnitView, Verdict};
 use std::fmt::{self, Write};
 
@@ -49,6 +50,14 @@ pub fn write(out: &mut dyn Write, why: &Story<'_>, wall: WallOffset, all: bool) 
     }
     if let Some(exit) = unit.last_exit {
         writeln!(out, "  last end: {}", ExitWords(exit))?;
+    }
+    for refused in &unit.refused_settings {
+        let name = OneLine(&refused.setting);
+        write!(out, "  {name} is not taken: {}", words::untaken(refused.errno))?;
+        match Setting::of_name(&refused.setting) {
+            Some(setting) => writeln!(out, "; {}", words::cure(setting, refused.errno))?,
+            None => writeln!(out)?,
+        }
     }
     writeln!(out, "  next: {}", next(why))?;
     last_words(out, why.last_words)?;
@@ -195,7 +204,10 @@ fn counters(out: &mut dyn Write, start: MemoryEvents, end: MemoryEvents) -> fmt:
         ("oom", start.oom, end.oom),
         ("oom_kill", start.oom_kill, end.oom_kill),
         ("high", start.high, end.high),
+        ("oom below", start.oom_below, end.oom_below),
     ];
+    let below = usize::from(end.oom_below == start.oom_below);
+    let pairs = pairs.into_iter().take(pairs.len() - below);
     write!(out, "  memory.events in this run:")?;
     for (name, start, end) in pairs {
         write!(out, " {name} +{}", end.saturating_sub(start))?;

@@ -9,6 +9,7 @@ use super::program::{Order, OrderBytes, Slots};
 use super::step::{Refused, Step};
 use super::{Place, SpawnError, Start, Way};
 use crate::engine::event::SpawnStage;
+use crate::engine::setting::Setting;
 use crate::sys::memory::{DescriptorLimit, descriptor_limit_of_children};
 use linux_raw_sys::general::{CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, clone_args};
 use nix::errno::Errno;
@@ -22,6 +23,9 @@ use std::ptr;
 
 /// The byte by which a parked child says that it stands ready. No [`SpawnStage`] has this number.
 pub(super) const READY: u8 = 0xFF;
+
+/// The byte before a setting that is left out. Neither has a [`SpawnStage`] this number.
+pub(super) const SKIPPED: u8 = 0xFE;
 
 /// The exit code of a child that could not execute its program, as in the shell.
 const EXIT_NOT_EXECUTED: c_int = 127;
@@ -223,14 +227,42 @@ unsafe fn run(plan: &Plan<'_>) -> ! {
 }
 
 unsafe fn take_all(plan: &Plan<'_>, steps: &[Step]) {
+    // errno(3) where mounts of its own were refused: a mount would then be one of the machine's.
+    let mut no_mounts = None;
     for step in steps {
+        let (setting, inner) = match step {
+            Step::Optional(setting, inner) => (Some(*setting), &**inner),
+            other => (None, other),
+        };
         // SAFETY: this is the child.
         unsafe {
-            if step.take().is_err() {
-                fail(plan, step.stage());
+            let taken = match no_mounts {
+                Some(errno) if inner.is_mount() => {
+                    Errno::set(errno);
+                    Err(Refused)
+                }
+                _ => inner.take(),
+            };
+            match (taken, setting) {
+                (Ok(()), _) => {}
+                (Err(Refused), Some(setting)) => {
+                    if matches!(inner, Step::MountNamespace) {
+                        no_mounts = Some(Errno::last());
+                    }
+                    tell_skipped(plan, setting);
+                }
+                (Err(Refused), None) => fail(plan, step.stage()),
             }
         }
     }
+}
+
+/// Tells the parent which setting is left out and its errno, in one write that the pipe keeps whole, and goes on.
+unsafe fn tell_skipped(plan: &Plan<'_>, setting: Setting) {
+    let [a, b, c, d] = (Errno::last() as i32).to_ne_bytes();
+    let message = [SKIPPED, setting as u8, a, b, c, d];
+    // SAFETY: the message lives over the call.
+    unsafe { libc::write(plan.tell, message.as_ptr().cast(), message.len()) };
 }
 
 /// Tells the parent the stage and errno, in one write that the pipe keeps whole, and ends.

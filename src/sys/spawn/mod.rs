@@ -13,6 +13,7 @@ pub use program::{Order, Program};
 pub use step::{MaybePath, Step};
 
 use crate::engine::event::SpawnStage;
+use crate::engine::setting::Setting;
 use child::{Hold, Plan};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -155,6 +156,8 @@ pub enum Status {
     Pending,
     /// The parked process stands ready. Told once, then [`Status::Pending`] until its release.
     Parked,
+    /// A setting is left out, for this errno(3); the start goes on.
+    Skipped(Setting, i32),
     /// `execve` succeeded. (Or the process was killed before it: then its death is told by `reap`.)
     Running,
     /// The start failed; the process exits with code 127.
@@ -210,9 +213,25 @@ pub fn read_status(status: BorrowedFd<'_>) -> Status {
     match nix::unistd::read(status, &mut first) {
         Ok(0) => Status::Running,
         Ok(_) if first == [child::READY] => Status::Parked,
+        Ok(_) if first == [child::SKIPPED] => read_skipped(status),
         Ok(_) => Status::Failed(read_failure(first, status)),
         Err(Errno::EAGAIN | Errno::EINTR) => Status::Pending,
         Err(errno) => Status::Failed(SpawnError { stage: SpawnStage::Exec, cause: errno }),
+    }
+}
+
+/// The rest of the message of a setting that is left out, which the child writes in one piece.
+fn read_skipped(status: BorrowedFd<'_>) -> Status {
+    let mut rest = [0_u8; 5];
+    match nix::unistd::read(status, &mut rest) {
+        Ok(5) => {
+            let [number, errno @ ..] = rest;
+            match Setting::of_number(number) {
+                Some(setting) => Status::Skipped(setting, i32::from_ne_bytes(errno)),
+                None => Status::Pending,
+            }
+        }
+        Ok(_) | Err(_) => Status::Pending,
     }
 }
 

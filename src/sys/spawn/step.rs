@@ -9,6 +9,7 @@
 //! without allocation, as all that runs there.
 
 use crate::engine::event::SpawnStage;
+use crate::engine::setting::Setting;
 use linux_raw_sys::general::{AT_RECURSIVE, MOUNT_ATTR_RDONLY, mount_attr};
 use nix::errno::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Uid, geteuid, setpriority_process, setrlimit};
@@ -73,6 +74,8 @@ pub enum Step {
     Ambient(u64),
     /// prctl(2), `PR_SET_NO_NEW_PRIVS`.
     NoNewPrivs,
+    /// A step of this setting that may fail: then it is told, and left out.
+    Optional(Setting, Box<Step>),
 }
 
 /// A path that may be allowed to be missing.
@@ -101,9 +104,15 @@ impl Step {
         )
     }
 
+    /// Whether it changes mounts, and so must not be taken where the child has none of its own.
+    pub(super) fn is_mount(&self) -> bool {
+        matches!(self, Self::ReadOnly(_) | Self::Hidden(_) | Self::PrivateTmp | Self::PrivateShm)
+    }
+
     /// What is told where the step fails.
     pub(super) fn stage(&self) -> SpawnStage {
         match self {
+            Self::Optional(_, step) => step.stage(),
             // It cannot fail.
             Self::ResourceLimit(..) | Self::Umask(_) => SpawnStage::ResourceLimit,
             Self::Nice(_) => SpawnStage::Nice,
@@ -168,6 +177,7 @@ impl Step {
                 }
                 Self::Ambient(wanted) => raise_ambient(*wanted),
                 Self::NoNewPrivs => kept(set_no_new_privs(true)),
+                Self::Optional(_, step) => step.take(),
             }
         }
     }

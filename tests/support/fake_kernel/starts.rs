@@ -3,6 +3,7 @@
 use super::{FakeKernel, Group, SIGKILL, SIGSEGV, What};
 use lifeboat::engine::event::{Event, Exit, Role, SpawnStage};
 use lifeboat::engine::policy::{Kind, RunId, UnitId};
+use lifeboat::engine::setting::Setting;
 
 impl FakeKernel {
     pub(super) fn pid(&mut self) -> u32 {
@@ -45,6 +46,11 @@ impl FakeKernel {
 
     pub(super) fn spawn(&mut self, unit: UnitId, run: RunId) {
         let delay_us = self.short();
+        if self.goes_wrong() {
+            let setting = self.rng.pick(&[Setting::Nice, Setting::CpuMax, Setting::Hidden]);
+            let skipped = self.rng.per_mille(500);
+            self.tell(delay_us, Event::SettingRefused { unit, run, setting, errno: 22, skipped });
+        }
         if self.goes_wrong() && self.rng.per_mille(500) {
             let (stage, errno) = self.fault();
             self.tell(delay_us, Event::SpawnFailed { unit, run, role: Role::Service, stage, errno });

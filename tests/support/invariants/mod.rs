@@ -188,6 +188,7 @@ impl Watch {
             Event::Boot
             | Event::Probed { .. }
             | Event::SpawnFailed { .. }
+            | Event::SettingRefused { .. }
             | Event::ProcedureRunning { .. }
             | Event::Emptied { .. }
             | Event::Frozen { .. }

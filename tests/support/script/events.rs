@@ -6,6 +6,7 @@ use lifeboat::engine::event::{
     ClientId, Effect, Event, Exit, MemoryEvents, MemorySample, Note, Role, ShutdownKind, SpawnStage, Verb,
 };
 use lifeboat::engine::policy::{RunId, UnitId};
+use lifeboat::engine::setting::Setting;
 use serde::Deserialize;
 
 /// An event in short form.
@@ -16,6 +17,8 @@ pub(crate) enum What {
     Parked(String),
     Spawned(String),
     SpawnFailed(String, Role, SpawnStage, i32),
+    /// The setting, errno, and whether it is left out.
+    SettingRefused(String, Setting, i32, bool),
     Ready(String),
     Notified(String, Note),
     Probed(String, bool),
@@ -28,6 +31,8 @@ pub(crate) enum What {
     Oom(String, u64),
     /// `oom` and `oom_kill`.
     OomKill(String, u64, u64),
+    /// `oom` and `oom_kill`, all of it at limits below the unit's.
+    OomKillBelow(String, u64, u64),
     Max(String, u64),
     ProcedureOomKill(String, u64),
     /// Unreclaimable bytes in KiB.
@@ -64,6 +69,10 @@ impl Stage {
                 let (unit, run) = id(name);
                 Event::SpawnFailed { unit, run, role: *role, stage: *stage, errno: *errno }
             }
+            What::SettingRefused(name, setting, errno, skipped) => {
+                let (unit, run) = id(name);
+                Event::SettingRefused { unit, run, setting: *setting, errno: *errno, skipped: *skipped }
+            }
             What::Ready(name) | What::Notified(name, _) | What::Probed(name, _) => {
                 Self::word_of_a_service(what, id(name))
             }
@@ -87,9 +96,11 @@ impl Stage {
                 let (unit, run) = id(name);
                 Event::Failed { unit, run, effect: *effect, errno: *errno }
             }
-            What::Oom(..) | What::OomKill(..) | What::Max(..) | What::ProcedureOomKill(..) => {
-                Self::memory_event(what, id)
-            }
+            What::Oom(..)
+            | What::OomKill(..)
+            | What::OomKillBelow(..)
+            | What::Max(..)
+            | What::ProcedureOomKill(..) => Self::memory_event(what, id),
             What::Sampled(name, kib) => {
                 let (unit, run) = id(name);
                 let sample = MemorySample { unreclaimable_bytes: kib << 10, ..Default::default() };
@@ -124,6 +135,10 @@ impl Stage {
             What::Oom(name, oom) => (name, Role::Service, MemoryEvents { oom: *oom, max: *oom, ..zero }),
             What::OomKill(name, oom, oom_kill) => {
                 (name, Role::Service, MemoryEvents { oom: *oom, oom_kill: *oom_kill, ..zero })
+            }
+            What::OomKillBelow(name, oom, oom_kill) => {
+                let (oom, oom_kill) = (*oom, *oom_kill);
+                (name, Role::Service, MemoryEvents { oom, oom_kill, oom_below: oom, ..zero })
             }
             What::Max(name, max) => (name, Role::Service, MemoryEvents { max: *max, ..zero }),
             What::ProcedureOomKill(name, oom_kill) => {

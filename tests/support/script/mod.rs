@@ -96,7 +96,12 @@ impl Stage {
             .units
             .iter()
             .map(|unit| {
-                let state = format!("{} {}", unit.name, format!("{:?}", unit.state).to_uppercase());
+                let mut state = format!("{} {}", unit.name, format!("{:?}", unit.state).to_uppercase());
+                if !unit.refused_settings.is_empty() {
+                    let names: Vec<&str> =
+                        unit.refused_settings.iter().map(|refused| refused.setting.as_str()).collect();
+                    state = format!("{state}, without {}", names.join(", "));
+                }
                 unit.trouble.map_or(state.clone(), |trouble| format!("{state}: {trouble:?}"))
             })
             .collect();

@@ -16,6 +16,7 @@ mod guest;
 #[expect(dead_code, reason = "the driver does not leak")]
 #[path = "../../../examples/recorder/mapping.rs"]
 mod mapping;
+mod nest;
 mod panic;
 mod report;
 #[cfg_attr(not(test), expect(dead_code, reason = "the driver only reads rings"))]
@@ -63,6 +64,9 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   path NAME PATH    after the cue make PATH, and stay
   listen NAME PATH  listen at PATH until the cue, and stay
   alive NAME        say WATCHDOG=1 until the cue, and stay
+  nest stay|leak|leak-below   make cgroups below its own; then stay, use memory there without end, or have a
+                    child do so in one with a limit of its own, and stay
+  leak              use memory without end
   pss               print the PSS of PID 1 in KiB";
 
 fn main() -> ExitCode {
@@ -102,6 +106,8 @@ fn main() -> ExitCode {
         ["listen", name, path] => speaker::listen(name, path),
         ["alive", name] => speaker::alive(name),
         ["pss"] => cast::pss(),
+        ["nest", way] => nest::nest(way),
+        ["leak"] => nest::leak(),
         _ => Err(USAGE.into()),
     };
     match done {

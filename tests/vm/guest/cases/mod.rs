@@ -7,12 +7,14 @@ mod boot50;
 mod confined;
 mod control;
 mod degraded;
+mod delegate;
 mod disk;
 mod ends;
 mod growth;
 mod latency;
 mod left_behind;
 mod life;
+mod limits;
 mod loss;
 mod output;
 mod readiness;
@@ -93,6 +95,8 @@ fn main_cases() -> Vec<Case> {
         output::CASES,
         control::CASES,
         confined::CASES,
+        limits::CASES,
+        delegate::CASES,
         why::CASES,
         growth::CASES,
     ]
