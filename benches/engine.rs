@@ -3,8 +3,7 @@
 use criterion::{BenchmarkId, Criterion};
 use lifeboat::engine::event::{Event, Exit, MemoryEvents, MemorySample, Role, Time};
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Success,
-    Then, UnitId, UnitPolicy,
+    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, Success, UnitId, UnitPolicy,
 };
 use lifeboat::engine::{Engine, Plan};
 
@@ -33,19 +32,12 @@ fn unit(id: u16) -> UnitPolicy {
             on_failure: false,
             deadline_ms: 2_000,
             memory_bytes: 4 * MIB,
-            then: Then::Restart,
+            then: None,
         }),
         success: Success::default(),
         stop_signal: 15,
         stop_timeout_ms: 5_000,
-        restart: RestartPolicy {
-            when: RestartWhen::Always,
-            delay_ms: 100,
-            max_delay_ms: 30_000,
-            limit_starts: 5,
-            limit_within_ms: 10_000,
-            on_limit: OnLimit::Stop,
-        },
+        restart: RestartPolicy { limit_starts: 5, limit_within_ms: 10_000, ..RestartPolicy::default() },
         refused: None,
     }
 }

@@ -2,7 +2,7 @@
 //! `tests/fixtures/units/bad/NAME.ron` and `NAME.expected`, or a folder `NAME/` for cases of several files.
 //! `UPDATE=1 cargo test --test unit_files` writes what is said now; read the difference before keeping it.
 
-use lifeboat::engine::policy::{Class, Guard, Kind, RestartWhen, Then, UnitId};
+use lifeboat::engine::policy::{Class, Escalation, Guard, Kind, RestartWhen, UnitId};
 use lifeboat::engine::snapshot::Trouble;
 use lifeboat::unit::{self, Amount, FILE_BYTES_MAX, Loaded, UNITS_MAX, Unit};
 use proptest::prelude::*;
@@ -132,7 +132,7 @@ fn a_full_unit_is_read_in_full() {
     assert_eq!((procedure.on_exhaustion, procedure.on_stop), (true, true));
     assert_eq!(
         (procedure.deadline_ms, procedure.memory_bytes, procedure.then),
-        (90_000, 2 << 20, Then::Stop)
+        (90_000, 2 << 20, Some(Escalation::Stop))
     );
     assert_eq!((policy.stop_signal, policy.stop_timeout_ms), (10, 1_500));
     let restart = policy.restart;
@@ -171,7 +171,7 @@ fn defaults() {
     let (memory, procedure) =
         (loaded.units[0].policy.memory.unwrap(), loaded.units[0].policy.procedure.unwrap());
     assert_eq!((memory.class, memory.guard), (Class::Pool, Guard::Shield));
-    assert_eq!((procedure.on_exhaustion, procedure.on_stop, procedure.then), (true, false, Then::Restart));
+    assert_eq!((procedure.on_exhaustion, procedure.on_stop, procedure.then), (true, false, None));
     assert_eq!((procedure.deadline_ms, procedure.memory_bytes), (2_000, 4 << 20));
 }
 

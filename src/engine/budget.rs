@@ -244,9 +244,7 @@ fn refuse(
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::{
-        Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Success, Then,
-    };
+    use super::super::policy::{Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, Success};
     use super::*;
     use proptest::prelude::*;
 
@@ -258,15 +256,7 @@ mod tests {
             on_failure: false,
             deadline_ms: 1_000,
             memory_bytes: procedure_mib << 20,
-            then: Then::Restart,
-        };
-        let restart = RestartPolicy {
-            when: RestartWhen::Never,
-            delay_ms: 0,
-            max_delay_ms: 0,
-            limit_starts: 1,
-            limit_within_ms: 1,
-            on_limit: OnLimit::Stop,
+            then: None,
         };
         UnitPolicy {
             name: name.to_owned(),
@@ -285,7 +275,7 @@ mod tests {
             success: Success::default(),
             stop_signal: 15,
             stop_timeout_ms: 1_000,
-            restart,
+            restart: RestartPolicy::default(),
             refused: None,
         }
     }

@@ -63,7 +63,7 @@ impl Engine {
             self.take_over(unit, plan);
         }
         for unit in removed {
-            self.want_down(unit);
+            self.want_down(unit, KillReason::Removed);
         }
         self.welcome();
         self.generation += 1;
@@ -286,6 +286,7 @@ impl Engine {
         self.enter(unit, State::Down(Rest::Gone));
         self.timers.clear(unit, TimerKind::Sample);
         self.timers.clear(unit, TimerKind::Doorbell);
+        self.rescue.unit = self.rescue.unit.filter(|rescue| *rescue != unit);
         plan.tell(Record::Removed { unit });
         plan.push(Action::Dismiss { unit });
         self.welcome();

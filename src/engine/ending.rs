@@ -1,9 +1,9 @@
 //! From the first reason to go to the last process gone, and what comes after that.
 
 use super::action::Action;
-use super::event::{Effect, Exit, Role, ShutdownKind, SpawnStage};
+use super::event::{Effect, Exit, Role, SpawnStage};
 use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
-use super::policy::{Kind, OnLimit, RestartWhen, RunId, Then, UnitId};
+use super::policy::{Escalation, Kind, RestartWhen, RunId, UnitId};
 use super::record::Record;
 use super::restart::Next;
 use super::service::{End, Procedure, Rest, State};
@@ -229,7 +229,12 @@ impl Engine {
 
     /// The run is over; what comes next rests on why it ended and on what is wished.
     fn after_run(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
+        let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
+        let budget = service.policy.restart.exhaustion;
+        if end == End::Exhausted {
+            service.restarts.exhausted(now, &budget);
+        }
         if service.desired == Desired::Down {
             self.come_down(unit, Rest::Stopped, None, plan);
             return;
@@ -247,26 +252,58 @@ impl Engine {
                 return;
             }
             End::Own(exit) => match (service.policy.kind, when) {
-                (_, RestartWhen::Never) => false,
+                (_, RestartWhen::Never | RestartWhen::OnExhaustion) => false,
                 (Kind::Service, RestartWhen::Always) => true,
                 (Kind::Task, RestartWhen::Always) | (_, RestartWhen::OnFailure) => !success.contains(exit),
             },
-            End::Exhausted => match service.policy.procedure.map(|procedure| procedure.then) {
-                Some(Then::Restart) => true,
-                Some(Then::Stop) => false,
-                None => when != RestartWhen::Never,
-            },
-            End::Failed(_) => when != RestartWhen::Never,
-            // A setting that the kernel does not take now will not be taken later either.
-            End::StartFailed { stage, errno, .. } => {
-                let for_now = !stage.is_setting() || MOMENTARY_ERRNOS.contains(&errno);
-                when != RestartWhen::Never && for_now && !HOPELESS_ERRNOS.contains(&errno)
+            End::Exhausted => {
+                self.after_exhaustion(unit, plan);
+                return;
             }
+            End::Failed(_) | End::StartFailed { .. } => match when {
+                RestartWhen::Always | RestartWhen::OnFailure => true,
+                RestartWhen::OnExhaustion | RestartWhen::Never => false,
+            },
         };
-        if wants_restart {
-            self.restart(unit, end, plan);
-        } else {
+        let (escalation, incident) = (service.policy.restart.on_limit, service.last_incident);
+        if !wants_restart {
             self.stay_down(unit, end, plan);
+        } else if is_hopeless(end) {
+            self.stay_down(unit, end, plan);
+            self.escalate(unit, escalation, plan);
+        } else {
+            self.restart(unit, trouble_of(end, incident), plan);
+        }
+    }
+
+    /// Its own budget comes first, then what the procedure's section says, then the restart policy.
+    fn after_exhaustion(&mut self, unit: UnitId, plan: &mut Plan) {
+        let now = self.now;
+        let Some(service) = self.unit(unit) else { return };
+        let budget = service.policy.restart.exhaustion;
+        let times = service.restarts.exhaustions(now, &budget);
+        let (incident, within_ms) = (service.last_incident, budget.within_ms);
+        let spent = times >= budget.times;
+        let (mut rest, mut trouble) = (Rest::Stopped, Trouble::Exhausted { incident });
+        if spent {
+            trouble = Trouble::ExhaustedTooOften { times, within_ms, incident };
+        }
+        let then = match (budget.then, service.policy.procedure.and_then(|procedure| procedure.then)) {
+            (Some(escalation), _) if spent => {
+                rest = Rest::Fatal;
+                Some(escalation)
+            }
+            (_, Some(escalation)) => Some(escalation),
+            (_, None) => (service.policy.restart.when == RestartWhen::Never).then_some(Escalation::Stop),
+        };
+        if times > 1 || spent {
+            plan.tell(Record::ExhaustedAgain { unit, times, within_ms });
+        }
+        if let Some(escalation) = then {
+            self.come_down(unit, rest, Some(trouble), plan);
+            self.escalate(unit, escalation, plan);
+        } else {
+            self.restart(unit, Some(trouble), plan);
         }
     }
 
@@ -289,21 +326,16 @@ impl Engine {
         }
     }
 
-    fn restart(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
+    fn restart(&mut self, unit: UnitId, trouble: Option<Trouble>, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
-        let trouble = trouble_of(end, service.last_incident);
         let policy = service.policy.restart;
         // A start that hung for long was no healthy run.
         let up_since = service.up_since.unwrap_or(now);
         match service.restarts.decide(now, up_since, &policy) {
             Next::GiveUp { starts } => {
                 self.come_down(unit, Rest::Fatal, Some(Trouble::StartLimit { starts }), plan);
-                match policy.on_limit {
-                    OnLimit::Stop => {}
-                    OnLimit::Reboot => self.shutdown_asked(ShutdownKind::Reboot, plan),
-                    OnLimit::PowerOff => self.shutdown_asked(ShutdownKind::PowerOff, plan),
-                }
+                self.escalate(unit, policy.on_limit, plan);
             }
             Next::After(0) => {
                 service.trouble = trouble;
@@ -332,10 +364,22 @@ impl Engine {
             }
         }
         if rest == Rest::Done {
+            self.replace_fallback(unit, KillReason::Replaced);
             self.answer_started(unit, plan);
         } else {
             self.answer_down(unit, plan);
         }
+    }
+}
+
+/// Another start would end as this one did: the program is not there, or the kernel does not take a setting.
+fn is_hopeless(end: End) -> bool {
+    match end {
+        End::StartFailed { stage, errno, .. } => {
+            let lasting = stage.is_setting() && !MOMENTARY_ERRNOS.contains(&errno);
+            lasting || HOPELESS_ERRNOS.contains(&errno)
+        }
+        End::Asked(_) | End::Exhausted | End::Own(_) | End::Failed(_) => false,
     }
 }
 

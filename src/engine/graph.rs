@@ -96,14 +96,19 @@ impl Engine {
 
     /// Looks at the marked units until none is left.
     pub(super) fn settle(&mut self, plan: &mut Plan) {
-        while let Some(unit) = self.marked.pop_front() {
-            let Some(service) = self.unit_mut(unit) else { continue };
-            service.marked = false;
-            self.change_over(unit, plan);
-            let Some(service) = self.unit(unit) else { continue };
-            match service.desired {
-                Desired::Up => self.settle_up(unit, plan),
-                Desired::Down => self.settle_down(unit, plan),
+        loop {
+            while let Some(unit) = self.marked.pop_front() {
+                let Some(service) = self.unit_mut(unit) else { continue };
+                service.marked = false;
+                self.change_over(unit, plan);
+                let Some(service) = self.unit(unit) else { continue };
+                match service.desired {
+                    Desired::Up => self.settle_up(unit, plan),
+                    Desired::Down => self.settle_down(unit, plan),
+                }
+            }
+            if !self.begin_rescue_if_clear(plan) {
+                break;
             }
         }
         self.finish_if_all_down(plan);
@@ -164,9 +169,11 @@ impl Engine {
     }
 
     /// Wishes the unit down. What requires it follows when `settle` looks at it.
-    pub(super) fn want_down(&mut self, unit: UnitId) {
+    pub(super) fn want_down(&mut self, unit: UnitId, reason: KillReason) {
+        self.stands_in_no_more(unit);
         if let Some(service) = self.unit_mut(unit) {
             service.desired = Desired::Down;
+            service.down_reason = reason;
             service.calls_dependents = true;
             service.again = false;
             self.generation += 1;
@@ -176,19 +183,20 @@ impl Engine {
 
     fn settle_down(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit_mut(unit) else { return };
-        let state = service.state;
+        let (state, reason) = (service.state, service.down_reason);
         if std::mem::take(&mut service.calls_dependents) {
-            self.for_each(unit, Neighbours::Dependents, Self::want_down);
+            self.for_each(unit, Neighbours::Dependents, |engine, other| engine.want_down(other, reason));
+            self.replace_fallback(unit, reason);
         }
         match state {
             State::Waiting | State::Backoff => self.come_down(unit, Rest::Stopped, None, plan),
             // Nothing rests yet on a unit that is on its way up.
             State::Parking | State::Spawning | State::Readying => {
-                self.begin_stop(unit, self.stop_reason(unit), plan);
+                self.begin_stop(unit, reason, plan);
             }
             State::Running => {
                 if !self.must_outlive_another(unit) {
-                    self.begin_stop(unit, self.stop_reason(unit), plan);
+                    self.begin_stop(unit, reason, plan);
                 }
             }
             State::Down(_)
@@ -197,14 +205,6 @@ impl Engine {
             | State::Saving
             | State::Signalled
             | State::Killing => {}
-        }
-    }
-
-    fn stop_reason(&self, unit: UnitId) -> KillReason {
-        match self.unit(unit) {
-            _ if self.shutdown.is_some() => KillReason::Shutdown,
-            Some(service) if service.leaving => KillReason::Removed,
-            Some(_) | None => KillReason::StopAsked,
         }
     }
 

@@ -36,9 +36,6 @@ pub const KILL_RETRY_MS: u64 = 2_000;
 /// disk): it stays as it is, and nothing waits for it any more.
 pub const KILL_TRIES_MAX: u8 = 5;
 
-/// A run that lasted as long is healthy: its death is answered at once, and the doubling of delays starts anew.
-pub const HEALTHY_MS: u64 = 10_000;
-
 /// Bounds of the pace at which a filling cgroup is read, after a doorbell only.
 pub const SAMPLE_MS_MIN: u64 = 10;
 /// See `SAMPLE_MS_MIN`.

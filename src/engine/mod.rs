@@ -19,6 +19,7 @@ pub mod budget;
 pub mod change;
 mod doorbell;
 mod ending;
+mod escalation;
 pub mod event;
 mod exhaustion;
 mod graph;
@@ -37,6 +38,7 @@ mod starting;
 mod timer;
 
 use action::Action;
+use escalation::Rescue;
 use event::{Event, Time};
 use policy::{RunId, UnitId, UnitPolicy};
 use record::Record;
@@ -126,6 +128,7 @@ pub struct Engine {
     reserve_bytes: u64,
     reserve_used_bytes: u64,
     shutdown: Option<ShutdownState>,
+    rescue: Rescue,
     generation: u64,
     now: Time,
 }
@@ -150,9 +153,15 @@ impl Engine {
             reserve_bytes,
             reserve_used_bytes: 0,
             shutdown: None,
+            rescue: Rescue::default(),
             generation: 0,
             now: Time::default(),
         }
+    }
+
+    /// The unit that `Escalation::Rescue` starts. Without one it means `Stop`.
+    pub fn set_rescue(&mut self, unit: Option<UnitId>) {
+        self.rescue.unit = unit;
     }
 
     /// One event, and what is to be done about it. Total: there is no event, in no state, that it cannot take.
@@ -222,8 +231,9 @@ impl Engine {
     #[must_use]
     pub fn snapshot(&self, now: Time, mut system: SystemView) -> Snapshot {
         system.shutting_down = self.shutdown.map(|shutdown| shutdown.how);
+        system.rescue_called_by = self.rescue.called_by;
         let present = self.units.iter().filter(|unit| unit.state != State::Down(Rest::Gone));
-        let mut units: Vec<_> = present.map(Service::view).collect();
+        let mut units: Vec<_> = present.map(|service| service.view(now)).collect();
         units.sort_by(|a, b| a.name.cmp(&b.name));
         Snapshot {
             generation: self.generation,

@@ -56,16 +56,6 @@ pub struct MemoryPolicy {
     pub guard: Guard,
 }
 
-/// What happens with a unit after its exhaustion.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Then {
-    /// Start it again, under the restart policy's delays and limit.
-    #[default]
-    Restart,
-    /// Leave it down.
-    Stop,
-}
-
 /// A unit's shutdown procedure, as far as the engine decides about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcedurePolicy {
@@ -79,8 +69,8 @@ pub struct ProcedurePolicy {
     pub deadline_ms: u32,
     /// `memory.max` of its own cgroup in the shutdown slice.
     pub memory_bytes: u64,
-    /// What comes after an exhaustion.
-    pub then: Then,
+    /// What comes after an exhaustion in place of the restart policy, if anything.
+    pub then: Option<Escalation>,
 }
 
 /// How a service shows that it is ready.
@@ -118,20 +108,43 @@ pub enum RestartWhen {
     Always,
     /// After an exit code other than 0, a signal, or an exhaustion.
     OnFailure,
+    /// After an exhaustion of its memory only.
+    OnExhaustion,
     /// Never.
     Never,
 }
 
-/// What happens when a unit was started too often.
+/// What comes when another start of a unit is no cure any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OnLimit {
-    /// It is FATAL; everything else goes on.
+pub enum Escalation {
+    /// It stays down; everything else goes on.
     #[default]
     Stop,
+    /// It stays down, and this unit is started in its stead until it is up again.
+    Fallback(UnitId),
     /// The machine is stopped in order and restarted.
     Reboot,
     /// The machine is stopped in order and switched off.
     PowerOff,
+    /// All that the rescue unit does not need is stopped in order, then the rescue unit is started.
+    Rescue,
+}
+
+/// How many exhaustions are too many, whatever the runs between them were like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExhaustionBudget {
+    /// So many within the window and the budget is used up.
+    pub times: u32,
+    /// The window.
+    pub within_ms: u32,
+    /// What comes then; `None`: it is said, and the unit goes on under its restart policy.
+    pub then: Option<Escalation>,
+}
+
+impl Default for ExhaustionBudget {
+    fn default() -> Self {
+        Self { times: 3, within_ms: 600_000, then: None }
+    }
 }
 
 /// The ends that count as a success.
@@ -188,12 +201,31 @@ pub struct RestartPolicy {
     pub delay_ms: u32,
     /// The cap of the doubling.
     pub max_delay_ms: u32,
-    /// So many starts within `limit_within_ms` and the unit is FATAL.
+    /// A run that was ready for so long is healthy: the next start comes at once, and the doubling begins anew.
+    pub healthy_ms: u32,
+    /// So many starts within `limit_within_ms` and the unit is given up.
     pub limit_starts: u32,
     /// The window of the start limit.
     pub limit_within_ms: u32,
-    /// What happens then.
-    pub on_limit: OnLimit,
+    /// What comes when it is given up: by the limit, or because no further start can help.
+    pub on_limit: Escalation,
+    /// Its exhaustions are counted apart: a leak that takes its time passes for a row of healthy runs.
+    pub exhaustion: ExhaustionBudget,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self {
+            when: RestartWhen::Always,
+            delay_ms: 100,
+            max_delay_ms: 30_000,
+            healthy_ms: 10_000,
+            limit_starts: 10,
+            limit_within_ms: 60_000,
+            on_limit: Escalation::Stop,
+            exhaustion: ExhaustionBudget::default(),
+        }
+    }
 }
 
 /// Everything about a unit that decisions rest on.
@@ -239,22 +271,44 @@ pub struct UnitPolicy {
 }
 
 impl UnitPolicy {
-    /// Takes the neighbours of another definition of the same unit.
+    /// Takes the neighbours, and what comes of its ends, of another definition of the same unit.
     pub fn take_neighbours(&mut self, other: &Self) {
         self.after.clone_from(&other.after);
         self.requires.clone_from(&other.requires);
+        self.restart.on_limit = other.restart.on_limit;
+        self.restart.exhaustion.then = other.restart.exhaustion.then;
+        if let Some(procedure) = &mut self.procedure {
+            procedure.then = other.procedure.and_then(|procedure| procedure.then);
+        }
     }
 
     /// Has no neighbours any more.
     pub fn forget_neighbours(&mut self) {
-        for list in self.neighbours_mut() {
-            list.clear();
-        }
+        self.after.clear();
+        self.requires.clear();
     }
 
-    /// Every list of other units, to be renumbered with the table.
-    pub fn neighbours_mut(&mut self) -> [&mut Vec<UnitId>; 2] {
-        [&mut self.after, &mut self.requires]
+    /// Every other unit that it names, to be renumbered with the table: its neighbours and its fallbacks.
+    pub fn others_mut(&mut self) -> impl Iterator<Item = &mut UnitId> {
+        let procedure = self.procedure.as_mut().and_then(|procedure| procedure.then.as_mut());
+        let restart = &mut self.restart;
+        let fallbacks = [Some(&mut restart.on_limit), restart.exhaustion.then.as_mut(), procedure];
+        let fallbacks = fallbacks.into_iter().flatten().filter_map(|then| match then {
+            Escalation::Fallback(to) => Some(to),
+            Escalation::Stop | Escalation::Reboot | Escalation::PowerOff | Escalation::Rescue => None,
+        });
+        self.after.iter_mut().chain(&mut self.requires).chain(fallbacks)
+    }
+
+    /// Some end of it leads to the rescue.
+    #[must_use]
+    pub fn calls_rescue(&self) -> bool {
+        let thens = [
+            Some(self.restart.on_limit),
+            self.restart.exhaustion.then,
+            self.procedure.and_then(|procedure| procedure.then),
+        ];
+        thens.contains(&Some(Escalation::Rescue))
     }
 }
 

@@ -41,6 +41,9 @@ impl Engine {
         let (pid, after_us) = (service.pid.unwrap_or(0), now.since_us(service.run_began));
         let task = service.policy.kind == Kind::Task;
         self.enter(unit, State::Running);
+        if !task {
+            self.replace_fallback(unit, KillReason::Replaced);
+        }
         self.feed_watchdog(unit);
         self.plan_probe(unit);
         plan.tell(Record::Running { unit, pid, after_us });

@@ -6,7 +6,7 @@
 )]
 
 use super::event::{Exit, Note, Role, ShutdownKind, SpawnStage};
-use super::policy::UnitId;
+use super::policy::{Escalation, UnitId};
 use super::setting::Setting;
 use super::snapshot::{Cause, Failure, KillReason, ProcedureResult, Trouble, Verdict};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,14 @@ pub enum Record {
     Backoff { unit: UnitId, delay_ms: u32 },
     /// A unit is given up.
     Fatal { unit: UnitId, trouble: Trouble },
+    /// Its memory was exhausted so often within its budget's window.
+    ExhaustedAgain { unit: UnitId, times: u32, within_ms: u32 },
+    /// A unit is given up, and this comes of it.
+    Escalating { unit: UnitId, escalation: Escalation },
+    /// That cannot be: there is no such unit, or it is refused.
+    CannotEscalate { unit: UnitId, escalation: Escalation },
+    /// Everything else is down: the rescue unit starts.
+    RescueBegins { unit: UnitId },
     /// A unit is being stopped.
     Stopping { unit: UnitId, reason: KillReason },
     /// A unit is down.

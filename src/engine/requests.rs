@@ -60,7 +60,7 @@ impl Engine {
             // The wish is noted for the day on which its processes die; nobody is kept waiting for that.
             match verb {
                 Verb::Start | Verb::Restart => self.want_up(unit),
-                Verb::Stop => self.want_down(unit),
+                Verb::Stop => self.want_down(unit, KillReason::StopAsked),
             }
             Some(Reply::Failed)
         } else {
@@ -84,6 +84,7 @@ impl Engine {
         if !service.may_start() {
             return Some(Reply::Failed);
         }
+        service.for_itself = true;
         match service.state {
             State::Parking | State::Spawning | State::Readying => {}
             State::Running => {
@@ -109,7 +110,7 @@ impl Engine {
     fn asked_stop(&mut self, client: ClientId, unit: UnitId, plan: &mut Plan) -> Option<Reply> {
         let Some(service) = self.unit(unit) else { return Some(Reply::Failed) };
         let state = service.state;
-        self.want_down(unit);
+        self.want_down(unit, KillReason::StopAsked);
         if let Some(service) = self.unit_mut(unit) {
             service.newcomer = false;
         }

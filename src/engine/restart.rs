@@ -1,9 +1,8 @@
 //! When a unit that ended is started again: at once after a healthy run, else after a delay that doubles, and not at
-//! all once it was started too often.
+//! all once it was started too often. Its exhaustions are counted beside that, also where each came after a healthy run.
 
 use super::event::Time;
-use super::limits::HEALTHY_MS;
-use super::policy::RestartPolicy;
+use super::policy::{ExhaustionBudget, RestartPolicy};
 use std::collections::VecDeque;
 
 /// What comes after the end of a run.
@@ -18,38 +17,65 @@ pub(super) enum Next {
 /// The history that restart decisions rest on.
 ///
 /// # Invariants
-/// - `starts` holds at most `limit_starts` times, oldest first; it is sized once.
+/// - `starts` holds at most `limit_starts` times and `exhaustions` at most the budget's, oldest first; they are sized
+///   once.
 #[derive(Debug)]
 pub(super) struct Restarts {
     starts: VecDeque<Time>,
+    exhaustions: VecDeque<Time>,
     quick_deaths: u32,
+}
+
+/// How many of these times lie within a window that ends now.
+fn recent(times: &VecDeque<Time>, now: Time, within_ms: u32) -> u32 {
+    let window_us = u64::from(within_ms) * 1_000;
+    let count = times.iter().filter(|&&time| now.since_us(time) <= window_us).count();
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Notes a time; of more than `most` the oldest goes.
+fn note(times: &mut VecDeque<Time>, now: Time, most: u32) {
+    if times.len() >= most as usize {
+        times.pop_front();
+    }
+    times.push_back(now);
 }
 
 impl Restarts {
     pub(super) fn new(policy: &RestartPolicy) -> Self {
-        Self { starts: VecDeque::with_capacity(policy.limit_starts as usize), quick_deaths: 0 }
+        Self {
+            starts: VecDeque::with_capacity(policy.limit_starts as usize),
+            exhaustions: VecDeque::with_capacity(policy.exhaustion.times as usize),
+            quick_deaths: 0,
+        }
     }
 
     /// A person asked: the past does not count any more.
     pub(super) fn forget(&mut self) {
         self.starts.clear();
+        self.exhaustions.clear();
         self.quick_deaths = 0;
     }
 
     pub(super) fn started(&mut self, now: Time, policy: &RestartPolicy) {
-        if self.starts.len() >= policy.limit_starts as usize {
-            self.starts.pop_front();
-        }
-        self.starts.push_back(now);
+        note(&mut self.starts, now, policy.limit_starts);
+    }
+
+    /// Its memory was exhausted.
+    pub(super) fn exhausted(&mut self, now: Time, budget: &ExhaustionBudget) {
+        note(&mut self.exhaustions, now, budget.times);
+    }
+
+    /// How often its memory was exhausted within the budget's window, as far as the budget counts.
+    pub(super) fn exhaustions(&self, now: Time, budget: &ExhaustionBudget) -> u32 {
+        recent(&self.exhaustions, now, budget.within_ms)
     }
 
     pub(super) fn decide(&mut self, now: Time, began: Time, policy: &RestartPolicy) -> Next {
-        let window_us = u64::from(policy.limit_within_ms) * 1_000;
-        let recent = self.starts.iter().filter(|&&start| now.since_us(start) <= window_us).count();
-        if recent >= policy.limit_starts as usize {
+        if recent(&self.starts, now, policy.limit_within_ms) >= policy.limit_starts {
             return Next::GiveUp { starts: policy.limit_starts };
         }
-        if now.since_us(began) >= HEALTHY_MS * 1_000 {
+        if now.since_us(began) >= u64::from(policy.healthy_ms) * 1_000 {
             self.quick_deaths = 0;
             return Next::After(0);
         }
@@ -62,7 +88,6 @@ impl Restarts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::policy::{OnLimit, RestartWhen};
 
     /// Runs that last as long each, the delays between them, and whether it is given up at the end.
     fn check(policy: RestartPolicy, run_ms: &[u64], delays: &[u32], gives_up: bool) {
@@ -91,19 +116,31 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_cap_and_a_healthy_run_resets_them() {
-        let policy = RestartPolicy {
-            when: RestartWhen::Always,
-            delay_ms: 100,
-            max_delay_ms: 1_000,
-            limit_starts: 5,
-            limit_within_ms: 60_000,
-            on_limit: OnLimit::Stop,
-        };
+        let policy = RestartPolicy { max_delay_ms: 1_000, limit_starts: 5, ..RestartPolicy::default() };
         check(policy, &[1, 1, 1, 1], &[100, 200, 400, 800], false);
         check(policy, &[1, 1, 1, 1, 1], &[100, 200, 400, 800], true);
         check(policy, &[20_000, 1, 20_000, 1], &[0, 100, 0, 100], false);
         check(policy, &[20_000, 20_000, 20_000, 20_000, 20_000, 20_000], &[0; 6], false);
         let generous = RestartPolicy { limit_starts: 100, ..policy };
         check(generous, &[1, 1, 1, 1, 1, 1], &[100, 200, 400, 800, 1_000, 1_000], false);
+        let patient = RestartPolicy { healthy_ms: 30_000, ..generous };
+        check(patient, &[20_000, 20_000, 30_000, 1], &[100, 200, 0, 100], false);
+    }
+
+    #[test]
+    fn exhaustions_count_within_their_window_whatever_lies_between() {
+        let policy = RestartPolicy::default();
+        let budget = ExhaustionBudget { times: 3, within_ms: 600_000, then: None };
+        let mut restarts = Restarts::new(&policy);
+        let mut count_at = |minute: u64| {
+            let now = Time(minute * 60_000_000);
+            restarts.exhausted(now, &budget);
+            restarts.exhaustions(now, &budget)
+        };
+        // One each minute; then a good quarter of an hour; then one each six minutes.
+        assert_eq!([1, 2, 3, 4].map(&mut count_at), [1, 2, 3, 3]);
+        assert_eq!([20, 26, 32, 38].map(&mut count_at), [1, 2, 2, 2]);
+        restarts.forget();
+        assert_eq!(restarts.exhaustions(Time(39 * 60_000_000), &budget), 0);
     }
 }

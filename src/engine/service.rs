@@ -182,6 +182,16 @@ pub(super) struct Service {
     pub(super) end_began: Time,
     /// It was wished up: what it requires is to be wished up too, once.
     pub(super) calls_requirements: bool,
+    /// Why it was last wished down.
+    pub(super) down_reason: KillReason,
+    /// The unit that runs in its stead, since it was given up.
+    pub(super) fallback: Option<UnitId>,
+    /// It runs in another one's stead.
+    pub(super) stands_in: bool,
+    /// While it does: it would be up without that too.
+    pub(super) for_itself: bool,
+    /// The rescue needs it.
+    pub(super) spared: bool,
     /// It was wished down: what requires it is to be wished down too, once.
     pub(super) calls_dependents: bool,
     /// A restart was asked: after the stop comes a start.
@@ -240,6 +250,11 @@ impl Service {
             end_began: Time::default(),
             calls_requirements: false,
             calls_dependents: false,
+            down_reason: KillReason::StopAsked,
+            fallback: None,
+            stands_in: false,
+            for_itself: false,
+            spared: false,
             again: false,
             kill_tries: 0,
             stuck: false,
@@ -366,7 +381,8 @@ impl Service {
     }
 
     /// The unit as readers see it.
-    pub(super) fn view(&self) -> UnitView {
+    pub(super) fn view(&self, now: Time) -> UnitView {
+        let budget = self.policy.restart.exhaustion;
         let counters = self.counters_of_run();
         UnitView {
             name: self.policy.name.clone(),
@@ -388,6 +404,9 @@ impl Service {
             trouble: self.trouble,
             incidents: self.incidents,
             refused_settings: self.refused_settings(),
+            exhaustions: self.restarts.exhaustions(now, &budget),
+            exhaustions_within_ms: budget.within_ms,
+            fallback: self.fallback,
             status: None,
         }
     }

@@ -3,7 +3,7 @@
 use super::action::Action;
 use super::event::ShutdownKind;
 use super::record::Record;
-use super::snapshot::ShutdownState;
+use super::snapshot::{KillReason, ShutdownState};
 use super::{Engine, Plan};
 
 impl Engine {
@@ -17,7 +17,7 @@ impl Engine {
         self.generation += 1;
         plan.tell(Record::ShuttingDown { how });
         for unit in self.all() {
-            self.want_down(unit);
+            self.want_down(unit, KillReason::Shutdown);
         }
     }
 

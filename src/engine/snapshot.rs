@@ -129,6 +129,10 @@ pub enum KillReason {
     StartFailed,
     /// It was judged to have failed.
     Failed(Failure),
+    /// The rescue does not need it.
+    Rescue,
+    /// The unit in whose stead it ran is up again.
+    Replaced,
     /// The parked procedure is of no use any more.
     NotNeeded,
     /// Its definition has changed.
@@ -166,6 +170,15 @@ pub enum Trouble {
     /// Its memory was exhausted.
     Exhausted {
         /// The incident's number.
+        incident: u32,
+    },
+    /// Its memory was exhausted as often as its budget allows.
+    ExhaustedTooOften {
+        /// So many times.
+        times: u32,
+        /// The budget's window.
+        within_ms: u32,
+        /// The last incident's number.
         incident: u32,
     },
     /// It was started too often within its window.
@@ -275,6 +288,9 @@ pub struct SystemView {
     pub started: Time,
     /// Set while the machine goes down.
     pub shutting_down: Option<ShutdownKind>,
+    /// The unit that has called for the rescue, and with that stopped the others.
+    #[serde(default)]
+    pub rescue_called_by: Option<UnitId>,
     /// What is missing, each with its cure. Not empty means DEGRADED.
     pub degraded: Vec<String>,
     /// The division of the machine's memory.
@@ -354,6 +370,15 @@ pub struct UnitView {
     /// Settings that the kernel did not take in the present or last run. A unit that is up does without them.
     #[serde(default)]
     pub refused_settings: Vec<RefusedSetting>,
+    /// Exhaustions within its budget's window, at most as many as the budget allows.
+    #[serde(default)]
+    pub exhaustions: u32,
+    /// That window.
+    #[serde(default)]
+    pub exhaustions_within_ms: u32,
+    /// The unit that runs in its stead, since it was given up.
+    #[serde(default)]
+    pub fallback: Option<UnitId>,
     /// What it last said of itself in this run (`STATUS` of sd_notify(3)), on one line.
     #[serde(default)]
     pub status: Option<String>,

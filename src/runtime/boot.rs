@@ -15,7 +15,7 @@ use crate::cgroup::capabilities::Capabilities;
 use crate::cgroup::tree::Tree;
 use crate::engine::budget::{self, Refusal};
 use crate::engine::event::{Event, ShutdownKind};
-use crate::engine::policy::{Ready, RunId, UnitPolicy};
+use crate::engine::policy::{Ready, RunId, UnitId, UnitPolicy};
 use crate::engine::snapshot::{BudgetView, SystemView};
 use crate::engine::{Engine, Plan};
 use crate::sys::error::SysError;
@@ -191,7 +191,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         started: clock::now(),
         ..SystemView::default()
     };
-    let units = find_units(config, init, &mut view);
+    let (units, rescue) = find_units(config, init, &mut view);
     let can_shield = shield(&mut view);
     let tree = prepare_tree(config, &mut view);
     if !init && !config.degraded_is_fine && !view.degraded.is_empty() {
@@ -218,10 +218,12 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     let notify_path = notify.is_open().then_some(notify_path.as_path());
     let seats: Vec<Seat> = units.into_iter().map(|unit| seat_of(unit, notify_path)).collect();
     let count = seats.len();
+    let mut engine = Engine::new(policies, view.budget.reserve_bytes);
+    engine.set_rescue(rescue);
     let mut events = VecDeque::with_capacity(4 * count + 64);
     events.push_back(Event::Boot);
     Ok(Lifeboat {
-        engine: Engine::new(policies, view.budget.reserve_bytes),
+        engine,
         plan: Plan::for_units(count),
         events,
         seats,
@@ -242,8 +244,9 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     })
 }
 
-/// The units with their shares of memory; what is wrong with any of them is told, and goes into the view.
-fn find_units(config: &Config, init: bool, view: &mut SystemView) -> Vec<Unit> {
+/// The units with their shares of memory, and the one for the rescue; what is wrong with any of them is told, and goes
+/// into the view.
+fn find_units(config: &Config, init: bool, view: &mut SystemView) -> (Vec<Unit>, Option<UnitId>) {
     let Loaded { mut units, system, faults } = load(&config.unit_folders, Some(&config.system_file));
     view.faults.extend(faults.iter().map(ToString::to_string));
     if config.unit_folders.iter().all(|folder| !folder.exists()) {
@@ -254,6 +257,8 @@ fn find_units(config: &Config, init: bool, view: &mut SystemView) -> Vec<Unit> {
             folders.join(" or ")
         ));
     }
+    // Below another init the console is not ours.
+    let rescue = if init { rescue_unit(&units, &system, view) } else { None };
     for fault in &view.faults {
         log::error!("{fault}");
     }
@@ -264,7 +269,21 @@ fn find_units(config: &Config, init: bool, view: &mut SystemView) -> Vec<Unit> {
         log::error!("{refusal}");
         view.faults.push(refusal.to_string());
     }
-    units
+    (units, rescue)
+}
+
+/// The unit that is started where another one says `Rescue`; that there is none is a fault only where one says it.
+fn rescue_unit(units: &[Unit], system: &System, view: &mut SystemView) -> Option<UnitId> {
+    let name = system.rescue_name();
+    let at = units.iter().position(|unit| unit.policy.name == name && unit.policy.refused.is_none());
+    if let (None, Some(unit)) = (at, units.iter().find(|unit| unit.policy.calls_rescue())) {
+        view.faults.push(format!(
+            "{}: Rescue means Stop here: there is no sound unit `{name}`; add {name}.ron, or name another unit by \
+             `rescue` in system.ron",
+            unit.policy.name
+        ));
+    }
+    at.and_then(|at| u16::try_from(at).ok()).map(UnitId)
 }
 
 /// The socket of sd_notify(3): beside the control socket, and never the same. It goes into the environment of services,

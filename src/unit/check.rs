@@ -7,13 +7,13 @@ use super::accounts::Accounts;
 use super::cgroup::{self, bytes};
 use super::circle;
 use super::diagnostic::{Diagnostic, Place, Wrong, did_you_mean, plain, short};
-use super::raw::{Occasion, RawRestart, RawShutdown, RawStop, RawSuccess, RawSystem, RawUnit};
+use super::raw::{Occasion, RawShutdown, RawStop, RawSystem, RawThen, RawUnit};
 use super::reader::{Item, Map, Reader, Slot};
+use super::restart::{self, Fallbacks};
 use super::setup::{self, RawIdentity};
 use super::value::{Millis, Word};
 use super::{Identity, System, Unit, optional, output, readiness};
-use crate::engine::event::Exit;
-use crate::engine::policy::{Kind, ProcedurePolicy, RestartPolicy, RestartWhen, Success, Then, UnitId};
+use crate::engine::policy::{Escalation, Kind, ProcedurePolicy, UnitId};
 use crate::engine::snapshot::Trouble;
 use std::ffi::CString;
 use std::ops::{Range, RangeInclusive};
@@ -24,12 +24,6 @@ const PROCEDURE_BYTES: u64 = 4 << 20;
 
 /// Deadlines that lifeboat waits for: long enough to be met, short enough that a device still goes down.
 pub(super) const WAIT_MS: RangeInclusive<u64> = 10..=600_000;
-
-/// Delays before a restart.
-const DELAY_MS: RangeInclusive<u64> = 10..=3_600_000;
-
-/// The window of the start limit.
-const WITHIN_MS: RangeInclusive<u64> = 1_000..=86_400_000;
 
 /// A unit's name becomes a directory in cgroupfs, a word on the command line and a column of `status`.
 const NAME_BYTES_MAX: usize = 64;
@@ -48,6 +42,7 @@ pub(super) struct Draft {
     file: PathBuf,
     after: Vec<Reference>,
     requires: Vec<Reference>,
+    fallbacks: Vec<(restart::Place, Reference)>,
 }
 
 /// Another unit's name, and where it was written.
@@ -61,7 +56,7 @@ impl Draft {
     /// What stands for a file that cannot be read.
     pub(super) fn refused(name: &str, file: &Path) -> Self {
         let unit = Unit::refused(name, Trouble::BadUnit);
-        Self { unit, file: file.to_owned(), after: Vec::new(), requires: Vec::new() }
+        Self { unit, file: file.to_owned(), after: Vec::new(), requires: Vec::new(), fallbacks: Vec::new() }
     }
 
     /// Keeps what `status` shows and forgets what could be started.
@@ -131,8 +126,9 @@ fn checked(
     if let Some(stop) = raw.stop.given() {
         stop_into(reader, stop.value, &mut unit);
     }
-    unit.policy.success = success(reader, raw.success);
-    unit.policy.restart = restart(reader, raw.restart, unit.policy.kind);
+    unit.policy.success = restart::success(reader, raw.success);
+    let mut fallbacks = Fallbacks::new();
+    unit.policy.restart = restart::restart(reader, raw.restart, unit.policy.kind, &mut fallbacks);
     if raw.command.is_absent() {
         reader.missing("command", whole, "every unit needs one: command: [\"/usr/bin/program\", \"--flag\"]");
     }
@@ -141,7 +137,11 @@ fn checked(
     unit.identity = setup::identity(reader, accounts, "", identity, &Identity::default());
     unit.command = command(reader, "command", raw.command);
     if let Some(shutdown) = raw.shutdown.given() {
-        procedure(reader, shutdown, memory_absent, &mut unit, accounts);
+        let then = procedure(reader, shutdown, memory_absent, &mut unit, accounts);
+        let then = restart::then(then, restart::Place::Procedure, &mut fallbacks);
+        if let (Some(procedure), Some(then)) = (&mut unit.policy.procedure, then) {
+            procedure.then = then;
+        }
     }
     unit.environment = setup::environment_files(reader, raw.environment_files);
     unit.environment.extend(environment(reader, raw.environment));
@@ -149,7 +149,11 @@ fn checked(
     output::read_into(reader, raw.output, raw.output_ring, &mut unit);
     let after = references(reader, "after", raw.after, name);
     let requires = references(reader, "requires", raw.requires, name);
-    Draft { unit, file: reader.file.to_owned(), after, requires }
+    let fallbacks = fallbacks
+        .into_iter()
+        .filter_map(|(place, to)| Some((place, reference(reader, place.field(), to, name)?)))
+        .collect();
+    Draft { unit, file: reader.file.to_owned(), after, requires, fallbacks }
 }
 
 fn description(reader: &mut Reader<'_>, slot: Slot<String>) -> String {
@@ -205,60 +209,13 @@ fn stop_into(reader: &mut Reader<'_>, raw: RawStop, unit: &mut Unit) {
     }
 }
 
-fn success(reader: &mut Reader<'_>, slot: Slot<RawSuccess>) -> Success {
-    let mut success = Success::default();
-    let Some(Item { value: raw, .. }) = slot.given() else { return success };
-    for Item { value: code, at } in raw.codes.given().map(|list| list.value).unwrap_or_default() {
-        match u8::try_from(code) {
-            Ok(code) => success.add(Exit::Code(i32::from(code))),
-            Err(_) => {
-                let wrong = Wrong::new(format!("{code} is no exit code")).hint("they go from 0 to 255");
-                reader.fault_in("success.codes", &at, wrong);
-            }
-        }
-    }
-    for signal in raw.signals.given().map(|list| list.value).unwrap_or_default() {
-        success.add(Exit::Signal(signal.value.0));
-    }
-    success
-}
-
-fn restart(reader: &mut Reader<'_>, slot: Slot<RawRestart>, kind: Kind) -> RestartPolicy {
-    let mut policy = Unit::empty("").policy.restart;
-    if kind == Kind::Task {
-        policy.when = RestartWhen::Never;
-    }
-    let Some(Item { value: raw, .. }) = slot.given() else { return policy };
-    if let Some(when) = raw.policy.given() {
-        if kind == Kind::Task && when.value == RestartWhen::Always {
-            let wrong = Wrong::new("a task that is done would be started for ever");
-            let hint = "use OnFailure or Never, or kind: Service";
-            reader.fault_in("restart.policy", &when.at, wrong.hint(hint));
-        }
-        policy.when = when.value;
-    }
-    policy.delay_ms = time(reader, "restart.delay", raw.delay, DELAY_MS).unwrap_or(policy.delay_ms);
-    let least_ms = u64::from(policy.delay_ms);
-    policy.max_delay_ms = time(reader, "restart.max_delay", raw.max_delay, least_ms..=*DELAY_MS.end())
-        .unwrap_or(policy.max_delay_ms.max(policy.delay_ms));
-    policy.on_limit = raw.on_limit.value_or(policy.on_limit);
-    if let Some(Item { value: limit, .. }) = raw.limit.given() {
-        if let Some(starts) = number(reader, "restart.limit.starts", limit.starts, 1..=1_000) {
-            policy.limit_starts = u32::try_from(starts).unwrap_or(policy.limit_starts);
-        }
-        policy.limit_within_ms =
-            time(reader, "restart.limit.within", limit.within, WITHIN_MS).unwrap_or(policy.limit_within_ms);
-    }
-    policy
-}
-
 fn procedure(
     reader: &mut Reader<'_>,
     shutdown: Item<RawShutdown>,
     memory_absent: bool,
     unit: &mut Unit,
     accounts: &Accounts,
-) {
+) -> Slot<RawThen> {
     let Item { value: raw, at } = shutdown;
     let mut policy = ProcedurePolicy {
         on_exhaustion: true,
@@ -266,7 +223,7 @@ fn procedure(
         on_failure: false,
         deadline_ms: 2_000,
         memory_bytes: PROCEDURE_BYTES,
-        then: if unit.policy.kind == Kind::Task { Then::Stop } else { Then::Restart },
+        then: (unit.policy.kind == Kind::Task).then_some(Escalation::Stop),
     };
     if raw.procedure.is_absent() {
         reader.missing("shutdown.procedure", &at, "write procedure: [\"/usr/bin/program-flush\"]");
@@ -288,11 +245,11 @@ fn procedure(
     policy.deadline_ms =
         time(reader, "shutdown.deadline", raw.deadline, WAIT_MS).unwrap_or(policy.deadline_ms);
     policy.memory_bytes = bytes(reader, "shutdown.memory", raw.memory).unwrap_or(policy.memory_bytes);
-    policy.then = raw.then.value_or(policy.then);
-    let RawShutdown { user, group, groups, capabilities, .. } = raw;
+    let RawShutdown { user, group, groups, capabilities, then, .. } = raw;
     let identity = RawIdentity { user, group, groups, capabilities };
     unit.procedure_identity = setup::identity(reader, accounts, "shutdown.", identity, &unit.identity);
     unit.policy.procedure = Some(policy);
+    then
 }
 
 /// A string for the kernel, which has no NUL.
@@ -365,15 +322,29 @@ fn references(
 ) -> Vec<Reference> {
     let items = slot.given().map(|item| item.value).unwrap_or_default();
     let mut list: Vec<Reference> = Vec::new();
-    for Item { value: name, at } in items {
-        if name == own_name {
-            let wrong = Wrong::new("a unit cannot wait for itself").hint("take it out of the list");
-            reader.fault_in(field, &at, wrong);
-        } else if list.iter().all(|other| other.name != name) {
-            list.push(Reference { name, place: reader.place(&at) });
+    for item in items {
+        if let Some(reference) = reference(reader, field, item, own_name)
+            && list.iter().all(|other| other.name != reference.name)
+        {
+            list.push(reference);
         }
     }
     list
+}
+
+fn reference(reader: &mut Reader<'_>, field: &str, item: Item<String>, own_name: &str) -> Option<Reference> {
+    let Item { value: name, at } = item;
+    if name != own_name {
+        return Some(Reference { name, place: reader.place(&at) });
+    }
+    let is_list = matches!(field, "after" | "requires");
+    let wrong = if is_list {
+        Wrong::new("a unit cannot wait for itself").hint("take it out of the list")
+    } else {
+        Wrong::new("a unit cannot stand in for itself").hint("name another unit")
+    };
+    reader.fault_in(field, &at, wrong);
+    None
 }
 
 /// Looks up the names, gives the ids, and refuses circles. Ids are positions: the drafts are sorted by name.
@@ -393,6 +364,7 @@ pub(super) fn join(mut drafts: Vec<Draft>) -> (Vec<Unit>, Vec<Diagnostic>) {
         }
     }
     refuse_circles(&mut drafts, &names, &mut faults);
+    join_fallbacks(&mut drafts, &names, &mut faults);
     (drafts.into_iter().map(|draft| draft.unit).collect(), faults)
 }
 
@@ -419,6 +391,49 @@ fn lookup(
         }
     }
     ids
+}
+
+/// Looks up the fallbacks, and refuses circles of them: also where a fallback requires the unit in whose stead it is to
+/// run.
+fn join_fallbacks(drafts: &mut [Draft], names: &[String], faults: &mut Vec<Diagnostic>) {
+    for draft in &mut *drafts {
+        for (place, reference) in std::mem::take(&mut draft.fallbacks) {
+            match lookup(names, place.field(), std::slice::from_ref(&reference), &draft.file, faults) {
+                Some(ids) => {
+                    ids.first().into_iter().for_each(|&to| place.set(&mut draft.unit.policy, to));
+                    draft.fallbacks.push((place, reference));
+                }
+                None => draft.refuse(),
+            }
+        }
+    }
+    let edges: Vec<Vec<usize>> = drafts
+        .iter()
+        .map(|Draft { unit: Unit { policy, .. }, fallbacks, .. }| {
+            let fallbacks = fallbacks.iter().filter_map(|(place, _)| place.get(policy));
+            policy.requires.iter().copied().chain(fallbacks).map(|id| usize::from(id.0)).collect()
+        })
+        .collect();
+    for group in circle::groups(&edges) {
+        let way = circle::way_round(&edges, &group);
+        faults.extend(fallback_fault(drafts, names, &way));
+        for &member in &group {
+            drafts.get_mut(member).into_iter().for_each(Draft::refuse);
+        }
+    }
+}
+
+/// The fault of a circle in which a unit's fallback leads back to it, at a place that names a fallback.
+fn fallback_fault(drafts: &[Draft], names: &[String], way: &[usize]) -> Option<Diagnostic> {
+    let (draft, place, reference) = way.windows(2).find_map(|step| {
+        let (draft, next) = (drafts.get(*step.first()?)?, names.get(*step.last()?)?);
+        let (place, reference) = draft.fallbacks.iter().find(|(_, reference)| reference.name == *next)?;
+        Some((draft, place, reference))
+    })?;
+    let words: Vec<&str> = way.iter().filter_map(|index| names.get(*index).map(String::as_str)).collect();
+    let message = format!("these units stand in for each other: {}", words.join(" → "));
+    let hint = "a fallback neither falls back to nor requires the unit in whose stead it runs";
+    Some(Diagnostic::at(&draft.file, &reference.place, place.field(), Wrong::new(message).hint(hint)))
 }
 
 /// Refuses every unit that stands in a circle, tells each circle once, and takes the circle's edges away so that
@@ -471,11 +486,12 @@ fn circle_fault(drafts: &[Draft], names: &[String], group: &[usize], way: &[usiz
 }
 
 /// Checks `system.ron`. Where a field has a fault its default holds: the device still boots.
-pub(super) fn system(file: &Path, text: &str) -> (System, Vec<Diagnostic>) {
+pub(super) fn system(file: &Path, text: &str, units: &[Unit]) -> (System, Vec<Diagnostic>) {
     let mut reader = Reader::new(file, text);
     let mut system = System::default();
     if let Some(raw) = reader.whole::<RawSystem>() {
         system.hostname = hostname(&mut reader, raw.hostname);
+        system.rescue = rescue(&mut reader, raw.rescue, units);
         system.reserve = raw.reserve.given().map(|item| item.value);
         system.margin = raw.margin.given().map(|item| item.value);
         system.sysctls = sysctls(&mut reader, raw.sysctls);
@@ -493,6 +509,19 @@ fn hostname(reader: &mut Reader<'_>, slot: Slot<String>) -> Option<String> {
         return None;
     }
     Some(value)
+}
+
+fn rescue(reader: &mut Reader<'_>, slot: Slot<String>, units: &[Unit]) -> Option<String> {
+    let Item { value, at } = slot.given()?;
+    let names = || units.iter().map(|unit| unit.policy.name.as_str());
+    if names().any(|name| name == value) {
+        return Some(value);
+    }
+    let hint = did_you_mean(&value, names());
+    let hint = hint.unwrap_or_else(|| format!("is {}.ron missing?", short(&value)));
+    let wrong = Wrong::new(format!("there is no unit `{}`", short(&value)));
+    reader.fault_in("rescue", &at, wrong.hint(hint));
+    None
 }
 
 fn sysctls(reader: &mut Reader<'_>, slot: Slot<Map<Word>>) -> Vec<(String, String)> {

@@ -59,7 +59,7 @@ pub fn load(dirs: &[PathBuf], system: Option<&Path>) -> Loaded {
     loaded.faults.extend(faults);
     if let Some(file) = system.filter(|file| fs::symlink_metadata(file).is_ok()) {
         let (system, faults) = match read(file) {
-            Ok(text) => check::system(file, &text),
+            Ok(text) => check::system(file, &text, &loaded.units),
             Err(fault) => (System::default(), vec![*fault]),
         };
         loaded.system = system;

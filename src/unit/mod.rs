@@ -15,6 +15,7 @@ mod output;
 mod raw;
 mod reader;
 mod readiness;
+mod restart;
 mod setup;
 mod value;
 
@@ -24,7 +25,7 @@ pub use raw::field_names;
 pub use value::Amount;
 
 use crate::engine::budget;
-use crate::engine::policy::{Kind, OnLimit, Ready, RestartPolicy, RestartWhen, Success, UnitPolicy};
+use crate::engine::policy::{Kind, Ready, RestartPolicy, Success, UnitPolicy};
 use crate::engine::setting::{Limit, Settings};
 use crate::engine::snapshot::Trouble;
 use rustix::process::{Resource, Rlimit};
@@ -236,14 +237,7 @@ impl Unit {
             success: Success::default(),
             stop_signal: libc::SIGTERM,
             stop_timeout_ms: 5_000,
-            restart: RestartPolicy {
-                when: RestartWhen::Always,
-                delay_ms: 100,
-                max_delay_ms: 30_000,
-                limit_starts: 10,
-                limit_within_ms: 60_000,
-                on_limit: OnLimit::Stop,
-            },
+            restart: RestartPolicy::default(),
             refused: None,
         };
         Self {
@@ -280,6 +274,8 @@ impl Unit {
 pub struct System {
     /// The host name, if it is to be set.
     pub hostname: Option<String>,
+    /// The unit that `Rescue` starts, where the user has said.
+    pub rescue: Option<String>,
     /// `memory.max` of the shutdown slice, where the user has said.
     pub reserve: Option<Amount>,
     /// Kept for the kernel and for lifeboat, where the user has said.
@@ -289,6 +285,12 @@ pub struct System {
 }
 
 impl System {
+    /// The unit that `Rescue` starts.
+    #[must_use]
+    pub fn rescue_name(&self) -> &str {
+        self.rescue.as_deref().unwrap_or("rescue")
+    }
+
     /// `memory.max` of the shutdown slice on a machine with so much memory.
     #[must_use]
     pub fn reserve_bytes(&self, total_bytes: u64) -> u64 {

@@ -5,7 +5,7 @@
 
 use super::reader::{Item, Map, Reader, Slot, Value};
 use super::value::{Amount, Millis, Size, Source, StopSignal, Word};
-use crate::engine::policy::{Class, Guard, Kind, OnLimit, RestartWhen, Then};
+use crate::engine::policy::{Class, Guard, Kind, RestartWhen};
 use serde::Deserialize;
 use std::ops::Range;
 
@@ -199,7 +199,7 @@ section! {
         group: String,
         groups: Vec<Item<String>>,
         capabilities: RawCapabilities,
-        then: Then,
+        then: RawThen,
     }
 }
 
@@ -209,8 +209,49 @@ section! {
         policy: RestartWhen,
         delay: Millis,
         max_delay: Millis,
+        healthy_after: Millis,
         limit: RawLimit,
-        on_limit: OnLimit,
+        on_limit: RawThen,
+        exhaustion: RawExhaustion,
+    }
+}
+
+section! {
+    /// How many exhaustions are too many.
+    RawExhaustion ("Exhaustion") {
+        times: u64,
+        within: Millis,
+        then: RawThen,
+    }
+}
+
+/// What comes after an end.
+#[derive(Debug)]
+pub(super) enum RawThen {
+    Restart,
+    Stop,
+    /// This unit in its stead.
+    Fallback(Item<String>),
+    Reboot,
+    PowerOff,
+    Rescue,
+}
+
+impl Value for RawThen {
+    fn read(reader: &mut Reader<'_>, at: &Range<usize>) -> Option<Self> {
+        const WANT: &str = "Restart, Stop, Fallback(\"unit\"), Reboot, PowerOff or Rescue";
+        const WORDS: [&str; 5] = ["Restart", "Stop", "Reboot", "PowerOff", "Rescue"];
+        let source = reader.source(at);
+        let name = source.strip_prefix("Fallback").map(str::trim_start);
+        let name = name.and_then(|it| it.strip_prefix('(')?.strip_suffix(')')).map(str::trim);
+        if let Some(name) = name {
+            let start = at.start + source.rfind(name).unwrap_or(0);
+            let at = start..start + name.len();
+            let value = String::read(reader, &at)?;
+            return Some(Self::Fallback(Item { value, at }));
+        }
+        let index = reader.word(at, WANT, &WORDS)?;
+        [Self::Restart, Self::Stop, Self::Reboot, Self::PowerOff, Self::Rescue].into_iter().nth(index)
     }
 }
 
@@ -234,6 +275,7 @@ section! {
     /// `system.ron`.
     RawSystem ("System") {
         hostname: String,
+        rescue: String,
         reserve: Amount,
         margin: Amount,
         sysctls: Map<Word>,
@@ -284,6 +326,7 @@ pub fn field_names() -> Vec<(&'static str, &'static [&'static str])> {
         ("success", RawSuccess::FIELDS),
         ("restart", RawRestart::FIELDS),
         ("restart.limit", RawLimit::FIELDS),
+        ("restart.exhaustion", RawExhaustion::FIELDS),
         ("system.ron", RawSystem::FIELDS),
     ]
 }
@@ -321,16 +364,11 @@ words! {
     Kind: "Service or Task" { "Service" => Self::Service, "Task" => Self::Task, }
     Class: "Guaranteed or Pool" { "Guaranteed" => Self::Guaranteed, "Pool" => Self::Pool, }
     Guard: "Shield or None" { "Shield" => Self::Shield, "None" => Self::None, }
-    RestartWhen: "Always, OnFailure or Never" {
+    RestartWhen: "Always, OnFailure, OnExhaustion or Never" {
         "Always" => Self::Always,
         "OnFailure" => Self::OnFailure,
+        "OnExhaustion" => Self::OnExhaustion,
         "Never" => Self::Never,
-    }
-    Then: "Restart or Stop" { "Restart" => Self::Restart, "Stop" => Self::Stop, }
-    OnLimit: "Stop, Reboot or PowerOff" {
-        "Stop" => Self::Stop,
-        "Reboot" => Self::Reboot,
-        "PowerOff" => Self::PowerOff,
     }
     Occasion: "Exhaustion, Stop or Failure" {
         "Exhaustion" => Self::Exhaustion,

@@ -2,9 +2,9 @@
 //!
 //! The exhaustion path calls this with a fixed buffer: nothing here allocates.
 
-use super::words::{self, Bytes, ExitWords, Millis, ProcedureWords, Took, TroubleWords};
+use super::words::{self, Bytes, Exhaustions, ExitWords, Millis, ProcedureWords, Took, TroubleWords};
 use crate::engine::event::{Effect, Exit, Note, Role};
-use crate::engine::policy::UnitId;
+use crate::engine::policy::{Escalation, UnitId};
 use crate::engine::record::Record;
 use crate::engine::snapshot::{Cause, KillReason, ProcedureResult, Verdict};
 use std::fmt::{self, Write};
@@ -63,6 +63,18 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         Record::Done { .. } => write!(out, "DONE"),
         Record::Backoff { delay_ms, .. } => write!(out, "BACKOFF: starts again in {}", millis(delay_ms)),
         Record::Fatal { trouble, .. } => write!(out, "FATAL: {}", TroubleWords { trouble, names }),
+        Record::ExhaustedAgain { times, within_ms, .. } => {
+            write!(out, "memory {}", Exhaustions { times, within_ms })
+        }
+        Record::Escalating { escalation, .. } => escalating(out, escalation, names),
+        Record::CannotEscalate { escalation: Escalation::Rescue, .. } => {
+            write!(out, "stays down: there is no rescue here")
+        }
+        Record::CannotEscalate { escalation, .. } => {
+            write!(out, "stays down, this cannot be: ")?;
+            escalating(out, escalation, names)
+        }
+        Record::RescueBegins { .. } => write!(out, "everything else is down, the rescue begins"),
         Record::Stopping { reason, .. } => write!(out, "STOPPING ({})", words::kill_reason(reason)),
         Record::Stopped { .. } => write!(out, "STOPPED"),
         Record::Added { .. } => write!(out, "is new"),
@@ -128,6 +140,10 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
         | Record::Notified { .. }
         | Record::Done { .. }
         | Record::Backoff { .. }
+        | Record::ExhaustedAgain { .. }
+        | Record::Escalating { .. }
+        | Record::CannotEscalate { .. }
+        | Record::RescueBegins { .. }
         | Record::Fatal { .. }
         | Record::Stopping { .. }
         | Record::Stopped { .. }
@@ -151,6 +167,16 @@ fn exhausted(out: &mut dyn Write, cause: Cause, verdict: Verdict, limit: Bytes) 
         (_, Verdict::KernelKilled { oom_kill }) => {
             write!(out, "the kernel's OOM killer struck: oom_kill ({oom_kill}), limit {limit}")
         }
+    }
+}
+
+fn escalating<S: AsRef<str>>(out: &mut dyn Write, escalation: Escalation, names: &[S]) -> fmt::Result {
+    match escalation {
+        Escalation::Stop => write!(out, "it stays down"),
+        Escalation::Fallback(to) => write!(out, "{} takes its place", words::name_of(names, to)),
+        Escalation::Reboot => write!(out, "calls for a reboot"),
+        Escalation::PowerOff => write!(out, "calls for a power off"),
+        Escalation::Rescue => write!(out, "calls for the rescue: everything else goes down"),
     }
 }
 
@@ -178,6 +204,10 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::Done { unit }
         | Record::Backoff { unit, .. }
         | Record::Fatal { unit, .. }
+        | Record::ExhaustedAgain { unit, .. }
+        | Record::Escalating { unit, .. }
+        | Record::CannotEscalate { unit, .. }
+        | Record::RescueBegins { unit }
         | Record::Stopping { unit, .. }
         | Record::Stopped { unit }
         | Record::Added { unit }

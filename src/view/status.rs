@@ -1,8 +1,8 @@
 //! `status`: one line for each unit, in supervisorctl's format.
 
-use super::words::{self, Bytes, Calendar, Tenths, TroubleWords, Uptime};
+use super::words::{self, Bytes, Calendar, Exhaustions, Tenths, TroubleWords, Uptime};
 use crate::engine::event::Time;
-use crate::engine::snapshot::{Incident, MemoryView, Snapshot, StateName, UnitView};
+use crate::engine::snapshot::{Incident, MemoryView, Snapshot, StateName, Trouble, UnitView};
 use std::fmt::{self, Write};
 use std::iter::repeat;
 
@@ -30,6 +30,9 @@ pub fn header(out: &mut dyn Write, snapshot: &Snapshot) -> fmt::Result {
     for reason in &snapshot.system.degraded {
         writeln!(out, "DEGRADED: {}", OneLine(reason))?;
     }
+    if let Some(unit) = snapshot.system.rescue_called_by {
+        writeln!(out, "RESCUE: called for by {}; a reboot ends it", words::name_of(&snapshot.names, unit))?;
+    }
     if let Some(how) = snapshot.system.shutting_down {
         writeln!(out, "GOING DOWN: {}", words::shutdown(how))?;
     }
@@ -51,6 +54,7 @@ pub fn lines<'a>(
     for unit in units {
         let mut description = String::new();
         describe(&mut description, snapshot, unit, wall)?;
+        asides(&mut description, snapshot, unit)?;
         let line = format!("{:<width$}{:<10}{description}", unit.name, words::state(unit.state));
         writeln!(out, "{}", line.trim_end())?;
     }
@@ -88,6 +92,19 @@ fn describe(out: &mut dyn Write, snapshot: &Snapshot, unit: &UnitView, wall: Wal
         write!(out, "{lead}{}", OneLine(&refused.setting))?;
     }
     own_words(out, ", ", unit)
+}
+
+/// What is to be known of it in whichever state: a leak that comes back, and who runs in its stead.
+fn asides(out: &mut String, snapshot: &Snapshot, unit: &UnitView) -> fmt::Result {
+    let lead = if out.is_empty() { "" } else { ", " };
+    let (times, within_ms) = (unit.exhaustions, unit.exhaustions_within_ms);
+    let told = matches!(unit.trouble, Some(Trouble::ExhaustedTooOften { .. }));
+    if times > 1 && !(told && unit.pid.is_none()) {
+        write!(out, "{lead}{}", Exhaustions { times, within_ms })?;
+    }
+    let lead = if out.is_empty() { "" } else { ", " };
+    unit.fallback
+        .map_or(Ok(()), |to| write!(out, "{lead}{} in its stead", words::name_of(&snapshot.names, to)))
 }
 
 /// What the service says of itself.

@@ -1,7 +1,9 @@
 //! `why`: the story of a unit's last trouble and of its incidents, with what happened when.
 
 use super::status::{OneLine, WallOffset};
-use super::words::{self, Bytes, ExitWords, Millis, ProcedureWords, Tenths, TroubleWords, Uptime};
+use super::words::{
+    self, Bytes, Exhaustions, ExitWords, Millis, ProcedureWords, Tenths, TroubleWords, Uptime,
+};
 use crate::engine::event::{MemoryEvents, MemorySample, Time};
 use crate::engine::setting::Setting;
 use crate::engine::snapshot::{Desired, Incident, Killer, ProcedureResult, StateName, UnitView, Verdict};
@@ -58,6 +60,13 @@ pub fn write(out: &mut dyn Write, why: &Story<'_>, wall: WallOffset, all: bool) 
             Some(setting) => writeln!(out, "; {}", words::cure(setting, refused.errno))?,
             None => writeln!(out)?,
         }
+    }
+    let (times, within_ms) = (unit.exhaustions, unit.exhaustions_within_ms);
+    if times > 0 {
+        writeln!(out, "  its memory: {}", Exhaustions { times, within_ms })?;
+    }
+    if let Some(to) = unit.fallback {
+        writeln!(out, "  in its stead: {}", words::name_of(why.names, to))?;
     }
     writeln!(out, "  next: {}", next(why))?;
     last_words(out, why.last_words)?;

@@ -128,6 +128,8 @@ pub fn kill_reason(reason: KillReason) -> &'static str {
         KillReason::LeftBehind => "left behind by the first process",
         KillReason::Failed(why) => failure(why),
         KillReason::StartFailed => "the start failed half way",
+        KillReason::Replaced => "the unit in whose stead it ran is up again",
+        KillReason::Rescue => "the rescue does not need it",
         KillReason::NotNeeded => "not needed any more",
         KillReason::Changed => "its definition has changed",
         KillReason::Removed => "it was taken out",
@@ -251,6 +253,29 @@ impl Display for Millis {
     }
 }
 
+/// How often within which time: "exhausted 3 times in 10 min".
+#[derive(Clone, Copy, Debug)]
+pub struct Exhaustions {
+    /// So often.
+    pub times: u32,
+    /// Within so many milliseconds.
+    pub within_ms: u32,
+}
+
+impl Display for Exhaustions {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.times {
+            1 => write!(f, "exhausted once in ")?,
+            times => write!(f, "exhausted {times} times in ")?,
+        }
+        match self.within_ms / 1_000 {
+            s if s > 0 && s % 3_600 == 0 => write!(f, "{} h", s / 3_600),
+            s if s > 0 && s % 60 == 0 => write!(f, "{} min", s / 60),
+            _ => write!(f, "{}", Millis(u64::from(self.within_ms))),
+        }
+    }
+}
+
 /// An uptime as supervisorctl writes it: "0:02:35", "1 day, 2:03:04".
 #[derive(Clone, Copy, Debug)]
 pub struct Uptime(pub u64);
@@ -324,6 +349,9 @@ impl<S: AsRef<str>> Display for TroubleWords<'_, S> {
             Trouble::Ended { exit: exit @ Exit::Signal(_) } => write!(f, "killed by {}", ExitWords(exit)),
             Trouble::Failed { failure: why } => write!(f, "{}", failure(why)),
             Trouble::Exhausted { incident } => write!(f, "memory exhausted, incident {incident}"),
+            Trouble::ExhaustedTooOften { times, within_ms, incident } => {
+                write!(f, "memory {}, incident {incident}", Exhaustions { times, within_ms })
+            }
             Trouble::StartLimit { starts } => write!(f, "Exited too quickly: started {starts} times"),
             Trouble::RequirementDown { unit } => {
                 write!(f, "{} is down, which it requires", name_of(self.names, unit))
@@ -357,6 +385,7 @@ pub fn start_error(trouble: Option<Trouble>) -> (&'static str, bool) {
             Trouble::Ended { .. }
             | Trouble::Failed { .. }
             | Trouble::Exhausted { .. }
+            | Trouble::ExhaustedTooOften { .. }
             | Trouble::StartLimit { .. },
         )
         | None => ("abnormal termination", true),

@@ -5,7 +5,7 @@ use crate::rng::Rng;
 use lifeboat::engine::Engine;
 use lifeboat::engine::action::Action;
 use lifeboat::engine::change::Change;
-use lifeboat::engine::policy::{UnitId, UnitPolicy};
+use lifeboat::engine::policy::{Escalation, UnitId, UnitPolicy};
 
 /// The newest definitions by place, and the order in which units may name each other.
 pub(crate) struct Table {
@@ -14,6 +14,22 @@ pub(crate) struct Table {
     /// Its definition holds from its next run on.
     pending: Vec<bool>,
     born: u64,
+}
+
+/// Takes these out of all that the unit names.
+fn forget(policy: &mut UnitPolicy, gone: &[UnitId]) {
+    policy.requires.retain(|other| !gone.contains(other));
+    policy.after.retain(|other| !gone.contains(other));
+    let is_gone = |then: &Escalation| matches!(then, Escalation::Fallback(to) if gone.contains(to));
+    let restart = &mut policy.restart;
+    let procedure = policy.procedure.as_mut().and_then(|procedure| procedure.then.as_mut());
+    for then in
+        [Some(&mut restart.on_limit), restart.exhaustion.then.as_mut(), procedure].into_iter().flatten()
+    {
+        if is_gone(then) {
+            *then = Escalation::Stop;
+        }
+    }
 }
 
 impl Table {
@@ -52,9 +68,7 @@ impl Table {
         for unit in &gone {
             self.pending[usize::from(unit.0)] = false;
         }
-        let widowed = |policy: &UnitPolicy| {
-            gone.iter().any(|unit| policy.requires.contains(unit) || policy.after.contains(unit))
-        };
+        let widowed = |policy: &UnitPolicy| policy.clone().others_mut().any(|other| gone.contains(other));
         for at in 0..self.units.len() {
             let unit = UnitId(u16::try_from(at).unwrap());
             if !engine.is_present(unit) || gone.contains(&unit) {
@@ -83,16 +97,13 @@ impl Table {
         let mut new = old.clone();
         if drawn {
             let before = self.before(self.keys[at], engine, gone);
-            let after = before.iter().copied().filter(|_| rng.per_mille(200)).collect();
-            let requires = before.into_iter().filter(|_| rng.per_mille(200)).collect();
-            new = random_unit(rng, unit.0, requires, after);
+            new = random_unit(rng, unit.0, &before, 200);
             new.name.clone_from(&old.name);
             // What is done was judged by what counted as a success then.
             new.success = old.success;
             new.refused = None;
         }
-        new.requires.retain(|other| !gone.contains(other));
-        new.after.retain(|other| !gone.contains(other));
+        forget(&mut new, gone);
         let replaces = replaces || self.pending[at] || engine.is_leaving(unit) || old.refused.is_some();
         if !replaces {
             let wanted = new;
@@ -106,6 +117,7 @@ impl Table {
                 ..old
             };
         }
+        forget(&mut new, gone);
         self.units[at] = new.clone();
         if replaces {
             self.pending[at] = true;
@@ -123,9 +135,7 @@ impl Table {
             let Some(unit) = place else { continue };
             let key = rng.next();
             let before = self.before(key, engine, gone);
-            let after = before.iter().copied().filter(|_| rng.per_mille(200)).collect();
-            let requires = before.into_iter().filter(|_| rng.per_mille(200)).collect();
-            let mut policy = random_unit(rng, unit.0, requires, after);
+            let mut policy = random_unit(rng, unit.0, &before, 200);
             policy.name = (*name).to_owned();
             let at = usize::from(unit.0);
             if at == self.units.len() {

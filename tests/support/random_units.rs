@@ -3,8 +3,8 @@
 use crate::rng::Rng;
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
-    Class, Guard, HealthPolicy, Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy,
-    RestartWhen, Success, Then, UnitId, UnitPolicy,
+    Class, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy, ProcedurePolicy, Ready,
+    RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 
@@ -23,15 +23,49 @@ pub(crate) fn random_units(rng: &mut Rng) -> (Vec<UnitPolicy>, Vec<u64>) {
         .map(|id| {
             let before: Vec<UnitId> =
                 (0..count).filter(|&o| keys[usize::from(o)] < keys[usize::from(id)]).map(UnitId).collect();
-            let requires = before.iter().copied().filter(|_| rng.per_mille(share)).collect();
-            let after = before.iter().copied().filter(|_| rng.per_mille(share)).collect();
-            random_unit(rng, id, requires, after)
+            random_unit(rng, id, &before, share)
         })
         .collect();
     (units, keys)
 }
 
-pub(crate) fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: Vec<UnitId>) -> UnitPolicy {
+/// What comes when it is given up. A fallback has a smaller key too, so that none leads back.
+fn escalations(rng: &mut Rng, unit: &mut UnitPolicy, before: &[UnitId]) {
+    let mut then = |often: &[Escalation]| {
+        let fallback = Escalation::Fallback(if before.is_empty() { UnitId(0) } else { rng.pick(before) });
+        match rng.between(0, 9) {
+            0..=2 if !before.is_empty() => fallback,
+            3 => rng.pick(&[Escalation::Rescue, Escalation::Reboot]),
+            _ => rng.pick(often),
+        }
+    };
+    unit.restart.on_limit = then(&[Escalation::Stop]);
+    let budget = then(&[Escalation::Stop]);
+    let procedure = then(&[Escalation::Stop]);
+    if rng.per_mille(500) {
+        unit.restart.exhaustion = ExhaustionBudget {
+            times: u32::try_from(rng.between(1, 4)).unwrap(),
+            within_ms: rng.pick(&[1_000, 60_000, 600_000]),
+            then: rng.per_mille(700).then_some(budget),
+        };
+    }
+    if rng.per_mille(400)
+        && let Some(own) = &mut unit.procedure
+    {
+        own.then = Some(procedure);
+    }
+}
+
+/// The unit for the rescue, in most worlds.
+pub(crate) fn random_rescue(rng: &mut Rng, units: &[UnitPolicy]) -> Option<UnitId> {
+    let unit = UnitId(u16::try_from(rng.between(0, units.len() as u64 - 1)).unwrap());
+    rng.per_mille(700).then_some(unit)
+}
+
+/// It may name these units, each as often of a thousand.
+pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId], share: u64) -> UnitPolicy {
+    let requires = before.iter().copied().filter(|_| rng.per_mille(share)).collect();
+    let after = before.iter().copied().filter(|_| rng.per_mille(share)).collect();
     let memory = rng.per_mille(750).then(|| MemoryPolicy {
         max_bytes: rng.between(4, 64) * MIB,
         class: rng.pick(&[Class::Guaranteed, Class::Pool]),
@@ -43,7 +77,7 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: 
         on_failure: rng.per_mille(500),
         deadline_ms: rng.pick(&[50, 500, 2_000, 5_000]),
         memory_bytes: rng.between(1, 8) * MIB,
-        then: rng.pick(&[Then::Restart, Then::Restart, Then::Stop]),
+        then: None,
     });
     let kind = if rng.per_mille(200) { Kind::Task } else { Kind::Service };
     let ready = if kind == Kind::Task || rng.per_mille(400) {
@@ -62,7 +96,7 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: 
     if rng.per_mille(200) {
         success.add(rng.pick(&[Exit::Code(1), Exit::Signal(15), Exit::Signal(11)]));
     }
-    UnitPolicy {
+    let mut unit = UnitPolicy {
         name: format!("u{id:02}"),
         description: String::new(),
         kind,
@@ -88,14 +122,18 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, requires: Vec<UnitId>, after: 
                 RestartWhen::Always,
                 RestartWhen::Always,
                 RestartWhen::OnFailure,
+                RestartWhen::OnExhaustion,
                 RestartWhen::Never,
             ]),
             delay_ms: rng.pick(&[0, 10, 100, 500]),
             max_delay_ms: rng.pick(&[1_000, 5_000, 30_000]),
             limit_starts: u32::try_from(rng.between(1, 12)).unwrap(),
             limit_within_ms: rng.pick(&[1_000, 10_000, 60_000]),
-            on_limit: rng.pick(&[OnLimit::Stop, OnLimit::Stop, OnLimit::Stop, OnLimit::Reboot]),
+            healthy_ms: rng.pick(&[100, 1_000, 10_000]),
+            ..RestartPolicy::default()
         },
         refused: rng.per_mille(60).then_some(Trouble::BadUnit),
-    }
+    };
+    escalations(rng, &mut unit, before);
+    unit
 }

@@ -32,6 +32,8 @@ impl Watch {
 
     /// A start limit may end the machine too: what the turn says of that, before its actions.
     pub(crate) fn actions(&mut self, now: Time, actions: &[Action]) {
+        self.escalated = false;
+        self.heard(now, actions);
         if actions.iter().any(|action| matches!(action, Action::Log(Record::ShuttingDown { .. }))) {
             self.shutdown_at.get_or_insert(now);
         }
@@ -70,6 +72,7 @@ impl Watch {
             Action::Freeze { unit, run } | Action::Signal { unit, run, .. } => {
                 self.of_the_present(action, unit, run)?;
                 if let Some(seen) = self.present(unit, run) {
+                    seen.goes_since.get_or_insert(now);
                     seen.ending = matches!(action, Action::Freeze { .. }) || seen.ending;
                     seen.signalled |= matches!(action, Action::Signal { .. });
                 }
@@ -87,6 +90,9 @@ impl Watch {
             }
             Action::KillCgroup { unit, run, role, .. } => {
                 self.of_the_present(action, unit, run)?;
+                if let Some(seen) = self.present(unit, run) {
+                    seen.goes_since.get_or_insert(now);
+                }
                 self.kills((unit, run), role, kernel)?;
             }
             Action::Reply { client, .. } => {

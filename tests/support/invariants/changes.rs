@@ -1,5 +1,6 @@
 //! Units that come, change and go: only where nothing of them lives.
 
+use super::escalations::Standing;
 use super::{Invariant, Seen, Violation, Watch, hold};
 use crate::fake_kernel::FakeKernel;
 use crate::fake_kernel::changes::class_of;
@@ -16,9 +17,11 @@ impl Watch {
                     self.policies.push(policy.clone());
                     self.successors.push(None);
                     self.seen.push(Seen::default());
+                    self.standings.push(Standing::default());
                 }
                 Change::Add(policy) => {
                     self.policies[at] = policy.clone();
+                    self.standings[at] = Standing::default();
                     self.seen[at] = Seen { run: RunId(self.seen[at].run.0 + 1), ..Seen::default() };
                 }
                 Change::Adjust(policy) => {
@@ -36,6 +39,12 @@ impl Watch {
         }
         // A unit that is taken over may start at once, however often it was started.
         self.seen.iter_mut().for_each(|seen| seen.starts.clear());
+        self.changed = true;
+        for (unit, change) in changes {
+            if *change != Change::Remove {
+                self.call(*unit, true);
+            }
+        }
     }
 
     pub(super) fn adopts(&mut self, unit: UnitId, kernel: &FakeKernel) -> Result<(), Violation> {

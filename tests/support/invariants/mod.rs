@@ -4,11 +4,13 @@
 mod acts;
 mod changes;
 mod ends;
+mod escalations;
 mod shown;
 mod silence;
 mod starts;
 
 use crate::fake_kernel::FakeKernel;
+use escalations::Standing;
 use lifeboat::engine::Engine;
 use lifeboat::engine::event::{ClientId, Event, Exit, MemoryEvents, Note, Role, Time, Verb};
 use lifeboat::engine::policy::{Ready, RunId, UnitId, UnitPolicy};
@@ -48,6 +50,22 @@ pub(crate) enum Invariant {
     NothingStartsInShutdown,
     /// The shutdown finishes once, within its bound, and leaves no process that could be killed.
     FinishesOnce,
+    /// A fallback is wished up when its unit is given up.
+    FallbackComes,
+    /// It is wished down again when that unit is up, unless it is there for its own sake.
+    FallbackGoes,
+    /// The rescue begins when all else is down, and nothing else starts unasked.
+    RescueIsAlone,
+    /// A unit whose budget of exhaustions is used up is not started, unless a person asked or it stands in for another.
+    BudgetHolds,
+    /// With `Never` and `OnExhaustion` a unit is started again only for a reason that they allow.
+    RestartsAsAllowed,
+    /// A unit that is shown as down has no process.
+    NoOrphan,
+    /// A unit has no process that is not on its way down while what it requires is down for good.
+    StandsOnWhatIsUp,
+    /// Whatever is on its way down is down, or unkillable, by the sum of its deadlines.
+    StopsEnd,
     /// The times of an incident stand in order, and the numbers of incidents too.
     IncidentsInOrder,
     /// A unit changes, or goes, only when no process of it lives.
@@ -90,6 +108,8 @@ struct Seen {
     must_save: bool,
     counters: MemoryEvents,
     starts: Vec<Time>,
+    /// When it began to go down.
+    goes_since: Option<Time>,
 }
 
 pub(crate) struct Watch {
@@ -102,10 +122,17 @@ pub(crate) struct Watch {
     finished: bool,
     turn: u64,
     last: Option<Snapshot>,
+    rescue: Option<UnitId>,
+    rescue_called: bool,
+    standings: Vec<Standing>,
+    /// The units were changed by other files.
+    changed: bool,
+    /// In this turn something was given up.
+    escalated: bool,
 }
 
 impl Watch {
-    pub(crate) fn new(policies: &[UnitPolicy]) -> Self {
+    pub(crate) fn new(policies: &[UnitPolicy], rescue: Option<UnitId>) -> Self {
         Self {
             policies: policies.to_vec(),
             successors: vec![None; policies.len()],
@@ -116,6 +143,11 @@ impl Watch {
             finished: false,
             turn: 0,
             last: None,
+            rescue,
+            rescue_called: false,
+            standings: vec![Standing::default(); policies.len()],
+            changed: false,
+            escalated: false,
         }
     }
 
@@ -129,6 +161,7 @@ impl Watch {
 
     /// Before the engine gets the event.
     pub(crate) fn event(&mut self, now: Time, event: Event, kernel: &mut FakeKernel) {
+        self.wanted(event);
         match event {
             Event::Parked { unit, run, .. } => {
                 if let Some(seen) = self.present(unit, run) {
@@ -205,7 +238,7 @@ impl Watch {
         self.turn += 1;
         self.no_silence(now)?;
         let quiet = engine.next_deadline().is_none() && kernel.pending == 0;
-        if !quiet && !self.turn.is_multiple_of(8) {
+        if !quiet && !self.escalated && !self.turn.is_multiple_of(8) {
             return Ok(());
         }
         self.shown(now, engine, kernel, quiet)

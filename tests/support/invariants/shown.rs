@@ -21,6 +21,8 @@ impl Watch {
             self.nothing_hangs(&snapshot, kernel)?;
         }
         snapshot.units.iter().try_for_each(unit_holds)?;
+        self.escalations_hold(&snapshot)?;
+        self.processes_hold(now, &snapshot, kernel)?;
         for unit in snapshot.units.iter().filter(|unit| unit.state == StateName::Running) {
             let at = snapshot.names.iter().position(|name| *name == unit.name);
             let ready = at.is_some_and(|at| self.seen[at].run == unit.run && self.seen[at].ready.is_some());

@@ -16,6 +16,7 @@ impl Watch {
         hold(Invariant::NothingStartsInShutdown, !self.shutting_down(), || name.clone())?;
         let alive = kernel.living().find(|(other, ..)| *other == unit);
         hold(Invariant::OneRunAtOnce, alive.is_none(), || format!("{name} begins while {alive:?} lives"))?;
+        self.may_begin(unit, kernel)?;
         let policy = &self.policies[usize::from(unit.0)];
         for &required in &policy.requires {
             let up = self.is_up(required);

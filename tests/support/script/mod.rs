@@ -27,6 +27,9 @@ pub(crate) struct Script {
     _about: String,
     #[serde(default = "reserve_mib")]
     reserve_mib: u64,
+    /// The unit that `Rescue` starts.
+    #[serde(default)]
+    rescue: Option<String>,
     units: Vec<Unit>,
     pub(crate) steps: Vec<(u64, What, Vec<String>)>,
     /// One line for each unit: its state and, after a colon, what is the trouble.
@@ -52,12 +55,9 @@ impl Stage {
     pub(crate) fn new(script: &Script) -> Self {
         let names: Vec<String> = script.units.iter().map(|unit| unit.name.clone()).collect();
         let policies = script.units.iter().map(|unit| policy(unit, &names)).collect();
-        Self {
-            engine: Engine::new(policies, script.reserve_mib * MIB),
-            plan: Plan::for_units(names.len()),
-            names,
-            now: Time(0),
-        }
+        let mut engine = Engine::new(policies, script.reserve_mib * MIB);
+        engine.set_rescue(script.rescue.as_ref().map(|name| id_in(&names, name)));
+        Self { engine, plan: Plan::for_units(names.len()), names, now: Time(0) }
     }
 
     /// Takes one step; gives the actions in short form, and what is wrong with the time, if anything.
@@ -109,9 +109,14 @@ impl Stage {
     }
 
     fn id(&self, name: &str) -> UnitId {
-        let at = self.names.iter().position(|known| known == name);
-        UnitId(at.map_or(u16::MAX, |at| u16::try_from(at).unwrap()))
+        id_in(&self.names, name)
     }
+}
+
+/// The place of the unit; a name that is not in the script stands for one that nobody has.
+fn id_in(names: &[String], name: &str) -> UnitId {
+    let at = names.iter().position(|known| known == name);
+    UnitId(at.map_or(u16::MAX, |at| u16::try_from(at).unwrap()))
 }
 
 /// Reads a script.

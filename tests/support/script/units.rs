@@ -1,10 +1,10 @@
 //! The units of a script in short form.
 
-use super::MIB;
+use super::{MIB, id_in};
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
-    Class, Guard, HealthPolicy, Kind, MemoryPolicy, OnLimit, ProcedurePolicy, Ready, RestartPolicy,
-    RestartWhen, Success, Then, UnitId, UnitPolicy,
+    Class, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy, ProcedurePolicy, Ready,
+    RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 use serde::Deserialize;
@@ -29,7 +29,9 @@ pub(crate) struct Unit {
     stop_timeout_ms: u32,
     when: RestartWhen,
     limit_starts: u32,
-    on_limit: OnLimit,
+    on_limit: After,
+    /// Times, window in ms, and what comes then.
+    exhaustion: Option<(u32, u32, After)>,
     success: Vec<Exit>,
     refused: bool,
 }
@@ -53,7 +55,8 @@ impl Default for Unit {
             stop_timeout_ms: 5_000,
             when: RestartWhen::Always,
             limit_starts: 5,
-            on_limit: OnLimit::Stop,
+            on_limit: After::Stop,
+            exhaustion: None,
             success: Vec::new(),
             refused: false,
         }
@@ -68,7 +71,7 @@ struct Procedure {
     on_failure: bool,
     deadline_ms: u32,
     memory_mib: u64,
-    then: Then,
+    then: After,
 }
 
 impl Default for Procedure {
@@ -79,8 +82,32 @@ impl Default for Procedure {
             on_failure: false,
             deadline_ms: 2_000,
             memory_mib: 4,
-            then: Then::Restart,
+            then: After::Restart,
         }
+    }
+}
+
+/// What comes after an end: as in unit files.
+#[derive(Clone, Debug, Deserialize)]
+enum After {
+    Restart,
+    Stop,
+    Fallback(String),
+    Reboot,
+    PowerOff,
+    Rescue,
+}
+
+impl After {
+    fn escalation(&self, names: &[String]) -> Option<Escalation> {
+        Some(match self {
+            Self::Restart => return None,
+            Self::Stop => Escalation::Stop,
+            Self::Fallback(name) => Escalation::Fallback(id_in(names, name)),
+            Self::Reboot => Escalation::Reboot,
+            Self::PowerOff => Escalation::PowerOff,
+            Self::Rescue => Escalation::Rescue,
+        })
     }
 }
 
@@ -121,7 +148,7 @@ pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             on_failure: procedure.on_failure,
             deadline_ms: procedure.deadline_ms,
             memory_bytes: procedure.memory_mib * MIB,
-            then: procedure.then,
+            then: procedure.then.escalation(names),
         }),
         success: unit.success.iter().fold(Success::default(), |mut success, exit| {
             success.add(*exit);
@@ -131,11 +158,14 @@ pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
         stop_timeout_ms: unit.stop_timeout_ms,
         restart: RestartPolicy {
             when: unit.when,
-            delay_ms: 100,
-            max_delay_ms: 30_000,
             limit_starts: unit.limit_starts,
             limit_within_ms: 60_000,
-            on_limit: unit.on_limit,
+            on_limit: unit.on_limit.escalation(names).unwrap_or_default(),
+            exhaustion: unit.exhaustion.as_ref().map_or_else(ExhaustionBudget::default, |budget| {
+                let (times, within_ms, then) = budget;
+                ExhaustionBudget { times: *times, within_ms: *within_ms, then: then.escalation(names) }
+            }),
+            ..RestartPolicy::default()
         },
         refused: unit.refused.then_some(Trouble::BadUnit),
     }
