@@ -71,7 +71,7 @@ const BOOT50: Group = Group {
 const STAMP: (Source, &str) = (Source::Report, "stamp exec");
 
 /// All groups, in the order in which they run.
-pub const GROUPS: [Group; 22] = [
+pub const GROUPS: [Group; 24] = [
     CASES,
     Group { name: "no-memory", cmdline: "cgroup_disable=memory", deadline_s: 300, ..CASES },
     Group { name: "no-psi", cmdline: "psi=0", deadline_s: 300, ..CASES },
@@ -102,6 +102,8 @@ pub const GROUPS: [Group; 22] = [
     asked("signal-39", &REBOOTS, End::Rebooted),
     asked("ctl-halt", &HALTS, End::Halted),
     asked("telinit", &REBOOTS, End::Rebooted),
+    asked("limit-poweroff", &LIMIT_POWERS_OFF, End::PoweredOff),
+    asked("rescue", &RESCUES, End::PoweredOff),
     Group { name: "disk", deadline_s: 180, disk: true, ..CASES },
     // What other people's programs do is no matter of the kernel's version.
     Group { name: "real", when: When::NewestKernel, image: Image::Real, disk: true, ..CASES },
@@ -126,6 +128,23 @@ const POWERS_OFF: [&str; 5] =
 const REBOOTS: [&str; 3] =
     ["going down: reboot", "saves-on-stop: procedure ended with exit code 0", "reboot: Restarting system"];
 const HALTS: [&str; 3] = ["going down: halt", "ignores-term: killing what is left", "reboot: System halted"];
+
+const LIMIT_POWERS_OFF: [&str; 4] = [
+    "limit-powers-off: calls for a power off",
+    "going down: power off",
+    "above: STOPPED",
+    "reboot: Power down",
+];
+
+/// The last words are those of the image's sulogin.
+const RESCUES: [&str; 6] = [
+    "calls-the-rescue: calls for the rescue",
+    "above: STOPPED",
+    "rescue: everything else is down, the rescue begins",
+    "This is the rescue",
+    "sulogin on /dev/ttyS0 beside units that run: 1",
+    "reboot: Power down",
+];
 
 /// The least memory in which both kernels unpack the small image: these kernels take half of it for themselves, so
 /// `MemTotal` is below 45 MiB.

@@ -20,6 +20,12 @@ const UNITS: &str = "etc/lifeboat/units";
 const DRIVER_UNIT: &str = "driver.ron";
 /// The unit that must not notice what happens to others.
 const BYSTANDER_UNIT: &str = "bystander.ron";
+/// Nobody types a password there: it says what it finds, and ends the machine.
+const SULOGIN: &str = "#!/bin/sh
+running=$(/usr/bin/lifeboatctl status | grep -c RUNNING)
+echo \"sulogin on $1 beside units that run: $running\"
+/bin/busybox poweroff
+";
 /// The length of the unit that is too long.
 const BAD_UNIT_BYTES: usize = 10 * 1024 * 1024;
 /// How many trivial services the `boot50` images start.
@@ -155,6 +161,9 @@ fn add_tests(archive: &mut Archive) -> Result<()> {
     add_program(archive, "usr/bin/vm-guest", &programs::example(programs::GUEST))?;
     add_tree(archive, &test_units(), UNITS)?;
     add_tree(archive, &place::root().join("tests/vm/units-bad"), UNITS)?;
+    let rescue = place::root().join("units/rescue.ron");
+    archive.file(&format!("{UNITS}/rescue.ron"), 0o644, std::fs::read(&rescue).at("read", &rescue)?);
+    archive.file("sbin/sulogin", 0o755, SULOGIN.as_bytes().to_vec());
     // Too large for the repository, and too large for any unit.
     archive.file(&format!("{UNITS}/bad-long.ron"), 0o644, vec![b' '; BAD_UNIT_BYTES]);
     Ok(())

@@ -9,6 +9,7 @@ mod control;
 mod degraded;
 mod delegate;
 mod disk;
+mod endings;
 mod ends;
 mod growth;
 mod latency;
@@ -79,6 +80,8 @@ fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
         ("signal-39", End::Asked, ends::SIGNAL_39.to_vec()),
         ("ctl-halt", End::Asked, ends::CTL_HALT.to_vec()),
         ("telinit", End::Asked, ends::TELINIT.to_vec()),
+        ("limit-poweroff", End::Asked, endings::LIMIT_POWER_OFF.to_vec()),
+        ("rescue", End::Asked, endings::RESCUE.to_vec()),
     ]
 }
 
@@ -91,6 +94,7 @@ fn main_cases() -> Vec<Case> {
         stopping::CASES,
         shield::CASES,
         rescue::CASES,
+        endings::CASES,
         units::CASES,
         output::CASES,
         control::CASES,
