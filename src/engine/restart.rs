@@ -1,5 +1,6 @@
 //! When a unit that ended is started again: at once after a healthy run, else after a delay that doubles, and not at
-//! all once it was started too often. Its exhaustions are counted beside that, also where each came after a healthy run.
+//! all once it was started too often. Its exhaustions are counted beside that, also where each came after a healthy
+//! run.
 
 use super::event::Time;
 use super::policy::{ExhaustionBudget, RestartPolicy};

@@ -29,6 +29,11 @@ pub(crate) fn random_units(rng: &mut Rng) -> (Vec<UnitPolicy>, Vec<u64>) {
     (units, keys)
 }
 
+fn random_ready(rng: &mut Rng) -> Ready {
+    let delay_ms = rng.pick(&[1, 200, 2_000]);
+    rng.pick(&[Ready::Notify, Ready::Notify, Ready::NotificationFd, Ready::Path, Ready::AfterMs(delay_ms)])
+}
+
 /// What comes when it is given up. A fallback has a smaller key too, so that none leads back.
 fn escalations(rng: &mut Rng, unit: &mut UnitPolicy, before: &[UnitId]) {
     let mut then = |often: &[Escalation]| {
@@ -80,18 +85,7 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId], share: u64)
         then: None,
     });
     let kind = if rng.per_mille(200) { Kind::Task } else { Kind::Service };
-    let ready = if kind == Kind::Task || rng.per_mille(400) {
-        Ready::Start
-    } else {
-        let delay_ms = rng.pick(&[1, 200, 2_000]);
-        rng.pick(&[
-            Ready::Notify,
-            Ready::Notify,
-            Ready::NotificationFd,
-            Ready::Path,
-            Ready::AfterMs(delay_ms),
-        ])
-    };
+    let ready = if kind == Kind::Task || rng.per_mille(400) { Ready::Start } else { random_ready(rng) };
     let mut success = Success::default();
     if rng.per_mille(200) {
         success.add(rng.pick(&[Exit::Code(1), Exit::Signal(15), Exit::Signal(11)]));

@@ -5,6 +5,7 @@ use crate::fake_kernel::FakeKernel;
 use crate::random_units::RESERVE_BYTES;
 use lifeboat::engine::action::{Action, ProcedureOrder};
 use lifeboat::engine::event::{MemoryEvents, Role, Time};
+use lifeboat::engine::limits::KILL_TRIES_MAX;
 use lifeboat::engine::policy::{Guard, RunId, UnitId};
 use lifeboat::engine::record::Record;
 
@@ -137,7 +138,11 @@ impl Watch {
         let used: u64 = kernel
             .living()
             .filter(|(other, _, truth)| *other != unit && truth.released && truth.procedure.populated())
-            .filter(|(_, _, truth)| !truth.procedure.unkillable && !truth.service.unkillable)
+            // What outlives all kills, or most of them, does not keep its share for ever.
+            .filter(|(other, ..)| {
+                let kills = self.seen[usize::from(other.0)].kills;
+                kills.iter().all(|kills| *kills < u32::from(KILL_TRIES_MAX))
+            })
             .map(|(other, ..)| bytes(other))
             .sum();
         let needs = used + bytes(unit);

@@ -96,7 +96,9 @@ impl Watch {
                 }
                 Record::IncidentClosed { unit, .. } => self.exhausted(now, unit),
                 Record::Stopping { unit, reason: KillReason::RequirementDown } => {
+                    // It comes back with its requirement, however often it was started.
                     self.standings[usize::from(unit.0)].called = true;
+                    self.seen[usize::from(unit.0)].starts.clear();
                 }
                 _ => {}
             }
