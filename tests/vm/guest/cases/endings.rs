@@ -46,9 +46,9 @@ fn lifeboatctl_says(words: &[&str], part: &str) -> Result<(), String> {
 
 fn backoff_doubles(guest: &mut Guest) -> Result<(), String> {
     let unit = "backs-off";
+    let first = guest.unit(unit)?.run.0 + 1;
     guest.ask("Start", unit)?;
-    let first = guest.unit(unit)?.run.0;
-    for (number, delay_ms) in (first..).zip([200, 400, 500]) {
+    for (number, delay_ms) in (first..).zip([1_000, 2_000, 2_500]) {
         let rests = wait_run(guest, unit, number, |unit| unit.state == StateName::Backoff)?;
         if number == first {
             lifeboatctl_says(&["status", unit], "BACKOFF   exited with code 1")?;
