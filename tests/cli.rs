@@ -5,8 +5,11 @@ use lifeboat::engine::event::{ShutdownKind, Verb};
 use lifeboat::engine::snapshot::Snapshot;
 use lifeboat::wire::codec::{Inbox, REQUEST_BYTES_MAX, encode_error, encode_reply};
 use lifeboat::wire::interface::info;
-use lifeboat::wire::reply::{Empty, ErrorReply, StatusReply, TailReply, WhyReply, encode_outcome};
-use lifeboat::wire::request::{Request, parse};
+use lifeboat::wire::reply::{
+    ChangeReply, ChangesReply, Difference, Effect, Empty, ErrorReply, StatusReply, TailReply, WhyReply,
+    encode_outcome,
+};
+use lifeboat::wire::request::{ChangeVerb, Request, parse};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fs;
@@ -157,8 +160,73 @@ fn server(case: &str, verbs: Reply) -> Server {
             reply(&TailReply { data: "aGkAG1s=".into(), position: 7, kept_bytes: 4_096 })
         }
         Request::Tail { name, .. } => error(&ErrorReply::NoSuchUnit { name: name.clone() }),
+        Request::Reread | Request::Update { .. } => reply(&changes()),
+        Request::Change { how: ChangeVerb::Add, name } if name == "new" => reply(&changes()),
+        Request::Change { how: ChangeVerb::Remove, name } if name == "bus" => {
+            error(&ErrorReply::StillRunning { name: name.clone() })
+        }
+        Request::Change { name, .. } if name == "nobody" => {
+            error(&ErrorReply::NoSuchUnit { name: name.clone() })
+        }
+        Request::Change { how: ChangeVerb::Add, .. } => {
+            error(&ErrorReply::NotDone { reason: "it is there already".into() })
+        }
+        Request::Change { .. } => reply(&Empty {}),
         Request::GetInfo | Request::GetInterfaceDescription { .. } => reply(&info()),
     })
+}
+
+/// One of each kind; none has a process, so that nothing is waited for.
+fn changes() -> ChangesReply {
+    use Difference::{Available, Changed, Disappeared};
+    let change =
+        |name: &str, difference, effect| ChangeReply { name: name.into(), difference, effect, run: None };
+    ChangesReply {
+        changes: vec![
+            change("bad", Changed, Effect::Refused),
+            change("bus", Changed, Effect::Adjust),
+            change("gone", Disappeared, Effect::Remove),
+            change("new", Available, Effect::Start),
+            change("recorder", Changed, Effect::Restart),
+        ],
+        faults: vec!["bad.ron:1:2: comand: there is no such field".into()],
+    }
+}
+
+#[test]
+fn other_files_in_supervisorctls_words() {
+    let server = server("saved", Reply::Started);
+    let fault = "lifeboatctl: bad.ron:1:2: comand: there is no such field\n";
+    let reread = "bad: changed (an update leaves it as it is: it has a fault or does not fit)\n\
+                  bus: changed (an update does not restart it)\ngone: disappeared\nnew: available\n\
+                  recorder: changed\n";
+    server.ctl(&["reread"]).check(reread, fault, 1);
+    let update = "bad: ERROR (its new definition has a fault or does not fit: it is left as it is)\n\
+                  bus: updated process group\ngone: removed process group\nnew: added process group\n\
+                  recorder: updated process group\n";
+    server.ctl(&["update"]).check(update, fault, 1);
+    server.ctl(&["update", "bus", "new"]);
+    let asked = server.asked();
+    assert_eq!(asked.last(), Some(&Request::Update { names: vec!["bus".into(), "new".into()] }));
+    server.ctl(&["add", "new"]).check("new: added process group\n", fault, 1);
+    server.ctl(&["add", "bus"]).check("bus: ERROR (it is there already)\n", "", 1);
+    server.ctl(&["remove", "recorder"]).check("recorder: removed process group\n", "", 0);
+    server.ctl(&["remove", "bus"]).check("ERROR: process/group still running: bus\n", "", 1);
+    server.ctl(&["remove", "nobody"]).check("ERROR: no such process/group: nobody\n", "", 1);
+    server.ctl(&["enable", "bus"]).check("bus: enabled\n", "", 0);
+    server.ctl(&["disable", "bus", "nobody"]).check(
+        "bus: disabled\nnobody: ERROR (no such process)\n",
+        "",
+        1,
+    );
+    server.ctl(&["enable", "--now", "bus"]).check("bus: enabled\nbus: started\n", "", 0);
+    let text = server.ctl(&["--json", "reread"]).out;
+    assert!(
+        text.contains(r#"{"name":"gone","difference":"Disappeared","effect":"Remove","run":null}"#),
+        "{text}"
+    );
+    let text = server.ctl(&["--json", "remove", "bus"]).out;
+    assert!(text.contains(r#""error":"org.lifeboat.Supervisor.StillRunning""#), "{text}");
 }
 
 fn ask(verb: Verb, name: &str) -> Request {

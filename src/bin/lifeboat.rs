@@ -1,6 +1,6 @@
 //! lifeboat: PID 1 on an embedded image, or a supervisor below another init.
 
-use lifeboat::runtime::{Config, boot, log_file};
+use lifeboat::runtime::{Config, boot, errand, log_file};
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::Write;
@@ -15,6 +15,7 @@ usage: lifeboat [OPTIONS]
   --units FOLDER    take unit files from this folder; may be given several times, a later one overrides
                     (default: /usr/lib/lifeboat/units, then /etc/lifeboat/units)
   --system FILE     the machine's own file (default: /etc/lifeboat/system.ron)
+  --state FOLDER    where enable and disable are kept (default: /etc/lifeboat)
   --socket PATH     the control socket (default: /run/lifeboat/control.sock)
   --cgroup FOLDER   a cgroup that is lifeboat's own, to make the tree in (default: /sys/fs/cgroup)
   --degraded        supervise also where memory cannot be guarded
@@ -38,6 +39,17 @@ fn main() -> ExitCode {
         // lifeboat starts itself so, for a unit's log.
         log_file::write_log(path.into(), max_bytes, u32::try_from(keep).unwrap_or(u32::MAX));
         return ExitCode::SUCCESS;
+    }
+    match arguments.as_slice() {
+        // So, for what may wait for a disk.
+        [first, state, folders @ ..] if first == "--look" => {
+            errand::look(state.into(), folders.iter().map(Into::into).collect());
+            return ExitCode::SUCCESS;
+        }
+        [first, state, name, yes] if first == "--store" => {
+            return ExitCode::from(errand::store(state.into(), name.clone(), yes == "yes"));
+        }
+        _ => {}
     }
     match parse(arguments) {
         Ok(Wish::Print(text)) => {
@@ -76,6 +88,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish, lexopt::
         match argument {
             Long("units") => own_folders.push(parser.value()?.into()),
             Long("system") => config.system_file = parser.value()?.into(),
+            Long("state") => config.state_folder = parser.value()?.into(),
             Long("socket") => config.socket = parser.value()?.into(),
             Long("cgroup") => config.cgroup_root = parser.value()?.into(),
             Long("degraded") => config.degraded_is_fine = true,

@@ -28,6 +28,12 @@ pub(super) const GUARANTEED: &str = "guaranteed";
 pub(super) const POOL: &str = "pool";
 const SUPERVISOR: &str = "supervisor";
 
+/// A service may make groups in its own; PID 1's stack does not follow it for ever.
+const DEPTH_MAX: u8 = 16;
+
+/// How far above its use a branch's bound stays when it is lowered: what a few processes may charge meanwhile.
+const BRANCH_SLACK_BYTES: u64 = 1 << 20;
+
 /// The prepared tree.
 #[derive(Debug)]
 pub struct Tree {
@@ -119,6 +125,35 @@ impl Tree {
         Ok(Self { root: root.to_path_buf(), controllers, enabled: Default::default() })
     }
 
+    /// Gives the branches the bounds of another budget. Below what a branch uses its bound is not lowered, since the
+    /// kernel would kill at once (`memory_max_write`, mm/memcontrol.c): it stays that high, and `false` is the answer.
+    pub fn rebound(&self, budget: &BudgetView) -> Result<bool, SysError> {
+        if !self.controllers.memory {
+            return Ok(true);
+        }
+        let mut all = true;
+        for (name, bytes) in [(SHUTDOWN, budget.reserve_bytes), (POOL, budget.pool_bytes)] {
+            let wanted = bytes.saturating_add(budget.overhead_bytes);
+            let least = self.branch_bytes(name)?.saturating_add(BRANCH_SLACK_BYTES);
+            all &= least <= wanted;
+            let limits = GroupLimits { memory_max_bytes: Some(wanted.max(least)), ..GroupLimits::default() };
+            limits::apply(&self.root.join(name), &limits, self.controllers, false)?;
+        }
+        Ok(all)
+    }
+
+    /// What the pool uses (`memory.current`).
+    pub fn pool_used_bytes(&self) -> Result<u64, SysError> {
+        if self.controllers.memory { self.branch_bytes(POOL) } else { Ok(0) }
+    }
+
+    fn branch_bytes(&self, name: &str) -> Result<u64, SysError> {
+        let path = self.root.join(name).join("memory.current");
+        let text = read_value(&path)?.unwrap_or_default();
+        let number = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+        number.ok_or_else(|| SysError::new("read", path.display().to_string(), libc::EBADMSG))
+    }
+
     /// The group of a service or task, ready for its first run.
     ///
     /// Where a controller is missing its limits are left out; [`Group::is_bounded`] tells.
@@ -204,6 +239,26 @@ impl Tree {
         let _ = group.state();
         let _ = group.memory_events();
         Ok(group)
+    }
+}
+
+/// Removes a group's folder with the folders below it, as far as they are empty of processes. Gives the first failure.
+pub fn remove(path: &Path) -> Result<(), SysError> {
+    remove_below(path, DEPTH_MAX)
+}
+
+fn remove_below(path: &Path, depth: u8) -> Result<(), SysError> {
+    // The kernel's files in it are no hindrance, and cannot be removed.
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_below(&entry.path(), depth - 1)?;
+        }
+    }
+    match std::fs::remove_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(SysError::new("remove", path.display().to_string(), error))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

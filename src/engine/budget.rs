@@ -42,6 +42,9 @@ pub fn default_reserve_bytes(total_bytes: u64) -> u64 {
     RESERVE_BYTES.min(total_bytes / 8)
 }
 
+/// A utility above all that can be asked for: of units that have their memory already, when others are added.
+pub const SERVED_FIRST: u8 = u8::MAX;
+
 /// Bytes, shown in binary units: `32 MiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub u64);

@@ -10,7 +10,7 @@
 use super::action::Action;
 use super::event::{Event, MemoryEvents, Time};
 use super::limits::UNITS_MAX;
-use super::policy::{Class, Kind, RunId, UnitId, UnitPolicy};
+use super::policy::{Kind, RunId, UnitId, UnitPolicy};
 use super::record::Record;
 use super::restart::Restarts;
 use super::service::{Rest, Service, State, Successor};
@@ -28,6 +28,8 @@ pub enum Change {
     /// Its new definition holds from its next run on, and its present run ends for that. Its neighbours are new
     /// at once.
     Replace(UnitPolicy),
+    /// Whether it is started at boot; nothing else of it changes.
+    Autostart(bool),
     /// It is stopped and goes.
     Remove,
 }
@@ -50,6 +52,7 @@ impl Engine {
                 Change::Add(policy) => self.seat(unit, policy, plan),
                 Change::Adjust(policy) => adjusted.extend(self.adjust(unit, policy)),
                 Change::Replace(policy) => replaced.extend(self.note_successor(unit, policy)),
+                Change::Autostart(autostart) => self.set_autostart(unit, autostart),
                 Change::Remove => removed.extend(self.note_departure(unit)),
             }
         }
@@ -83,6 +86,12 @@ impl Engine {
     #[must_use]
     pub fn is_leaving(&self, unit: UnitId) -> bool {
         self.unit(unit).is_some_and(|service| service.leaving)
+    }
+
+    /// The number of the unit's present life, as readers count them, where it is not at rest.
+    #[must_use]
+    pub fn shown_run(&self, unit: UnitId) -> Option<RunId> {
+        self.unit(unit).filter(|_| !self.is_at_rest(unit)).map(Service::shown_run)
     }
 
     /// It has no process, and none is on its way.
@@ -133,6 +142,7 @@ impl Engine {
         } else if let Some(old) = self.units.get_mut(at).filter(|old| old.state == State::Down(Rest::Gone)) {
             // An event of the last unit's last run, however late it comes, finds no run of its number.
             service.run = RunId(old.run.0 + 1);
+            service.inherited = service.run;
             if old.policy.name != service.policy.name {
                 self.incidents.retain(|incident| incident.unit != unit);
             }
@@ -156,6 +166,14 @@ impl Engine {
             service.desired == Desired::Up && service.policy.requires != policy.requires;
         service.policy = policy;
         health_differs.then_some(unit)
+    }
+
+    fn set_autostart(&mut self, unit: UnitId, autostart: bool) {
+        let Some(service) = self.unit_mut(unit).filter(|service| !service.leaving) else { return };
+        service.policy.autostart = autostart;
+        if let Some(next) = &mut service.successor {
+            next.policy.autostart = autostart;
+        }
     }
 
     fn probe_anew(&mut self, unit: UnitId, plan: &mut Plan) {
@@ -247,11 +265,9 @@ impl Engine {
             let Successor { policy, restarts } = *next;
             let was_refused = service.policy.refused.is_some();
             let was_done = service.state == State::Down(Rest::Done) && policy.kind == Kind::Service;
-            if class_of(&service.policy) != class_of(&policy) {
-                // Another cgroup, which counts from nothing.
-                service.counters = MemoryEvents::default();
-                service.counters_at_start = service.counters;
-            }
+            // Other cgroups, which count from nothing.
+            service.counters = MemoryEvents::default();
+            service.counters_at_start = service.counters;
             service.procedure_oom_kill = (0, 0);
             (service.policy, service.restarts) = (policy, restarts);
             plan.push(Action::Adopt { unit });
@@ -287,6 +303,9 @@ impl Engine {
         self.timers.clear(unit, TimerKind::Sample);
         self.timers.clear(unit, TimerKind::Doorbell);
         self.rescue.unit = self.rescue.unit.filter(|rescue| *rescue != unit);
+        for other in &mut self.units {
+            other.fallback = other.fallback.filter(|fallback| *fallback != unit);
+        }
         plan.tell(Record::Removed { unit });
         plan.push(Action::Dismiss { unit });
         self.welcome();
@@ -314,9 +333,4 @@ impl Engine {
         self.marked.reserve(count.saturating_sub(self.marked.len()));
         plan.make_room(count);
     }
-}
-
-/// The branch of the tree in which the unit's cgroup stands.
-fn class_of(policy: &UnitPolicy) -> Class {
-    policy.memory.map_or(Class::Pool, |memory| memory.class)
 }

@@ -76,7 +76,7 @@ impl Engine {
         service.incident = Some(Incident {
             number,
             unit,
-            run,
+            run: service.shown_run(),
             cause,
             verdict,
             killer: Killer::Lifeboat,

@@ -300,6 +300,17 @@ impl UnitPolicy {
         self.after.iter_mut().chain(&mut self.requires).chain(fallbacks)
     }
 
+    /// The same, to be read.
+    pub fn others(&self) -> impl Iterator<Item = UnitId> {
+        let procedure = self.procedure.and_then(|procedure| procedure.then);
+        let fallbacks = [Some(self.restart.on_limit), self.restart.exhaustion.then, procedure];
+        let fallbacks = fallbacks.into_iter().flatten().filter_map(|then| match then {
+            Escalation::Fallback(to) => Some(to),
+            Escalation::Stop | Escalation::Reboot | Escalation::PowerOff | Escalation::Rescue => None,
+        });
+        self.after.iter().chain(&self.requires).copied().chain(fallbacks)
+    }
+
     /// Some end of it leads to the rescue.
     #[must_use]
     pub fn calls_rescue(&self) -> bool {

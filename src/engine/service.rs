@@ -163,6 +163,8 @@ pub(super) struct Service {
     pub(super) state: State,
     pub(super) since: Time,
     pub(super) run: RunId,
+    /// The number of the last run that another unit had in this place.
+    pub(super) inherited: RunId,
     pub(super) run_began: Time,
     /// It became ready in this run.
     pub(super) up_since: Option<Time>,
@@ -237,6 +239,7 @@ impl Service {
             state,
             since: Time::default(),
             run: RunId(0),
+            inherited: RunId(0),
             run_began: Time::default(),
             up_since: None,
             said_ready: false,
@@ -356,6 +359,11 @@ impl Service {
         }
     }
 
+    /// The number of its present or last life, as readers count them.
+    pub(super) fn shown_run(&self) -> RunId {
+        RunId(self.run.0 - self.inherited.0)
+    }
+
     /// The counters' growth since the run began.
     pub(super) fn counters_of_run(&self) -> MemoryEvents {
         let (now, then) = (self.counters, self.counters_at_start);
@@ -391,7 +399,7 @@ impl Service {
             desired: self.desired,
             state: self.state_name(),
             since: self.since,
-            run: self.run,
+            run: self.shown_run(),
             pid: self.pid,
             memory: self.policy.memory.map(|memory| MemoryView {
                 max_bytes: memory.max_bytes,

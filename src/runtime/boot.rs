@@ -15,7 +15,7 @@ use crate::cgroup::capabilities::Capabilities;
 use crate::cgroup::tree::Tree;
 use crate::engine::budget::{self, Refusal};
 use crate::engine::event::{Event, ShutdownKind};
-use crate::engine::policy::{Ready, RunId, UnitId, UnitPolicy};
+use crate::engine::policy::{Ready, UnitId, UnitPolicy};
 use crate::engine::snapshot::{BudgetView, SystemView};
 use crate::engine::{Engine, Plan};
 use crate::sys::error::SysError;
@@ -24,7 +24,7 @@ use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
 use crate::sys::{clock, console, epitaph, kmsg, memory, mount, power};
 use crate::unit::{Identity, System, Unit};
-use crate::unit::{Loaded, load};
+use crate::unit::{Loaded, enabled, load};
 use procfs::{Current, Meminfo};
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
@@ -215,11 +215,12 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     let names: Vec<String> = policies.iter().map(|policy| policy.name.clone()).collect();
     let notify_path = notify_path(&config.socket);
     let notify = Notify::open(&notify_path, &config.cgroup_root, &poller);
-    let notify_path = notify.is_open().then_some(notify_path.as_path());
+    let notify_path = notify.path();
     let seats: Vec<Seat> = units.into_iter().map(|unit| seat_of(unit, notify_path)).collect();
     let count = seats.len();
     let mut engine = Engine::new(policies, view.budget.reserve_bytes);
     engine.set_rescue(rescue);
+    let rescue_name = rescue.and_then(|unit| names.get(usize::from(unit.0)).cloned());
     let mut events = VecDeque::with_capacity(4 * count + 64);
     events.push_back(Event::Boot);
     Ok(Lifeboat {
@@ -240,14 +241,29 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         system: view,
         null,
         output,
+        config: config.clone(),
+        rescue: rescue_name,
+        errand: None,
+        update_again: false,
         finished: None,
     })
+}
+
+/// The units as their files and people want them; not `system.ron`, which is read once.
+pub(super) fn load_units(config: &Config) -> Loaded {
+    load_all(config, None)
+}
+
+fn load_all(config: &Config, system: Option<&Path>) -> Loaded {
+    let mut loaded = load(&config.unit_folders, system);
+    enabled::apply(&config.state_folder, &mut loaded.units);
+    loaded
 }
 
 /// The units with their shares of memory, and the one for the rescue; what is wrong with any of them is told, and goes
 /// into the view.
 fn find_units(config: &Config, init: bool, view: &mut SystemView) -> (Vec<Unit>, Option<UnitId>) {
-    let Loaded { mut units, system, faults } = load(&config.unit_folders, Some(&config.system_file));
+    let Loaded { mut units, system, faults } = load_all(config, Some(&config.system_file));
     view.faults.extend(faults.iter().map(ToString::to_string));
     if config.unit_folders.iter().all(|folder| !folder.exists()) {
         let folders: Vec<String> =
@@ -322,7 +338,7 @@ fn divide(units: &mut [Unit], system: &System, view: &mut SystemView) -> Vec<Ref
         total_bytes,
         system.reserve_bytes(total_bytes),
         system.margin_bytes(total_bytes),
-        overhead_bytes(units),
+        overhead_bytes(&units.iter().collect::<Vec<_>>()),
         &mut policies,
     );
     for (unit, policy) in units.iter_mut().zip(policies) {
@@ -335,12 +351,12 @@ fn divide(units: &mut [Unit], system: &System, view: &mut SystemView) -> Vec<Ref
 
 /// What the units cost beside their limits. Of a parked procedure: its executable, where that is locked, and the
 /// pages of lifeboat that its process has changed.
-fn overhead_bytes(units: &[Unit]) -> u64 {
+pub(super) fn overhead_bytes(units: &[&Unit]) -> u64 {
     let of_procedure = |unit: &Unit| {
         let size_bytes = parked_file_bytes(unit).unwrap_or(0);
         if unit.policy.procedure.is_some() { size_bytes.saturating_add(PARKED_BYTES) } else { 0 }
     };
-    units.iter().map(|unit| GROUP_BYTES.saturating_add(of_procedure(unit))).sum()
+    units.iter().map(|&unit| GROUP_BYTES.saturating_add(of_procedure(unit))).sum()
 }
 
 fn parked_file_bytes(unit: &Unit) -> Option<u64> {
@@ -430,7 +446,7 @@ fn prepare_tree(config: &Config, view: &mut SystemView) -> Option<Tree> {
     }
 }
 
-fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat {
+pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat {
     let environment_of = |identity: &Identity| {
         let mut environment = Environment::inherited();
         for pair in identity.environment.iter().chain(&unit.environment) {
@@ -455,23 +471,7 @@ fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat {
         Program::procedure(&unit.procedure, &environment.strings()).ok()
     });
     let (steps, procedure_steps) = (steps::of_service(&unit), steps::of_procedure(&unit));
-    Seat {
-        unit,
-        program,
-        procedure_program,
-        steps,
-        procedure_steps,
-        run: RunId::default(),
-        service_group: None,
-        procedure_group: None,
-        main: None,
-        saver: None,
-        old_path: None,
-        ready_pipe: None,
-        probe: None,
-        heir: None,
-        status: None,
-    }
+    Seat::of(unit, (program, procedure_program), (steps, procedure_steps))
 }
 
 /// What a supervisor tells one service about itself.

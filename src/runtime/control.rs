@@ -330,6 +330,21 @@ impl Control {
         }
     }
 
+    /// Its outcome is about to come: further calls may be read after that.
+    pub(super) fn release(&mut self, id: ClientId) {
+        if let Some(client) = self.client(id).filter(|client| client.waiting == Waiting::Outcome) {
+            client.waiting = Waiting::No;
+        }
+    }
+
+    /// One who follows what a unit says that is gone: its connection ends.
+    pub(super) fn take_follower(&mut self, unit: UnitId) -> Option<ClientId> {
+        let follows =
+            |client: &Client| matches!(client.waiting, Waiting::Tail { unit: other, .. } if other == unit);
+        let at = self.clients.iter().position(follows)?;
+        Some(self.clients.swap_remove(at).id)
+    }
+
     pub(super) fn outcome(&mut self, id: ClientId, reply: Reply) {
         let Some(client) = self.client(id) else { return };
         client.waiting = Waiting::No;

@@ -4,7 +4,9 @@
 //! the units' output, what services say of themselves, health checks, the control socket.
 //! While nothing is ready and no deadline is due, nothing runs.
 
+use super::Config;
 use super::control::Control;
+use super::errand::{Errand, Job};
 use super::output::Outputs;
 use super::readiness::Notify;
 use super::seat::{Pids, Seat, Source};
@@ -19,14 +21,14 @@ use crate::sys::error::SysError;
 use crate::sys::poll::{Poller, Ready, ReadyBuffer};
 use crate::sys::signals::Signals;
 use crate::wire::reply::{Description, Empty, ErrorReply, StatusReply, WhyReply};
-use crate::wire::request::{Call, Request};
+use crate::wire::request::{Call, ChangeVerb, Request};
 use crate::wire::{codec, interface};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 /// Asks where nobody waits for the answer. No connection has this number.
-const NOBODY: ClientId = ClientId(0);
+pub(super) const NOBODY: ClientId = ClientId(0);
 
 /// Everything that lifeboat holds while it runs.
 #[derive(Debug)]
@@ -52,6 +54,14 @@ pub(super) struct Lifeboat {
     /// `/dev/null`, and where output goes that is not kept: lent to every child.
     pub(super) null: OwnedFd,
     pub(super) output: OwnedFd,
+    /// How it was started: where unit files are.
+    pub(super) config: Config,
+    /// The name of the unit for the rescue, where there was one at the start.
+    pub(super) rescue: Option<String>,
+    /// What is done aside.
+    pub(super) errand: Option<Errand>,
+    /// A signal asked for an update while files were being read.
+    pub(super) update_again: bool,
     /// Set by the engine's last action.
     pub(super) finished: Option<ShutdownKind>,
 }
@@ -64,8 +74,8 @@ impl Lifeboat {
             if let Some(how) = self.finished {
                 return Ok(how);
             }
-            let until =
-                [self.engine.next_deadline(), self.control.paused_until()].into_iter().flatten().min();
+            let until = [self.engine.next_deadline(), self.control.paused_until(), self.errand_until()];
+            let until = until.into_iter().flatten().min();
             self.poller.wait(clock::now(), until, &mut buffer)?;
             self.turn(&buffer);
         }
@@ -105,6 +115,7 @@ impl Lifeboat {
         if !deadlines_done {
             self.deadlines();
         }
+        self.errand_due();
         self.control.look_again(&self.poller);
         self.publish();
     }
@@ -207,6 +218,9 @@ impl Lifeboat {
                 }
                 None => self.control.refuse(client, &ErrorReply::NoSuchUnit { name }),
             },
+            Request::Reread => self.send_for(client, Job::Reread),
+            Request::Update { names } => self.send_for(client, Job::Update { names }),
+            Request::Change { how, name } => self.change_unit(client, how, name),
             Request::Shutdown { how } => {
                 self.control.reply(client, &Empty {});
                 self.events.push_back(Event::ShutdownAsked { how });
@@ -223,12 +237,29 @@ impl Lifeboat {
                 }
             }
             Request::Shutdown { how } => self.events.push_back(Event::ShutdownAsked { how }),
-            Request::GetInfo
+            Request::Update { names } if names.is_empty() => self.update_all(),
+            Request::Update { names } => self.send_for(NOBODY, Job::Update { names }),
+            Request::Change { how, name } => self.change_unit(NOBODY, how, name),
+            Request::Reread
+            | Request::GetInfo
             | Request::GetInterfaceDescription { .. }
             | Request::Status
             | Request::Watch
             | Request::Why { .. }
             | Request::Tail { .. } => {}
+        }
+    }
+
+    fn change_unit(&mut self, client: ClientId, how: ChangeVerb, name: String) {
+        match (how, self.id_of(&name)) {
+            (ChangeVerb::Add, _) => self.send_for(client, Job::Add { name }),
+            (ChangeVerb::Remove, _) => self.take_out(client, name),
+            (ChangeVerb::Enable | ChangeVerb::Disable, Some(unit)) => {
+                self.send_for(client, Job::Enable { unit, autostart: how == ChangeVerb::Enable });
+            }
+            (ChangeVerb::Enable | ChangeVerb::Disable, None) => {
+                self.control.refuse(client, &ErrorReply::NoSuchUnit { name });
+            }
         }
     }
 
@@ -246,8 +277,9 @@ impl Lifeboat {
     }
 
     pub(super) fn id_of(&self, name: &str) -> Option<UnitId> {
-        let at = self.names.iter().position(|known| known == name)?;
-        u16::try_from(at).ok().map(UnitId)
+        let places = (0u16..).map(UnitId).zip(&self.names);
+        let mut named = places.filter(|(_, known)| *known == name).map(|(unit, _)| unit);
+        named.find(|unit| self.engine.is_present(*unit))
     }
 
     /// A snapshot with memory figures of now.

@@ -6,7 +6,9 @@
 #[cfg(test)]
 mod allocations;
 pub mod boot;
+mod change;
 mod control;
+pub mod errand;
 mod event_loop;
 mod groups;
 mod health;
@@ -19,6 +21,7 @@ mod seat;
 mod steps;
 pub mod story;
 mod translate;
+mod update;
 
 use std::path::PathBuf;
 
@@ -29,6 +32,8 @@ pub struct Config {
     pub unit_folders: Vec<PathBuf>,
     /// `system.ron`.
     pub system_file: PathBuf,
+    /// Where `enable` and `disable` are kept.
+    pub state_folder: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
     /// The cgroup below which the tree is made.
@@ -42,6 +47,7 @@ impl Default for Config {
         Self {
             unit_folders: vec!["/usr/lib/lifeboat/units".into(), "/etc/lifeboat/units".into()],
             system_file: "/etc/lifeboat/system.ron".into(),
+            state_folder: "/etc/lifeboat".into(),
             socket: "/run/lifeboat/control.sock".into(),
             cgroup_root: "/sys/fs/cgroup".into(),
             degraded_is_fine: false,

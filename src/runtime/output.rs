@@ -5,10 +5,14 @@
 //!   dropped there, and stays in the ring.
 //! - One turn reads a bounded part of each pipe. A unit that floods finds its pipe full and waits for its own turn; the
 //!   pages of a full pipe are charged to the unit.
-//! - Nothing is allocated after the start. The rings are zeroed memory that is not touched before it is needed: a unit
-//!   that says nothing costs none of it.
+//! - Nothing is allocated but when units are added or changed. The rings are zeroed memory that is not touched before
+//!   it is needed: a unit that says nothing costs none of it.
 //! - A pipe lives until its last writer has closed it or the next run of its role begins, whichever comes first. So
 //!   what outlives a run is still heard until then, and no descriptor is left behind.
+
+mod layout;
+
+pub(super) use layout::ring_bytes;
 
 use super::event_loop::Lifeboat;
 use super::log_file::start_writer;
@@ -93,10 +97,12 @@ pub(super) struct Outputs {
 impl Outputs {
     /// Rings for these units, in their order. Both places must be nonblocking.
     pub(super) fn new(units: &[Unit], console: Option<OwnedFd>, kernel_log: Option<OwnedFd>) -> Self {
-        let mut end = 0;
-        let feeds = units.iter().map(|unit| Feed::new(unit, &mut end)).collect();
-        let memory = if end > 0 { vec![0; end.max(UNTOUCHED_BYTES)] } else { Vec::new() };
-        Self { memory, feeds, console: Sink::new(console), kernel_log: Sink::new(kernel_log) }
+        let feeds = units.iter().map(|unit| Feed { output: unit.output, ..Feed::silent() }).collect();
+        let (console, kernel_log) = (Sink::new(console), Sink::new(kernel_log));
+        let mut outputs = Self { memory: Vec::new(), feeds, console, kernel_log };
+        let rings_bytes: Vec<usize> = units.iter().map(layout::ring_bytes).collect();
+        outputs.resize(&rings_bytes);
+        outputs
     }
 
     fn feed(&self, unit: UnitId) -> Option<&Feed> {
@@ -263,21 +269,17 @@ impl Outputs {
 }
 
 impl Feed {
-    fn new(unit: &Unit, end: &mut usize) -> Self {
-        // A refused unit never says anything.
-        let ring_bytes = if unit.policy.refused.is_some() { 0 } else { unit.output_ring_bytes as usize };
-        let words_bytes = if ring_bytes > 0 { LAST_WORDS_BYTES } else { 0 };
-        let (ring, last_words) = (Ring::new(*end, ring_bytes), Ring::new(*end + ring_bytes, words_bytes));
-        *end += ring_bytes + words_bytes;
+    /// Of which nothing is kept, yet.
+    fn silent() -> Self {
         Self {
-            output: unit.output,
+            output: Output::default(),
             file: Sink::new(None),
             writer_pid: 0,
-            ring,
+            ring: Ring::new(0, 0),
             shown: 0,
             speaker: None,
             run_began: 0,
-            last_words,
+            last_words: Ring::new(0, 0),
             pipes: [const { None }; 2],
         }
     }

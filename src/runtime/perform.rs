@@ -49,7 +49,8 @@ impl Lifeboat {
             Action::Signal { unit, run: _, signal, reason: _ } => self.signal(unit, signal),
             Action::SignalAll { unit, run, signal, reason: _ } => self.signal_all(unit, run, signal),
             Action::KillCgroup { unit, run, role, reason: _ } => self.kill_cgroup(unit, run, role),
-            Action::Adopt { unit: _ } | Action::Dismiss { unit: _ } => {}
+            Action::Adopt { unit } => self.adopt(unit),
+            Action::Dismiss { unit } => self.dismiss(unit),
             Action::Doorbells { unit, run: _, on } => self.hear_doorbells(unit, on),
             Action::Sample { unit, run: _ } => {
                 // A file that cannot be read any more is dealt with where it rings.

@@ -74,8 +74,9 @@ impl Notify {
         }
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.socket.is_some()
+    /// The socket's place, for the environment of services; `None` where there is none.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.socket.as_ref().and(self.file.as_ref()).map(|(path, _)| path.as_path())
     }
 
     /// A message was not taken; said now and then, since anybody may send any number.

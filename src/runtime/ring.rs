@@ -8,12 +8,23 @@ pub(super) struct Ring {
     start: usize,
     capacity: usize,
     written: u64,
+    /// Nothing before this position was ever in this memory.
+    begins: u64,
 }
 
 impl Ring {
     /// An empty ring in `memory[start..start + capacity]`.
     pub(super) const fn new(start: usize, capacity: usize) -> Self {
-        Self { start, capacity, written: 0 }
+        Self { start, capacity, written: 0, begins: 0 }
+    }
+
+    /// The same stream, as far as it fits, in another part of another memory, which nobody has used yet.
+    pub(super) fn moved(&self, from: &[u8], start: usize, capacity: usize, to: &mut [u8]) -> Self {
+        let bytes = self.since(from, self.written.saturating_sub(capacity as u64)).concat();
+        let begins = self.written - bytes.len() as u64;
+        let mut ring = Self { start, capacity, written: begins, begins };
+        ring.push(to, &bytes);
+        ring
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -27,12 +38,12 @@ impl Ring {
 
     /// The position of the oldest byte that is still there.
     pub(super) fn oldest(&self) -> u64 {
-        self.written.saturating_sub(self.capacity as u64)
+        self.written.saturating_sub(self.capacity as u64).max(self.begins)
     }
 
     /// Forgets everything; positions begin anew.
     pub(super) fn clear(&mut self) {
-        self.written = 0;
+        (self.written, self.begins) = (0, 0);
     }
 
     /// Where the byte of a position lies in the ring's own memory.
@@ -79,6 +90,7 @@ mod tests {
             start in 0..5_usize,
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..12),
             from in 0..300_u64,
+            other_capacity in 0..40_usize,
         ) {
             let mut memory = vec![0x55; start + capacity + 3];
             let mut ring = Ring::new(start, capacity);
@@ -91,6 +103,10 @@ mod tests {
                 prop_assert_eq!(ring.since(&memory, 0).concat(), kept);
                 let later = &all[all.len().min(usize::try_from(from.max(ring.oldest())).unwrap())..];
                 prop_assert_eq!(ring.since(&memory, from).concat(), later);
+                let mut other = vec![0; 2 + other_capacity];
+                let moved = ring.moved(&memory, 2, other_capacity, &mut other);
+                let kept = &kept[kept.len().saturating_sub(other_capacity)..];
+                prop_assert_eq!((moved.written(), moved.since(&other, 0).concat()), (ring.written(), kept.to_vec()));
             }
             prop_assert!(memory[..start].iter().chain(&memory[start + capacity..]).all(|byte| *byte == 0x55));
         }

@@ -25,6 +25,8 @@ pub(super) struct Process {
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) unit: Unit,
+    /// What takes this seat's place when nothing of the present run is left.
+    pub(super) next: Option<Box<Seat>>,
     pub(super) program: Option<Program>,
     pub(super) procedure_program: Option<Program>,
     /// What the service's process does to itself before it executes its program.
@@ -50,6 +52,37 @@ pub(super) struct Seat {
 }
 
 impl Seat {
+    /// Nobody's.
+    pub(super) fn vacant() -> Self {
+        Self::of(Unit::vacant(), (None, None), (Vec::new(), Vec::new()))
+    }
+
+    /// A seat without a process, for a unit with its programs and steps, its procedure's second.
+    pub(super) fn of(
+        unit: Unit,
+        (program, procedure_program): (Option<Program>, Option<Program>),
+        (steps, procedure_steps): (Vec<Step>, Vec<Step>),
+    ) -> Self {
+        Self {
+            unit,
+            next: None,
+            program,
+            procedure_program,
+            steps,
+            procedure_steps,
+            run: RunId::default(),
+            service_group: None,
+            procedure_group: None,
+            main: None,
+            saver: None,
+            old_path: None,
+            ready_pipe: None,
+            probe: None,
+            heir: None,
+            status: None,
+        }
+    }
+
     pub(super) fn process_mut(&mut self, role: Role) -> &mut Option<Process> {
         match role {
             Role::Service => &mut self.main,

@@ -25,12 +25,18 @@ impl Lifeboat {
     pub(super) fn signals_came(&mut self) {
         let mut children_died = false;
         let mut asked = None;
+        let mut hung_up = false;
         self.signals.drain(&mut |signal| {
             children_died |= signal == libc::SIGCHLD;
+            hung_up |= signal == libc::SIGHUP;
             asked = asked.or(asked_by(signal));
         });
         if children_died {
             self.reap();
+        }
+        // As `init -q` of other inits asks for it.
+        if hung_up {
+            self.update_all();
         }
         if let Some(how) = asked {
             self.events.push_back(Event::ShutdownAsked { how });
@@ -46,6 +52,9 @@ impl Lifeboat {
 
     /// A pid that belongs to no unit was an orphan: reaping it was all.
     fn died(&mut self, pid: u32, exit: Exit) {
+        if self.errand_ended(pid, exit) {
+            return;
+        }
         let Some(&(unit, _, role)) = self.pids.get(&pid) else { return };
         if role == Role::Service {
             self.last_words(unit);

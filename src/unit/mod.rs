@@ -9,6 +9,7 @@ mod cgroup;
 mod check;
 mod circle;
 mod diagnostic;
+pub mod enabled;
 mod load;
 mod optional;
 mod output;
@@ -258,6 +259,12 @@ impl Unit {
             ready_path: None,
             health_address: None,
         }
+    }
+
+    /// Nobody's: what stands in a place that no unit has.
+    #[must_use]
+    pub fn vacant() -> Self {
+        Self::refused("", Trouble::BadUnit)
     }
 
     /// What stands for a file that cannot be used: its name is shown, nothing of it is started.

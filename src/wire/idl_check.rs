@@ -2,8 +2,8 @@
 //! against it. Tests only.
 
 use super::interface::{SERVICE, SUPERVISOR, description, info};
-use super::reply::{ErrorReply, StatusReply, WhyReply};
-use super::request::{Call, Request, parse};
+use super::reply::{ChangeReply, ChangesReply, Difference, Effect, ErrorReply, StatusReply, WhyReply};
+use super::request::{Call, ChangeVerb, Request, parse};
 use crate::engine::action::Reply;
 use crate::engine::event::{Exit, ShutdownKind, SpawnStage, Verb};
 use crate::engine::policy::{Class, Guard, Kind};
@@ -261,6 +261,23 @@ fn enums_are_as_described() {
             Reply::Overruled,
         ],
     );
+    described
+        .same_words("Difference", &[Difference::Available, Difference::Changed, Difference::Disappeared]);
+    described.same_words(
+        "Effect",
+        &[Effect::Start, Effect::Add, Effect::Adjust, Effect::Restart, Effect::Remove, Effect::Refused],
+    );
+    let change = ChangeReply {
+        name: "a".into(),
+        difference: Difference::Changed,
+        effect: Effect::Adjust,
+        run: Some(3),
+    };
+    let changes = ChangesReply { changes: vec![change], faults: vec!["x".into()] };
+    let value = serde_json::to_value(&changes).expect("it serializes");
+    for method in ["Reread", "Update", "Add"] {
+        described.check(&value, &described.methods[method].1, method);
+    }
     let verdicts = [
         Verdict::OomEvent { oom: 1 },
         Verdict::Predicted { unreclaimable_bytes: 1, bytes_per_s: 1, left_ms: 1 },
@@ -287,8 +304,15 @@ fn requests() -> Vec<Request> {
         Request::Why { name: name() },
         Request::Tail { name: name(), bytes: Some(1_600) },
         Request::Tail { name: name(), bytes: None },
+        Request::Reread,
+        Request::Update { names: Vec::new() },
+        Request::Update { names: vec![name(), name()] },
     ];
     requests.extend([Verb::Start, Verb::Stop, Verb::Restart].map(|verb| Request::Ask { verb, name: name() }));
+    requests.extend(
+        [ChangeVerb::Add, ChangeVerb::Remove, ChangeVerb::Enable, ChangeVerb::Disable]
+            .map(|how| Request::Change { how, name: name() }),
+    );
     requests.extend(
         [ShutdownKind::PowerOff, ShutdownKind::Reboot, ShutdownKind::Halt]
             .map(|how| Request::Shutdown { how }),
@@ -327,6 +351,8 @@ fn errors_are_as_described() {
         ErrorReply::NotPermitted {},
         ErrorReply::Busy {},
         ErrorReply::ShuttingDown {},
+        ErrorReply::StillRunning { name: text() },
+        ErrorReply::NotDone { reason: text() },
         ErrorReply::InterfaceNotFound { interface: text() },
         ErrorReply::MethodNotFound { method: text() },
         ErrorReply::MethodNotImplemented { method: text() },

@@ -71,6 +71,56 @@ pub struct TailReply {
     pub kept_bytes: u64,
 }
 
+/// How the unit files differ from what lifeboat goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Difference {
+    /// A new unit.
+    Available,
+    /// A unit with another definition.
+    Changed,
+    /// A unit without a file.
+    Disappeared,
+}
+
+/// What an update does about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// It is added and started.
+    Start,
+    /// It is added.
+    Add,
+    /// Its new definition holds at once, and what runs goes on.
+    Adjust,
+    /// Its new definition holds from its next run on; what runs is restarted.
+    Restart,
+    /// It is stopped and taken out.
+    Remove,
+    /// Nothing: its new definition has a fault or does not fit, and it goes on by the old one.
+    Refused,
+}
+
+/// One unit that differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeReply {
+    /// Its name.
+    pub name: String,
+    /// How it differs.
+    pub difference: Difference,
+    /// What an update does.
+    pub effect: Effect,
+    /// The number of its present life, where it has a process.
+    pub run: Option<u32>,
+}
+
+/// The answer to `Reread`, `Update` and `Add`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangesReply {
+    /// In the order of names.
+    pub changes: Vec<ChangeReply>,
+    /// What is wrong with the unit files, one message for each fault.
+    pub faults: Vec<String>,
+}
+
 /// An answer without parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
@@ -97,6 +147,16 @@ pub enum ErrorReply {
     Busy {},
     /// The machine is going down.
     ShuttingDown {},
+    /// The unit is not at rest.
+    StillRunning {
+        /// Its name.
+        name: String,
+    },
+    /// It was not done.
+    NotDone {
+        /// Why, and what to do about it.
+        reason: String,
+    },
     /// We do not have this interface.
     InterfaceNotFound {
         /// What was asked for.
@@ -130,6 +190,8 @@ impl ErrorReply {
             Self::NotPermitted {} => "org.lifeboat.Supervisor.NotPermitted",
             Self::Busy {} => "org.lifeboat.Supervisor.Busy",
             Self::ShuttingDown {} => "org.lifeboat.Supervisor.ShuttingDown",
+            Self::StillRunning { .. } => "org.lifeboat.Supervisor.StillRunning",
+            Self::NotDone { .. } => "org.lifeboat.Supervisor.NotDone",
             Self::InterfaceNotFound { .. } => "org.varlink.service.InterfaceNotFound",
             Self::MethodNotFound { .. } => "org.varlink.service.MethodNotFound",
             Self::MethodNotImplemented { .. } => "org.varlink.service.MethodNotImplemented",
@@ -150,6 +212,8 @@ impl ErrorReply {
             (Some("NotPermitted"), _) => Some(Self::NotPermitted {}),
             (Some("Busy"), _) => Some(Self::Busy {}),
             (Some("ShuttingDown"), _) => Some(Self::ShuttingDown {}),
+            (Some("StillRunning"), _) => Some(Self::StillRunning { name: text("name") }),
+            (Some("NotDone"), _) => Some(Self::NotDone { reason: text("reason") }),
             (_, Some("InterfaceNotFound")) => Some(Self::InterfaceNotFound { interface: text("interface") }),
             (_, Some("MethodNotFound")) => Some(Self::MethodNotFound { method: text("method") }),
             (_, Some("MethodNotImplemented")) => Some(Self::MethodNotImplemented { method: text("method") }),
@@ -167,6 +231,8 @@ impl fmt::Display for ErrorReply {
             Self::NotPermitted {} => write!(f, "your user may look at lifeboat, but not change it"),
             Self::Busy {} => write!(f, "too many requests wait for lifeboat's answer: try again"),
             Self::ShuttingDown {} => write!(f, "the machine is going down"),
+            Self::StillRunning { name } => write!(f, "{name} is not at rest: stop it first"),
+            Self::NotDone { reason } => f.write_str(reason),
             Self::InterfaceNotFound { interface } => write!(f, "lifeboat has no interface {interface:?}"),
             Self::MethodNotFound { method } => write!(f, "lifeboat has no method {method:?}"),
             Self::MethodNotImplemented { method } => write!(f, "this lifeboat does not implement {method:?}"),

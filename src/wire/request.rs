@@ -14,6 +14,9 @@ use std::fmt;
 /// So much of a wrong name is sent back.
 const ECHO_BYTES_MAX: usize = 255;
 
+/// As many names as there can be units.
+const NAMES_MAX: usize = crate::engine::limits::UNITS_MAX;
+
 /// Everything that can be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -47,11 +50,38 @@ pub enum Request {
         /// How much of the end, where the client says so.
         bytes: Option<u64>,
     },
+    /// `Reread`
+    Reread,
+    /// `Update`
+    Update {
+        /// Only these units; none is all.
+        names: Vec<String>,
+    },
+    /// `Add`, `Remove`, `Enable`, `Disable`
+    Change {
+        /// Which of the four.
+        how: ChangeVerb,
+        /// The unit's name.
+        name: String,
+    },
     /// `Shutdown`
     Shutdown {
         /// How the machine is to end.
         how: ShutdownKind,
     },
+}
+
+/// What is done about a unit's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeVerb {
+    /// Take it in from its file.
+    Add,
+    /// Take it out.
+    Remove,
+    /// Start it at boot.
+    Enable,
+    /// Do not.
+    Disable,
 }
 
 impl Request {
@@ -68,6 +98,12 @@ impl Request {
             Self::Ask { verb: Verb::Restart, .. } => "org.lifeboat.Supervisor.Restart",
             Self::Why { .. } => "org.lifeboat.Supervisor.Why",
             Self::Tail { .. } => "org.lifeboat.Supervisor.Tail",
+            Self::Reread => "org.lifeboat.Supervisor.Reread",
+            Self::Update { .. } => "org.lifeboat.Supervisor.Update",
+            Self::Change { how: ChangeVerb::Add, .. } => "org.lifeboat.Supervisor.Add",
+            Self::Change { how: ChangeVerb::Remove, .. } => "org.lifeboat.Supervisor.Remove",
+            Self::Change { how: ChangeVerb::Enable, .. } => "org.lifeboat.Supervisor.Enable",
+            Self::Change { how: ChangeVerb::Disable, .. } => "org.lifeboat.Supervisor.Disable",
             Self::Shutdown { .. } => "org.lifeboat.Supervisor.Shutdown",
         }
     }
@@ -76,7 +112,12 @@ impl Request {
     #[must_use]
     pub fn changes(&self) -> bool {
         match self {
-            Self::Ask { .. } | Self::Shutdown { .. } => true,
+            // Rereading is work, and tells what files say that not everybody may read.
+            Self::Ask { .. }
+            | Self::Reread
+            | Self::Update { .. }
+            | Self::Change { .. }
+            | Self::Shutdown { .. } => true,
             Self::GetInfo
             | Self::GetInterfaceDescription { .. }
             | Self::Status
@@ -150,6 +191,7 @@ pub fn parse(message: &[u8]) -> Result<Call, Refusal> {
 fn request_of(method: &str, parameters: Parameters) -> Result<Request, ErrorReply> {
     let (interface, word) = method.rsplit_once('.').unwrap_or((method, ""));
     let ask = |verb: Verb, name: Field| Ok(Request::Ask { verb, name: name.text("name")? });
+    let change = |how, name: Field| Ok(Request::Change { how, name: name.text("name")? });
     match (interface, word) {
         (SERVICE, "GetInfo") => Ok(Request::GetInfo),
         (SERVICE, "GetInterfaceDescription") => {
@@ -160,6 +202,12 @@ fn request_of(method: &str, parameters: Parameters) -> Result<Request, ErrorRepl
         (SUPERVISOR, "Start") => ask(Verb::Start, parameters.name),
         (SUPERVISOR, "Stop") => ask(Verb::Stop, parameters.name),
         (SUPERVISOR, "Restart") => ask(Verb::Restart, parameters.name),
+        (SUPERVISOR, "Reread") => Ok(Request::Reread),
+        (SUPERVISOR, "Update") => Ok(Request::Update { names: parameters.names.list("names")? }),
+        (SUPERVISOR, "Add") => change(ChangeVerb::Add, parameters.name),
+        (SUPERVISOR, "Remove") => change(ChangeVerb::Remove, parameters.name),
+        (SUPERVISOR, "Enable") => change(ChangeVerb::Enable, parameters.name),
+        (SUPERVISOR, "Disable") => change(ChangeVerb::Disable, parameters.name),
         (SUPERVISOR, "Why") => Ok(Request::Why { name: parameters.name.text("name")? }),
         (SUPERVISOR, "Tail") => Ok(Request::Tail {
             name: parameters.name.text("name")?,
@@ -197,6 +245,7 @@ struct Parameters {
     interface: Field,
     how: Field,
     bytes: Field,
+    names: Field,
 }
 
 /// A parameter as it came in.
@@ -206,6 +255,8 @@ enum Field {
     Missing,
     Text(String),
     Number(u64),
+    /// All of them texts.
+    List(Vec<String>),
     NotText,
 }
 
@@ -213,7 +264,7 @@ impl Field {
     fn text(self, name: &str) -> Result<String, ErrorReply> {
         match self {
             Self::Text(text) => Ok(text),
-            Self::Missing | Self::Number(_) | Self::NotText => {
+            Self::Missing | Self::Number(_) | Self::List(_) | Self::NotText => {
                 Err(ErrorReply::InvalidParameter { parameter: name.into() })
             }
         }
@@ -223,7 +274,19 @@ impl Field {
         match self {
             Self::Missing => Ok(None),
             Self::Number(number) => Ok(Some(number)),
-            Self::Text(_) | Self::NotText => Err(ErrorReply::InvalidParameter { parameter: name.into() }),
+            Self::Text(_) | Self::List(_) | Self::NotText => {
+                Err(ErrorReply::InvalidParameter { parameter: name.into() })
+            }
+        }
+    }
+
+    fn list(self, name: &str) -> Result<Vec<String>, ErrorReply> {
+        match self {
+            Self::Missing => Ok(Vec::new()),
+            Self::List(list) => Ok(list),
+            Self::Text(_) | Self::Number(_) | Self::NotText => {
+                Err(ErrorReply::InvalidParameter { parameter: name.into() })
+            }
         }
     }
 }
@@ -251,6 +314,7 @@ impl<'de> Visitor<'de> for ParametersVisitor {
                 "interface" => &mut parameters.interface,
                 "how" => &mut parameters.how,
                 "bytes" => &mut parameters.bytes,
+                "names" => &mut parameters.names,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                     continue;
@@ -302,13 +366,32 @@ impl<'de> Visitor<'de> for FieldVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Field, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Field::NotText)
+        let (mut list, mut all) = (Vec::new(), true);
+        while let Some(item) = items.next_element::<Item>()? {
+            match item.0 {
+                Some(text) if list.len() < NAMES_MAX => list.push(text),
+                Some(_) | None => all = false,
+            }
+        }
+        Ok(if all { Field::List(list) } else { Field::NotText })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Field, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Field::NotText)
+    }
+}
+
+/// An element of a list: its text, where it is one.
+struct Item(Option<String>);
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = match Field::deserialize(from)? {
+            Field::Text(text) => Some(text),
+            Field::Missing | Field::Number(_) | Field::List(_) | Field::NotText => None,
+        };
+        Ok(Self(text))
     }
 }
 
@@ -334,9 +417,12 @@ impl Serialize for Sent<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(None)?;
         match self.0 {
-            Request::GetInfo | Request::Status | Request::Watch => {}
+            Request::GetInfo | Request::Status | Request::Watch | Request::Reread => {}
+            Request::Update { names } => map.serialize_entry("names", names)?,
             Request::GetInterfaceDescription { interface } => map.serialize_entry("interface", interface)?,
-            Request::Ask { name, .. } | Request::Why { name } => map.serialize_entry("name", name)?,
+            Request::Ask { name, .. } | Request::Why { name } | Request::Change { name, .. } => {
+                map.serialize_entry("name", name)?
+            }
             Request::Tail { name, bytes } => {
                 map.serialize_entry("name", name)?;
                 map.serialize_entry("bytes", bytes)?;

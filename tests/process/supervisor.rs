@@ -265,6 +265,10 @@ fn nobody_may_look_but_not_change() {
     check(&["status", "a"], "a   ", "", 0);
     check(&["stop", "a"], "a: ERROR (not permitted)\n", "", 4);
     check(&["restart", "all"], "a: ERROR (not permitted)\n", "", 4);
+    check(&["enable", "a"], "a: ERROR (not permitted)\n", "", 4);
+    for verb in ["reread", "update"] {
+        check(&[verb], "", "lifeboatctl: your user may look at lifeboat, but not change it\n", 4);
+    }
     check(&["shutdown"], "", "lifeboatctl: your user may look at lifeboat, but not change it\n", 4);
     assert_eq!(rig.running("a"), pid);
 }

@@ -71,8 +71,9 @@ const BOOT50: Group = Group {
 const STAMP: (Source, &str) = (Source::Report, "stamp exec");
 
 /// All groups, in the order in which they run.
-pub const GROUPS: [Group; 24] = [
+pub const GROUPS: [Group; 25] = [
     CASES,
+    Group { name: "changes", when: When::NewestKernel, deadline_s: 3_000, ..CASES },
     Group { name: "no-memory", cmdline: "cgroup_disable=memory", deadline_s: 300, ..CASES },
     Group { name: "no-psi", cmdline: "psi=0", deadline_s: 300, ..CASES },
     Group {

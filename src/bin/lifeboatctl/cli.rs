@@ -74,6 +74,18 @@ pub(crate) enum Verb {
     },
     /// Show the end of what a unit has said: 1600 bytes, or as many as -BYTES says
     Tail(Tail),
+    /// Read the unit files, and tell what an update would change
+    Reread,
+    /// Take in what has changed in the unit files: start what is new, stop what is gone, restart what has changed
+    Update(UpdateUnits),
+    /// Take new units in from their files
+    Add(Change),
+    /// Take units out that are at rest, until the next update or boot
+    Remove(Change),
+    /// Start units at boot from now on
+    Enable(Enable),
+    /// Start units at boot no more
+    Disable(Enable),
     /// Stop everything and end the machine
     Shutdown(How),
     /// Show units, then each change as it happens
@@ -88,6 +100,37 @@ pub(crate) struct Units {
     #[arg(value_name = "NAME", required = true)]
     pub(crate) names: Vec<String>,
     /// How long to wait for each answer: seconds, or a time such as "2m"
+    #[arg(long, value_name = "TIME", default_value = "90s", value_parser = time)]
+    pub(crate) timeout: Duration,
+}
+
+/// Which units to update.
+#[derive(Args)]
+pub(crate) struct UpdateUnits {
+    /// Only these; without names, or with "all", all of them
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// How long to wait for those that stop: seconds, or a time such as "2m"
+    #[arg(long, value_name = "TIME", default_value = "90s", value_parser = time)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Args)]
+pub(crate) struct Change {
+    /// Units
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Enable {
+    /// Units
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+    /// Start or stop them now, too
+    #[arg(long)]
+    pub(crate) now: bool,
+    /// How long to wait for units that start or stop now: seconds, or a time such as "2m"
     #[arg(long, value_name = "TIME", default_value = "90s", value_parser = time)]
     pub(crate) timeout: Duration,
 }

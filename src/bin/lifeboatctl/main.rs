@@ -4,6 +4,7 @@
 //! `halt`, `shutdown` or `telinit` it behaves as that program.
 
 mod applet;
+mod change;
 mod cli;
 mod client;
 mod control;
@@ -15,6 +16,7 @@ mod tail;
 mod why;
 
 use exit::{Exit, Failure};
+use lifeboat::wire::request::ChangeVerb;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -44,6 +46,12 @@ fn run() -> Result<Exit, Failure> {
         cli::Verb::Restart(units) => control::restart(context, units),
         cli::Verb::Why { name, all } => why::why(context, name, *all),
         cli::Verb::Tail(tail) => tail::tail(context, tail),
+        cli::Verb::Reread => change::reread(context),
+        cli::Verb::Update(units) => change::update(context, units),
+        cli::Verb::Add(units) => change::add_or_remove(context, units, ChangeVerb::Add),
+        cli::Verb::Remove(units) => change::add_or_remove(context, units, ChangeVerb::Remove),
+        cli::Verb::Enable(units) => change::enable_or_disable(context, units, ChangeVerb::Enable),
+        cli::Verb::Disable(units) => change::enable_or_disable(context, units, ChangeVerb::Disable),
         cli::Verb::Shutdown(how) => shutdown::shutdown(context, how.kind()),
         cli::Verb::Version => status::version(context),
     }

@@ -2,13 +2,7 @@
 
 use super::FakeKernel;
 use lifeboat::engine::change::Change;
-use lifeboat::engine::event::MemoryEvents;
-use lifeboat::engine::policy::{Class, UnitId, UnitPolicy};
-
-/// Another class is another cgroup.
-pub(crate) fn class_of(policy: &UnitPolicy) -> Class {
-    policy.memory.map_or(Class::Pool, |memory| memory.class)
-}
+use lifeboat::engine::policy::UnitId;
 
 impl FakeKernel {
     /// Before the engine hears of the changes.
@@ -30,7 +24,7 @@ impl FakeKernel {
                 }
                 Change::Adjust(policy) => self.policies[at] = policy.clone(),
                 Change::Replace(policy) => self.successors[at] = Some(policy.clone()),
-                Change::Remove => {}
+                Change::Autostart(_) | Change::Remove => {}
             }
         }
     }
@@ -38,9 +32,8 @@ impl FakeKernel {
     pub(super) fn adopt(&mut self, unit: UnitId) {
         let at = usize::from(unit.0);
         let policy = self.successors[at].take().expect("a successor");
-        if class_of(&policy) != class_of(&self.policies[at]) {
-            self.counters[at].0 = MemoryEvents::default();
-        }
         self.policies[at] = policy;
+        // Its cgroups are made anew.
+        self.counters[at] = Default::default();
     }
 }

@@ -4,7 +4,7 @@
 //! A change of the truth (`Happening`) and the event that tells of it are two things at two times, as they are on a
 //! real machine. One file for each thing that processes do.
 
-pub(crate) mod changes;
+mod changes;
 mod endings;
 mod memory;
 mod starts;

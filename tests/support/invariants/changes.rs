@@ -3,7 +3,6 @@
 use super::escalations::Standing;
 use super::{Invariant, Seen, Violation, Watch, hold};
 use crate::fake_kernel::FakeKernel;
-use crate::fake_kernel::changes::class_of;
 use lifeboat::engine::change::Change;
 use lifeboat::engine::policy::{RunId, UnitId};
 
@@ -22,7 +21,8 @@ impl Watch {
                 Change::Add(policy) => {
                     self.policies[at] = policy.clone();
                     self.standings[at] = Standing::default();
-                    self.seen[at] = Seen { run: RunId(self.seen[at].run.0 + 1), ..Seen::default() };
+                    let run = RunId(self.seen[at].run.0 + 1);
+                    self.seen[at] = Seen { run, born: run, ..Seen::default() };
                 }
                 Change::Adjust(policy) => {
                     if self.policies[at].restart != policy.restart {
@@ -34,7 +34,7 @@ impl Watch {
                     self.policies[at].take_neighbours(policy);
                     self.successors[at] = Some(policy.clone());
                 }
-                Change::Remove => {}
+                Change::Autostart(_) | Change::Remove => {}
             }
         }
         // A unit that is taken over may start at once, however often it was started.
@@ -53,9 +53,7 @@ impl Watch {
         let successor = self.successors[at].take();
         hold(Invariant::NothingLeft, successor.is_some(), || format!("{unit:?} has no successor"))?;
         let Some(successor) = successor else { return Ok(()) };
-        if class_of(&self.policies[at]) != class_of(&successor) {
-            self.seen[at].counters = Default::default();
-        }
+        self.seen[at].counters = Default::default();
         self.policies[at] = successor;
         self.seen[at].starts.clear();
         Ok(())

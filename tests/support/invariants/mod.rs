@@ -88,6 +88,8 @@ fn hold(invariant: Invariant, holds: bool, detail: impl FnOnce() -> String) -> R
 #[derive(Clone, Debug, Default)]
 struct Seen {
     run: RunId,
+    /// The run number at which this unit came to its place.
+    born: RunId,
     parked: bool,
     spawned: bool,
     /// When `Spawn` was asked for and when it was told.

@@ -25,7 +25,9 @@ impl Watch {
         self.processes_hold(now, &snapshot, kernel)?;
         for unit in snapshot.units.iter().filter(|unit| unit.state == StateName::Running) {
             let at = snapshot.names.iter().position(|name| *name == unit.name);
-            let ready = at.is_some_and(|at| self.seen[at].run == unit.run && self.seen[at].ready.is_some());
+            let ready = at.is_some_and(|at| {
+                self.seen[at].run.0 == self.seen[at].born.0 + unit.run.0 && self.seen[at].ready.is_some()
+            });
             hold(Invariant::RunningIsReady, ready, || format!("{unit:?}"))?;
         }
         snapshot.incidents.iter().try_for_each(incident_in_order)?;

@@ -28,8 +28,8 @@ impl Watch {
         hold(Invariant::RunsCountUp, run.0 == seen.run.0 + 1, || format!("{name} after {:?}", seen.run))?;
         let recent = seen.starts.iter().filter(|start| now.since_us(**start) <= window_us).count();
         hold(Invariant::StartLimitHolds, recent < limit.max(1), || format!("{name}: start {}", recent + 1))?;
-        let (starts, counters) = (std::mem::take(&mut seen.starts), seen.counters);
-        *seen = Seen { run, starts, counters, ..Seen::default() };
+        let (starts, counters, born) = (std::mem::take(&mut seen.starts), seen.counters, seen.born);
+        *seen = Seen { run, born, starts, counters, ..Seen::default() };
         seen.starts.push(now);
         Ok(())
     }

@@ -59,6 +59,20 @@ impl Guest {
         supervisor::unit(&snapshot, name).cloned().ok_or_else(|| format!("lifeboat shows no unit {name}"))
     }
 
+    /// A call of any method of lifeboat's own interface.
+    pub(crate) fn call(
+        &self,
+        method: &str,
+        parameters: &serde_json::Value,
+    ) -> Result<serde_json::Value, String> {
+        Supervisor::connect()?.call(method, parameters, self.deadline)
+    }
+
+    /// When the case ends.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Asks `Start`, `Stop` or `Restart` of a unit; the outcome is the engine's word, such as `Started`.
     pub(crate) fn ask(&self, verb: &str, unit: &str) -> Result<String, String> {
         let answer = Supervisor::connect()?.call(verb, &json!({ "name": unit }), self.deadline)?;

@@ -26,17 +26,17 @@ const FILES_PER_UNIT: usize = 20;
 
 /// What PID 1 holds.
 #[derive(Debug, Clone, Copy)]
-struct Held {
+pub(super) struct Held {
     /// Its own memory. Code and constants are not counted: they come and go with the page cache.
-    anonymous_kib: u64,
+    pub(super) anonymous_kib: u64,
     /// Open files outside of /sys/fs/cgroup.
-    files: usize,
+    pub(super) files: usize,
     /// Open files of cgroups: these belong to the units that were started once.
-    cgroup_files: usize,
+    pub(super) cgroup_files: usize,
 }
 
 impl Held {
-    fn now() -> Result<Self, String> {
+    pub(super) fn now() -> Result<Self, String> {
         let folder = std::fs::read_dir("/proc/1/fd").map_err(|error| format!("/proc/1/fd: {error}"))?;
         let targets: Vec<_> = folder.flatten().map(|entry| std::fs::read_link(entry.path())).collect();
         let is_cgroups = |target: &&std::io::Result<std::path::PathBuf>| {

@@ -4,6 +4,7 @@
 //! runs.
 
 mod boot50;
+mod changes;
 mod confined;
 mod control;
 mod degraded;
@@ -61,6 +62,7 @@ enum End {
 fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
     vec![
         ("main", End::PowerOff, main_cases()),
+        ("changes", End::PowerOff, changes::CASES.to_vec()),
         ("loss", End::PowerOff, loss::CASES.to_vec()),
         ("latency", End::PowerOff, latency::CASES.to_vec()),
         ("boot50", End::PowerOff, boot50::CASES.to_vec()),
