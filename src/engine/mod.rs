@@ -90,12 +90,12 @@ impl Plan {
 
     /// The next action but words.
     pub fn take_deed(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        next_of(&mut self.actions)
     }
 
     /// The next words, once all else is done.
     pub fn take_words(&mut self) -> Option<Action> {
-        self.records.pop_front().map(Action::Log)
+        next_of(&mut self.records).map(Action::Log)
     }
 
     /// The words of one event more might not find room.
@@ -109,6 +109,16 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty() && self.records.is_empty()
     }
+}
+
+/// The next in the queue. An empty one begins anew at its beginning: else it would wander through all of its memory,
+/// and touch what it never needs.
+fn next_of<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let next = queue.pop_front();
+    if queue.is_empty() {
+        queue.clear();
+    }
+    next
 }
 
 /// All decisions, and everything that they rest on.
@@ -129,6 +139,8 @@ pub struct Engine {
     reserve_used_bytes: u64,
     shutdown: Option<ShutdownState>,
     rescue: Rescue,
+    /// In a shutdown: so many units, from the first one on, are down for good.
+    found_down: usize,
     generation: u64,
     now: Time,
 }
@@ -154,6 +166,7 @@ impl Engine {
             reserve_used_bytes: 0,
             shutdown: None,
             rescue: Rescue::default(),
+            found_down: 0,
             generation: 0,
             now: Time::default(),
         }

@@ -3,6 +3,7 @@
 use super::action::Action;
 use super::event::ShutdownKind;
 use super::record::Record;
+use super::service::Service;
 use super::snapshot::{KillReason, ShutdownState};
 use super::{Engine, Plan};
 
@@ -22,9 +23,16 @@ impl Engine {
     }
 
     /// Every step of every unit has a deadline, and a unit that cannot be killed is passed over: this is reached.
+    ///
+    /// Nobody comes up again in a shutdown. So whoever was found down is not looked at again, and an event costs the
+    /// same whatever the number of units.
     pub(super) fn finish_if_all_down(&mut self, plan: &mut Plan) {
-        let Some(shutdown) = self.shutdown else { return };
-        if shutdown.finished || self.units.iter().any(|unit| !unit.state.is_down() && !unit.stuck) {
+        let Some(shutdown) = self.shutdown.filter(|shutdown| !shutdown.finished) else { return };
+        let is_over = |unit: &Service| unit.state.is_down() || unit.stuck;
+        while self.units.get(self.found_down).is_some_and(is_over) {
+            self.found_down += 1;
+        }
+        if self.found_down < self.units.len() {
             return;
         }
         self.shutdown = Some(ShutdownState { finished: true, ..shutdown });

@@ -245,6 +245,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         rescue: rescue_name,
         errand: None,
         update_again: false,
+        next_reading: 0,
         finished: None,
     })
 }

@@ -30,6 +30,9 @@ use std::os::fd::OwnedFd;
 /// Asks where nobody waits for the answer. No connection has this number.
 pub(super) const NOBODY: ClientId = ClientId(0);
 
+/// So many units' memory is read for one look at all of them.
+const READINGS_AT_ONCE: usize = 64;
+
 /// Everything that lifeboat holds while it runs.
 #[derive(Debug)]
 pub(super) struct Lifeboat {
@@ -62,6 +65,8 @@ pub(super) struct Lifeboat {
     pub(super) errand: Option<Errand>,
     /// A signal asked for an update while files were being read.
     pub(super) update_again: bool,
+    /// The unit whose memory is read next when somebody looks.
+    pub(super) next_reading: usize,
     /// Set by the engine's last action.
     pub(super) finished: Option<ShutdownKind>,
 }
@@ -74,7 +79,12 @@ impl Lifeboat {
             if let Some(how) = self.finished {
                 return Ok(how);
             }
-            let until = [self.engine.next_deadline(), self.control.paused_until(), self.errand_until()];
+            let until = [
+                self.engine.next_deadline(),
+                self.control.paused_until(),
+                self.errand_until(),
+                self.outputs.next_look(),
+            ];
             let until = until.into_iter().flatten().min();
             self.poller.wait(clock::now(), until, &mut buffer)?;
             self.turn(&buffer);
@@ -109,6 +119,7 @@ impl Lifeboat {
                 Source::Probe(unit) => self.probe_came(unit),
                 Source::Listener => self.connections_came(),
                 Source::Client(id) => self.client_came(ClientId(id), ready),
+                Source::SystemLog => self.system_log_came(),
             }
             self.pump();
         }
@@ -116,6 +127,7 @@ impl Lifeboat {
             self.deadlines();
         }
         self.errand_due();
+        self.tend_system_log();
         self.control.look_again(&self.poller);
         self.publish();
     }
@@ -190,12 +202,12 @@ impl Lifeboat {
                 None => self.control.refuse(client, &ErrorReply::InterfaceNotFound { interface }),
             },
             Request::Status => {
-                let snapshot = self.fresh_snapshot();
+                let snapshot = self.fresh_snapshot(None);
                 self.control.reply(client, &StatusReply { snapshot: Cow::Owned(snapshot) });
             }
             Request::Watch => self.control.watch(client),
             Request::Why { name } => {
-                let snapshot = self.fresh_snapshot();
+                let snapshot = self.fresh_snapshot(self.id_of(&name));
                 match WhyReply::of(&snapshot, &name) {
                     Some(mut why) => {
                         if may_change && let Some(unit) = self.id_of(&name) {
@@ -282,12 +294,18 @@ impl Lifeboat {
         named.find(|unit| self.engine.is_present(*unit))
     }
 
-    /// A snapshot with memory figures of now.
-    fn fresh_snapshot(&mut self) -> Snapshot {
-        for at in 0..self.seats.len() {
-            if let Ok(unit) = u16::try_from(at) {
+    /// A snapshot with memory figures of now, those of `about` above all. Of many units only some are read, and the
+    /// next ones when somebody asks again: a reading takes a part of a millisecond, and others wait meanwhile.
+    fn fresh_snapshot(&mut self, about: Option<UnitId>) -> Snapshot {
+        if let Some(unit) = about {
+            self.sample(unit);
+        }
+        for _ in 0..self.seats.len().min(READINGS_AT_ONCE) {
+            self.next_reading = self.next_reading.checked_rem(self.seats.len()).unwrap_or(0);
+            if let Ok(unit) = u16::try_from(self.next_reading) {
                 self.sample(UnitId(unit));
             }
+            self.next_reading += 1;
         }
         self.pump();
         self.snapshot()

@@ -18,8 +18,10 @@ mod perform;
 mod readiness;
 mod ring;
 mod seat;
+pub mod sink;
 mod steps;
-pub mod story;
+mod story;
+mod system_log;
 mod translate;
 mod update;
 

@@ -1,4 +1,5 @@
-//! What units say: from their pipes into their rings, and from there line by line to the console or the kernel log.
+//! What units say: from their pipes into their rings, and from there line by line to where the unit
+//! wants them.
 //!
 //! # Invariants
 //! - Nobody is waited for. A pipe that is empty has its turn later; what the console or the kernel log does not take is
@@ -19,7 +20,9 @@ use super::log_file::start_writer;
 use super::perform::PROCEDURE;
 use super::ring::Ring;
 use super::seat::Source;
-use crate::engine::event::{Role, SpawnStage};
+use super::sink::Sink;
+use super::system_log::SystemLog;
+use crate::engine::event::{Role, SpawnStage, Time};
 use crate::engine::policy::UnitId;
 use crate::sys::aside::wait_for_child;
 use crate::sys::clock;
@@ -41,7 +44,7 @@ const CHUNKS_A_TURN: usize = 4;
 const CHUNKS_OF_A_PIPE: usize = 16;
 
 /// A longer line goes on in pieces. No more than half of the smallest ring.
-const LINE_BYTES_MAX: usize = 512;
+pub(super) const LINE_BYTES_MAX: usize = 512;
 
 /// How much of a run's end is kept beside the ring, until the next run has ended.
 const LAST_WORDS_BYTES: usize = 400;
@@ -80,6 +83,8 @@ struct Feed {
     speaker: Option<Role>,
     /// Where in the stream the present run begins.
     run_began: u64,
+    /// The present run's processes, as far as they have begun.
+    pids: [u32; 2],
     /// The end of the last run that has ended.
     last_words: Ring,
     pipes: [Option<OwnedFd>; 2],
@@ -92,6 +97,7 @@ pub(super) struct Outputs {
     feeds: Vec<Feed>,
     console: Sink,
     kernel_log: Sink,
+    system_log: SystemLog,
 }
 
 impl Outputs {
@@ -99,7 +105,8 @@ impl Outputs {
     pub(super) fn new(units: &[Unit], console: Option<OwnedFd>, kernel_log: Option<OwnedFd>) -> Self {
         let feeds = units.iter().map(|unit| Feed { output: unit.output, ..Feed::silent() }).collect();
         let (console, kernel_log) = (Sink::new(console), Sink::new(kernel_log));
-        let mut outputs = Self { memory: Vec::new(), feeds, console, kernel_log };
+        let system_log = SystemLog::default();
+        let mut outputs = Self { memory: Vec::new(), feeds, console, kernel_log, system_log };
         let rings_bytes: Vec<usize> = units.iter().map(layout::ring_bytes).collect();
         outputs.resize(&rings_bytes);
         outputs
@@ -124,6 +131,7 @@ impl Outputs {
         if role == Role::Service {
             feed.run_began = feed.ring.written();
         }
+        feed.named(role, 0);
         let (read, write) = output_pipe()?;
         poller
             .add(read.as_fd(), Source::Output(unit, role).token(), Interest::Read)
@@ -170,6 +178,10 @@ impl Outputs {
         let pieces = bytes.split_inclusive(|byte| *byte == b'\n');
         for piece in pieces.flat_map(|line| line.chunks(LINE_BYTES_MAX / 2)) {
             let Some(feed) = self.feeds.get_mut(usize::from(unit.0)) else { return };
+            let room = piece.len() + PROCEDURE_MARK.len();
+            if feed.output == Output::Syslog {
+                feed.make_room(&self.memory, room, &mut self.system_log);
+            }
             if role == Role::Procedure && feed.speaker.is_none() {
                 feed.ring.push(&mut self.memory, PROCEDURE_MARK);
             }
@@ -195,32 +207,29 @@ impl Outputs {
                 feed.shown = feed.ring.written();
                 return;
             }
+            Output::Syslog => return feed.pass_on_to(&mut self.system_log, &self.memory, name),
             Output::Console => (&mut self.console, b""),
             Output::Kmsg => (&mut self.kernel_log, INFORMATION),
             Output::File => (&mut feed.file, b""),
         };
-        loop {
-            let [first, second] = feed.ring.since(&self.memory, feed.shown);
-            let mut line = [0_u8; LINE_BYTES_MAX];
-            let (mut length, mut whole) = (0, false);
-            for (place, byte) in line.iter_mut().zip(first.iter().chain(second)) {
-                length += 1;
-                *place = *byte;
-                if *byte == b'\n' {
-                    whole = true;
-                    break;
-                }
-            }
-            if !whole && length < LINE_BYTES_MAX {
-                return;
-            }
+        let mut line = [0_u8; LINE_BYTES_MAX];
+        while let Some(length) = next_line((&feed.ring, feed.shown), &self.memory, &mut line) {
             feed.shown += length as u64;
             let line = line.get(..length).unwrap_or_default();
             let head: &[&[u8]] = match feed.output {
                 Output::File => &[],
-                Output::Console | Output::Null | Output::Kmsg => &[name.as_bytes(), b": "],
+                Output::Console | Output::Null | Output::Kmsg | Output::Syslog => &[name.as_bytes(), b": "],
             };
             sink.say(priority, head, line.trim_ascii_end());
+        }
+    }
+
+    /// The system log takes lines again, or it is time to look whether it does: what waits goes on.
+    fn catch_up(&mut self, names: &[String]) {
+        for (feed, name) in self.feeds.iter_mut().zip(names) {
+            if feed.output == Output::Syslog {
+                feed.pass_on_to(&mut self.system_log, &self.memory, name);
+            }
         }
     }
 
@@ -262,13 +271,70 @@ impl Outputs {
         TailReply { data, position, kept_bytes }
     }
 
+    /// When to look for the system log again; `None` where no line waits for it.
+    pub(super) fn next_look(&self) -> Option<Time> {
+        self.system_log.next_look()
+    }
+
     /// The position behind everything that a unit has said.
     pub(super) fn written(&self, unit: UnitId) -> u64 {
         self.feed(unit).map_or(0, |feed| feed.ring.written())
     }
 }
 
+/// The next whole line from a position on, or a piece of one that is too long: its length.
+fn next_line((ring, from): (&Ring, u64), memory: &[u8], line: &mut [u8; LINE_BYTES_MAX]) -> Option<usize> {
+    let [first, second] = ring.since(memory, from);
+    let mut length = 0;
+    for (place, byte) in line.iter_mut().zip(first.iter().chain(second)) {
+        length += 1;
+        *place = *byte;
+        if *byte == b'\n' {
+            return Some(length);
+        }
+    }
+    (length == LINE_BYTES_MAX).then_some(length)
+}
+
 impl Feed {
+    /// To the system log, which may take none now: then they wait in the ring.
+    fn pass_on_to(&mut self, log: &mut SystemLog, memory: &[u8], name: &str) {
+        let mut line = [0_u8; LINE_BYTES_MAX];
+        while let Some(length) = next_line((&self.ring, self.shown), memory, &mut line) {
+            let words = line.get(..length).unwrap_or_default().trim_ascii_end();
+            let [service, procedure] = self.pids;
+            let pid = match words.starts_with(PROCEDURE_MARK) {
+                true => procedure,
+                // What has waited over a restart was said by a process whose number is not known any more.
+                false if self.shown < self.run_began => 0,
+                false => service,
+            };
+            if !log.send(name, pid, words) {
+                return;
+            }
+            self.shown += length as u64;
+        }
+    }
+
+    /// So many bytes are about to be written: lines that still wait and would be overwritten are lost, and counted.
+    fn make_room(&mut self, memory: &[u8], bytes: usize, log: &mut SystemLog) {
+        let mut line = [0_u8; LINE_BYTES_MAX];
+        while self.shown + (self.ring.capacity() as u64) < self.ring.written() + bytes as u64
+            && let Some(length) = next_line((&self.ring, self.shown), memory, &mut line)
+        {
+            self.shown += length as u64;
+            log.lose_one();
+        }
+    }
+
+    fn named(&mut self, role: Role, pid: u32) {
+        let [service, procedure] = &mut self.pids;
+        match role {
+            Role::Service => *service = pid,
+            Role::Procedure => *procedure = pid,
+        }
+    }
+
     /// Of which nothing is kept, yet.
     fn silent() -> Self {
         Self {
@@ -279,6 +345,7 @@ impl Feed {
             shown: 0,
             speaker: None,
             run_began: 0,
+            pids: [0; 2],
             last_words: Ring::new(0, 0),
             pipes: [const { None }; 2],
         }
@@ -296,106 +363,6 @@ impl Feed {
         if let Some(pipe) = self.pipe_mut(role).take() {
             let _ = poller.remove(pipe.as_fd());
         }
-    }
-}
-
-/// A place for lines, which may take less than it is given.
-#[derive(Debug)]
-struct Sink {
-    fd: Option<OwnedFd>,
-    /// Lines that it did not take since the last one that it did.
-    dropped: u32,
-    /// It took only the beginning of the last line.
-    torn: bool,
-}
-
-impl Sink {
-    fn new(fd: Option<OwnedFd>) -> Self {
-        Self { fd, dropped: 0, torn: false }
-    }
-
-    fn say(&mut self, priority: &[u8], head: &[&[u8]], words: &[u8]) {
-        if self.dropped > 0 {
-            let mut note = Text::default();
-            note.push(priority);
-            note.push(b"lifeboat: lines of units that found no room here: ");
-            note.push_number(self.dropped);
-            note.push(b"\n");
-            if !self.put(&note) {
-                self.dropped = self.dropped.saturating_add(1);
-                return;
-            }
-            self.dropped = 0;
-        }
-        let mut line = Text::default();
-        line.push(priority);
-        head.iter().for_each(|part| line.push(part));
-        line.push(words);
-        line.push(b"\n");
-        if !self.put(&line) {
-            self.dropped = self.dropped.saturating_add(1);
-        }
-    }
-
-    /// False where not all of it was taken.
-    fn put(&mut self, text: &Text) -> bool {
-        if self.torn && self.write(b"\n") == 0 {
-            return false;
-        }
-        let taken = self.write(text.bytes());
-        let all = taken >= text.bytes().len();
-        self.torn = taken > 0 && !all;
-        all
-    }
-
-    /// How much was taken. Where nobody reads any more, everything is.
-    fn write(&mut self, bytes: &[u8]) -> usize {
-        loop {
-            let Some(fd) = &self.fd else { return bytes.len() };
-            match nix::unistd::write(fd, bytes) {
-                Ok(length) => return length,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EPIPE) => self.fd = None,
-                Err(_) => return 0,
-            }
-        }
-    }
-}
-
-/// A line with its name, in fixed memory; what is too long is cut.
-struct Text {
-    bytes: [u8; LINE_BYTES_MAX + 96],
-    length: usize,
-}
-
-impl Default for Text {
-    fn default() -> Self {
-        Self { bytes: [0; LINE_BYTES_MAX + 96], length: 0 }
-    }
-}
-
-impl Text {
-    fn push(&mut self, bytes: &[u8]) {
-        let free = self.bytes.get_mut(self.length..).unwrap_or_default();
-        let length = free.len().min(bytes.len());
-        for (to, from) in free.iter_mut().zip(bytes) {
-            *to = *from;
-        }
-        self.length += length;
-    }
-
-    fn push_number(&mut self, number: u32) {
-        use std::io::Write;
-        let mut digits = [0_u8; 10];
-        let mut rest = &mut digits[..];
-        // Ten digits are room for every number.
-        let _ = write!(rest, "{number}");
-        let left = rest.len();
-        self.push(digits.get(..digits.len() - left).unwrap_or_default());
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
@@ -431,6 +398,27 @@ impl Lifeboat {
         let feeds = self.outputs.feeds.iter_mut();
         let pids: Vec<u32> = feeds.filter_map(|feed| feed.file.fd.take().map(|_| feed.writer_pid)).collect();
         pids.into_iter().for_each(|pid| wait_for_child(pid, deadline));
+    }
+
+    /// The process that has begun to speak.
+    pub(super) fn output_of(&mut self, unit: UnitId, role: Role, pid: u32) {
+        if let Some(feed) = self.outputs.feed_mut(unit) {
+            feed.named(role, pid);
+        }
+    }
+
+    /// The system log has room again.
+    pub(super) fn system_log_came(&mut self) {
+        self.outputs.system_log.has_room(&self.poller);
+        self.outputs.catch_up(&self.names);
+    }
+
+    /// At the end of a turn: lines that wait for the system log wait for its room, or for the next look.
+    pub(super) fn tend_system_log(&mut self) {
+        if self.outputs.system_log.is_to_be_tried(clock::now()) {
+            self.outputs.catch_up(&self.names);
+        }
+        self.outputs.system_log.wait_for_room(&self.poller);
     }
 
     pub(super) fn output_came(&mut self, unit: UnitId, role: Role) {
@@ -532,6 +520,72 @@ mod tests {
         assert!(dropped > 10_000, "{dropped}");
         let told = format!("lifeboat: lines of units that found no room here: {dropped}\na: afterwards\n");
         assert_eq!(rest.trim_start_matches('\n'), told);
+    }
+
+    #[test]
+    fn lines_wait_for_a_syslogd() {
+        let (mut outputs, _console, _log) = outputs("output: Syslog, output_ring: \"1KiB\"");
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().join("log");
+        outputs.system_log = SystemLog::at(&place);
+        let say = |outputs: &mut Outputs, words: &str| {
+            outputs.take(speaker(Role::Service), words.as_bytes());
+        };
+        let listen = || {
+            let socket = std::os::unix::net::UnixDatagram::bind(&place).expect("a socket");
+            socket.set_nonblocking(true).expect("a flag");
+            socket
+        };
+        let heard = |socket: &std::os::unix::net::UnixDatagram| {
+            let mut lines = Vec::new();
+            let mut buffer = [0; 1_024];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                lines.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+            }
+            lines
+        };
+        let names = ["a".to_owned()];
+        say(&mut outputs, "nobody is there\n");
+        let look = outputs.next_look().expect("a time of the next look");
+        assert!(
+            !outputs.system_log.is_to_be_tried(Time(look.0 - 1)) && outputs.system_log.is_to_be_tried(look)
+        );
+        // The lines are there from the time of the look on, and a line that is not whole waits for its end.
+        let socket = listen();
+        outputs.system_log = SystemLog::at(&place);
+        outputs.feed_mut(UNIT).expect("the unit").named(Role::Service, 77);
+        outputs.catch_up(&names);
+        assert_eq!(heard(&socket), ["<30>a[77]: nobody is there"]);
+        assert_eq!(outputs.next_look(), None);
+        // The daemon is restarted: the old socket refuses, the new one takes.
+        drop(socket);
+        std::fs::remove_file(&place).expect("the socket's file");
+        let socket = listen();
+        say(&mut outputs, "again\nhalf");
+        assert_eq!(heard(&socket), ["<30>a[77]: again"]);
+        say(&mut outputs, " and half\n");
+        outputs.take(speaker(Role::Procedure), b"saved\n");
+        assert_eq!(heard(&socket), ["<30>a[77]: half and half", "<30>a: procedure: saved"]);
+        // It does not read: what finds no room in its queue and then in the ring is counted.
+        (0..1_000).for_each(|number| say(&mut outputs, &format!("line {number:04}\n")));
+        let mut all = Vec::new();
+        loop {
+            outputs.system_log.full_no_more();
+            outputs.catch_up(&names);
+            let lines = heard(&socket);
+            if lines.is_empty() {
+                break;
+            }
+            all.extend(lines);
+        }
+        let told = all.iter().find_map(|line| line.split_once("found room here: "));
+        let lost: usize = told.and_then(|(_, number)| number.parse().ok()).expect("what was lost");
+        assert_eq!(all.len() - 1 + lost, 1_000);
+        assert_eq!(all.last().map(String::as_str), Some("<30>a[77]: line 0999"));
+        let allocations = made_by(|| {
+            outputs.take(speaker(Role::Service), b"without a byte of memory\n");
+        });
+        assert_eq!(allocations, 0);
     }
 
     #[test]

@@ -116,6 +116,8 @@ impl Lifeboat {
         )?;
         self.pids.insert(parked.pid, (unit, seat.run, Role::Procedure));
         seat.saver = Some(Process { pid: parked.pid, status: Some(parked.status), go: Some(parked.go) });
+        let pid = parked.pid;
+        self.output_of(unit, Role::Procedure, pid);
         self.watch_start(unit, Role::Procedure);
         Ok(())
     }
@@ -144,6 +146,7 @@ impl Lifeboat {
         self.pids.insert(child.pid, (unit, seat.run, Role::Service));
         seat.main = Some(Process { pid: child.pid, status: Some(child.status), go: None });
         seat.ready_pipe = ready.map(|(read, _)| read);
+        self.output_of(unit, Role::Service, child.pid);
         self.watch_start(unit, Role::Service);
         self.watch_ready_pipe(unit);
         Ok(())
@@ -267,7 +270,7 @@ fn stdout_of<'a>(
     match (pipe, output) {
         (Some(pipe), _) => pipe.as_fd(),
         (None, Output::Console) => console.as_fd(),
-        (None, Output::Null | Output::Kmsg | Output::File) => null.as_fd(),
+        (None, Output::Null | Output::Kmsg | Output::Syslog | Output::File) => null.as_fd(),
     }
 }
 

@@ -133,6 +133,8 @@ pub(super) enum Source {
     Listener,
     /// A connection of it.
     Client(u64),
+    /// The system's log, whose queue was full.
+    SystemLog,
 }
 
 impl Source {
@@ -153,6 +155,7 @@ impl Source {
             Self::Probe(unit) => of(8, unit, Role::Service),
             Self::Listener => 9 << 56,
             Self::Client(id) => 10 << 56 | (id & 0x00ff_ffff_ffff_ffff),
+            Self::SystemLog => 20 << 56,
         }
     }
 
@@ -172,6 +175,7 @@ impl Source {
             8 => Some(Self::Probe(unit)),
             9 => Some(Self::Listener),
             10 => Some(Self::Client(token & 0x00ff_ffff_ffff_ffff)),
+            20 => Some(Self::SystemLog),
             _ => None,
         }
     }
@@ -198,6 +202,7 @@ mod tests {
             Source::Probe(UnitId(2)),
             Source::Listener,
             Source::Client(77),
+            Source::SystemLog,
         ];
         for source in sources {
             assert_eq!(Source::of(source.token()), Some(source));

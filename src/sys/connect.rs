@@ -1,9 +1,9 @@
-//! Connections that are only tried: TCP and Unix streams, without waiting.
+//! Connections without waiting: TCP and Unix streams that are only tried, and a datagram socket for words.
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, UnixAddr, getsockopt, socket,
-    sockopt::SocketError,
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, UnixAddr, getsockopt,
+    socket, sockopt::SocketError,
 };
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -38,9 +38,34 @@ pub fn connect_unix(path: &Path) -> Result<Connecting, i32> {
     begin(AddressFamily::Unix, &UnixAddr::new(path).map_err(|errno| errno as i32)?)
 }
 
+/// A Unix datagram socket whose words go to the one at this path.
+///
+/// # Errors
+/// errno(3): `ECONNREFUSED` where nobody listens any more, `ENOENT` where there is no such file, `EPROTOTYPE` for a
+/// socket of another type.
+pub fn connect_datagram(path: &Path) -> Result<OwnedFd, i32> {
+    let address = UnixAddr::new(path).map_err(|errno| errno as i32)?;
+    let socket =
+        socket(AddressFamily::Unix, SockType::Datagram, flags(), None).map_err(|errno| errno as i32)?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &address).map_err(|errno| errno as i32)?;
+    Ok(socket)
+}
+
+/// One message over it; never waits and never raises `SIGPIPE`.
+///
+/// # Errors
+/// errno(3): `EAGAIN` where the reader's queue is full (`net.unix.max_dgram_qlen`), `ECONNREFUSED` where it is gone.
+pub fn send_datagram(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), i32> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    nix::sys::socket::send(socket.as_raw_fd(), bytes, flags).map(drop).map_err(|errno| errno as i32)
+}
+
+fn flags() -> SockFlag {
+    SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK
+}
+
 fn begin(family: AddressFamily, address: &dyn SockaddrLike) -> Result<Connecting, i32> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(family, SockType::Stream, flags, None).map_err(|errno| errno as i32)?;
+    let socket = socket(family, SockType::Stream, flags(), None).map_err(|errno| errno as i32)?;
     match nix::sys::socket::connect(socket.as_raw_fd(), address) {
         Ok(()) => Ok(Connecting::Done),
         Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(Connecting::Open(socket)),

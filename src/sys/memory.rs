@@ -30,12 +30,21 @@ impl DescriptorLimit {
     }
 }
 
-/// Raises lifeboat's limit of open files to the hard limit, and remembers the old one for the children.
+/// What as many units as there may be need, each with its cgroups' files and its pipes. The kernel gives 4,096 to the
+/// first process (`INR_OPEN_MAX` in include/uapi/linux/fs.h).
+const DESCRIPTORS: libc::rlim_t = 32_768;
+
+/// Raises lifeboat's limit of open files as far as it needs and may, and remembers the old one for the children.
+///
+/// Above the hard limit needs `CAP_SYS_RESOURCE`.
 pub fn raise_descriptor_limit() -> Result<(), SysError> {
     let failed = |errno| SysError::new("raise", "the limit of open files (RLIMIT_NOFILE)", errno);
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
     CHILDREN.get_or_init(|| DescriptorLimit { soft, hard });
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed)
+    let enough = hard.max(DESCRIPTORS);
+    setrlimit(Resource::RLIMIT_NOFILE, enough, enough)
+        .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))
+        .map_err(failed)
 }
 
 /// What children get back; `None` while lifeboat has not raised its own.

@@ -48,6 +48,8 @@ pub enum Output {
     Null,
     /// The kernel log, each line with the unit's name before it.
     Kmsg,
+    /// The system's log, by `/dev/log`.
+    Syslog,
     /// The unit's own file, `Unit::log`.
     File,
 }

@@ -39,7 +39,7 @@ pub(super) fn read_into(reader: &mut Reader<'_>, output: Slot<RawOutput>, ring: 
         }
     };
     unit.output_ring_bytes = 0;
-    if matches!(unit.output, Output::Kmsg | Output::File) {
+    if matches!(unit.output, Output::Kmsg | Output::Syslog | Output::File) {
         let wrong = Wrong::new("without a ring no line finds its way out of lifeboat");
         reader.fault_in("output_ring", &at, wrong.hint("take it out, or use output: Console or Null"));
     }

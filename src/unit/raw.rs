@@ -375,9 +375,10 @@ words! {
         "Stop" => Self::Stop,
         "Failure" => Self::Failure,
     }
-    super::Output: "Console, Null, Kmsg or File((path: \"/var/log/x.log\"))" {
+    super::Output: "Console, Null, Kmsg, Syslog or File((path: \"/var/log/x.log\"))" {
         "Console" => Self::Console,
         "Null" => Self::Null,
         "Kmsg" => Self::Kmsg,
+        "Syslog" => Self::Syslog,
     }
 }

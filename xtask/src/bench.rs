@@ -11,8 +11,13 @@ use crate::vm::{self, Count, Judged, Options};
 const ROUNDS: usize = 5;
 
 /// The names of the benchmarks, and the group that each of them boots.
-const BENCHES: [(&str, &str); 4] =
-    [("loss", "loss"), ("latency", "latency"), ("idle", "boot50"), ("restart", "restart")];
+const BENCHES: [(&str, &str); 5] = [
+    ("loss", "loss"),
+    ("latency", "latency"),
+    ("idle", "boot50"),
+    ("restart", "restart"),
+    ("units1000", "units1000"),
+];
 
 /// Runs the named benchmark, or all of them.
 ///
@@ -22,7 +27,7 @@ pub fn run(kit: &Kit, kernel: Kernel, name: Option<&str>) -> Result<Count> {
     let known = |wanted: &str| wanted == "boot" || BENCHES.iter().any(|(bench, _)| *bench == wanted);
     if let Some(name) = name.filter(|name| !known(name)) {
         return Err(Error::new(format!("bench {name}: there is no such benchmark"))
-            .cure("use one of loss, latency, boot, idle, restart"));
+            .cure("use one of loss, latency, boot, idle, restart, units1000"));
     }
     let mut count = Count::default();
     // The comparison of boots includes what `idle` measures.

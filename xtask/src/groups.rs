@@ -71,7 +71,7 @@ const BOOT50: Group = Group {
 const STAMP: (Source, &str) = (Source::Report, "stamp exec");
 
 /// All groups, in the order in which they run.
-pub const GROUPS: [Group; 25] = [
+pub const GROUPS: [Group; 26] = [
     CASES,
     Group { name: "changes", when: When::NewestKernel, deadline_s: 3_000, ..CASES },
     Group { name: "no-memory", cmdline: "cgroup_disable=memory", deadline_s: 300, ..CASES },
@@ -118,6 +118,14 @@ pub const GROUPS: [Group; 25] = [
         ..BOOT50
     },
     Group { name: "restart", when: When::Named, image: Image::Restart, ram_mib: 1024, ..CASES },
+    Group {
+        name: "units1000",
+        when: When::Named,
+        image: Image::Units1000,
+        cmdline: "rdinit=/usr/bin/vm-guest vm.init=/sbin/lifeboat",
+        ram_mib: 2048,
+        ..CASES
+    },
     Group { name: "latency", when: When::NewestKernel, ..CASES },
     Group { name: "loss", when: When::NewestKernel, deadline_s: 1800, ..CASES },
 ];

@@ -46,6 +46,8 @@ pub enum Image {
     Real,
     /// Services to be killed, and runit to compare.
     Restart,
+    /// A thousand trivial units, each in its own limited cgroup.
+    Units1000,
     /// Fifty trivial units, each in its own limited cgroup, and the driver.
     Boot50Lifeboat,
     /// The same fifty services and the driver under BusyBox init.
@@ -54,12 +56,13 @@ pub enum Image {
 
 impl Image {
     /// All images.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Demo,
         Self::Test,
         Self::Small,
         Self::Real,
         Self::Restart,
+        Self::Units1000,
         Self::Boot50Lifeboat,
         Self::Boot50Busybox,
     ];
@@ -73,6 +76,7 @@ impl Image {
             Self::Small => "small.cpio",
             Self::Real => "real.cpio",
             Self::Restart => "restart.cpio",
+            Self::Units1000 => "units1000.cpio",
             Self::Boot50Lifeboat => "boot50-lifeboat.cpio",
             Self::Boot50Busybox => "boot50-busybox.cpio",
         };
@@ -101,6 +105,7 @@ pub fn make(kit: &Kit, images: &[Image]) -> Result<()> {
             Image::Small => add_small(&mut archive)?,
             Image::Real => add_real(&mut archive)?,
             Image::Restart => add_restart(&mut archive)?,
+            Image::Units1000 => add_thousand_units(&mut archive)?,
             Image::Boot50Lifeboat => add_fifty_units(&mut archive)?,
             Image::Boot50Busybox => add_fifty_lines(&mut archive)?,
         }
@@ -216,6 +221,16 @@ fn add_restart(archive: &mut Archive) -> Result<()> {
             );
             archive.file(&format!("{UNITS}/{name}.ron"), 0o644, unit.into_bytes());
         }
+    }
+    Ok(())
+}
+
+fn add_thousand_units(archive: &mut Archive) -> Result<()> {
+    add_driver(archive)?;
+    let unit = "(\n    command: [\"/usr/bin/vm-guest\", \"pause\"],\n    \
+                memory: (max: \"2MiB\", guard: None),\n    output: Null,\n)\n";
+    for number in 1..=1_000 {
+        archive.file(&format!("{UNITS}/unit-{number:04}.ron"), 0o644, unit.as_bytes().to_vec());
     }
     Ok(())
 }

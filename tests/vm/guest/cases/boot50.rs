@@ -30,7 +30,7 @@ fn fifty_units_run(guest: &mut Guest) -> Result<(), String> {
     guest.until("not all 50 services run", Duration::from_secs(50), running)
 }
 
-fn switches() -> Result<u64, String> {
+pub(super) fn switches() -> Result<u64, String> {
     field(&read("/proc/1/status")?, "voluntary_ctxt_switches:")
         .ok_or_else(|| "no voluntary_ctxt_switches".into())
 }

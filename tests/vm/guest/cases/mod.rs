@@ -17,6 +17,7 @@ mod latency;
 mod left_behind;
 mod life;
 mod limits;
+mod logs;
 mod loss;
 mod output;
 mod readiness;
@@ -27,6 +28,7 @@ mod shield;
 mod small;
 mod stopping;
 mod units;
+mod units1000;
 mod why;
 
 use super::guest::Guest;
@@ -71,8 +73,9 @@ fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
         ("no-cgroup2", End::PowerOff, degraded::NO_CGROUP2.to_vec()),
         ("small", End::PowerOff, small::CASES.to_vec()),
         ("disk", End::PowerOff, disk::CASES.to_vec()),
-        ("real", End::PowerOff, real::CASES.to_vec()),
+        ("real", End::PowerOff, real_cases()),
         ("restart", End::PowerOff, restart::CASES.to_vec()),
+        ("units1000", End::PowerOff, units1000::CASES.to_vec()),
         ("poweroff", End::Asked, ends::POWEROFF.to_vec()),
         ("reboot", End::Asked, ends::REBOOT.to_vec()),
         ("halt", End::Asked, ends::HALT.to_vec()),
@@ -107,6 +110,11 @@ fn main_cases() -> Vec<Case> {
         growth::CASES,
     ]
     .concat()
+}
+
+/// The disk's last words are the last.
+fn real_cases() -> Vec<Case> {
+    [logs::CASES, real::CASES].concat()
 }
 
 /// Prints every group and its cases.

@@ -60,17 +60,17 @@ fn has_the_page(answer: &str) -> Result<(), String> {
     ensure(answer.contains(" 200 ") && answer.contains(PAGE), || format!("not the page: {answer:?}"))
 }
 
-fn pid_of(unit: &UnitView) -> Result<Pid, String> {
+pub(super) fn pid_of(unit: &UnitView) -> Result<Pid, String> {
     let pid = unit.pid.and_then(|pid| i32::try_from(pid).ok());
     pid.map(Pid::from_raw).ok_or_else(|| format!("{} has no pid", unit.name))
 }
 
-fn signal(pid: Pid, signal: Signal) -> Result<(), String> {
+pub(super) fn signal(pid: Pid, signal: Signal) -> Result<(), String> {
     kill(pid, signal).map_err(|error| format!("{signal} to {pid}: {error}"))
 }
 
 /// Kills the unit's first process, and waits for the next run.
-fn kill_and_wait(guest: &Guest, unit: &str) -> Result<UnitView, String> {
+pub(super) fn kill_and_wait(guest: &Guest, unit: &str) -> Result<UnitView, String> {
     let before = guest.wait_state(unit, StateName::Running, UP)?;
     signal(pid_of(&before)?, Signal::SIGKILL)?;
     guest.wait(unit, UP, |snapshot| {
