@@ -26,6 +26,7 @@ fn unit(id: u16) -> UnitPolicy {
         start_timeout_ms: 30_000,
         watchdog_ms: None,
         health: None,
+        reload: None,
         procedure: Some(ProcedurePolicy {
             on_exhaustion: true,
             on_stop: false,
@@ -35,6 +36,7 @@ fn unit(id: u16) -> UnitPolicy {
             then: None,
         }),
         success: Success::default(),
+        stop_command: false,
         stop_signal: 15,
         stop_timeout_ms: 5_000,
         restart: RestartPolicy { limit_starts: 5, limit_within_ms: 10_000, ..RestartPolicy::default() },

@@ -38,6 +38,7 @@ fn why_text(case: &str, unit: &str) -> String {
         names: &why.names,
         faults: &why.faults,
         last_words: &why.last_words,
+        command_words: &why.command_words,
     };
     let mut text = String::new();
     why::write(&mut text, &story, WALL, true).expect("a String takes everything");

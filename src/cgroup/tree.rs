@@ -5,6 +5,7 @@
 //! ROOT/shutdown/NAME/      shutdown procedures; memory.max = reserve + overhead
 //! ROOT/guaranteed/NAME/    units whose memory is counted in full; each has its own bound
 //! ROOT/pool/NAME/          the rest; memory.max = what is left + overhead
+//! ROOT/pool/+NAME/         the commands beside a unit's service, also of one in guaranteed/
 //! ```
 
 use super::capabilities::Capabilities;
@@ -226,6 +227,16 @@ impl Tree {
     pub fn procedure(&self, name: &str, memory_max_bytes: u64) -> Result<Group, GroupError> {
         let limits = GroupLimits { memory_max_bytes: Some(memory_max_bytes), ..GroupLimits::default() };
         self.group(SHUTDOWN, name, &limits)
+    }
+
+    /// The group of the commands beside a unit's service. Names of units begin with a letter or a digit.
+    pub fn commands(&self, name: &str, memory_max_bytes: u64) -> Result<Group, GroupError> {
+        let limits = GroupLimits {
+            memory_max_bytes: Some(memory_max_bytes),
+            oom_group: true,
+            ..GroupLimits::default()
+        };
+        self.group(POOL, &format!("+{name}"), &limits)
     }
 
     fn group(&self, branch: &str, name: &str, limits: &GroupLimits) -> Result<Group, GroupError> {

@@ -7,7 +7,7 @@
     reason = "the fields of the actions are named by their types and by the line above each action"
 )]
 
-use super::event::{ClientId, Role, ShutdownKind};
+use super::event::{ClientId, CommandKind, Role, ShutdownKind};
 use super::policy::{RunId, UnitId};
 use super::record::Record;
 use super::snapshot::{Cause, KillReason};
@@ -18,6 +18,17 @@ use serde::{Deserialize, Serialize};
 pub struct ProcedureOrder {
     /// Why it runs: `LIFEBOAT_REASON`.
     pub cause: Cause,
+    /// The service's first process, 0 where there is none any more: `LIFEBOAT_MAINPID`.
+    pub main_pid: u32,
+    /// `LIFEBOAT_DEADLINE_MS`.
+    pub deadline_ms: u32,
+}
+
+/// What the runtime tells a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandOrder {
+    /// Which of the unit's: `LIFEBOAT_REASON`.
+    pub kind: CommandKind,
     /// The service's first process, 0 where there is none any more: `LIFEBOAT_MAINPID`.
     pub main_pid: u32,
     /// `LIFEBOAT_DEADLINE_MS`.
@@ -35,6 +46,12 @@ pub enum Reply {
     AlreadyStarted,
     /// It was down before.
     NotRunning,
+    /// It has read its configuration anew.
+    Reloaded,
+    /// It has not, and runs on; the log and `why` say more.
+    ReloadFailed,
+    /// Its unit does not say how.
+    NoReload,
     /// It could not be started, or ended at once; the unit's status says why.
     Failed,
     /// Another request, or the shutdown, took it elsewhere.
@@ -71,6 +88,10 @@ pub enum Action {
     /// Listen to `memory.events.local` and the first PSI trigger of the service, or do not. The alarm, the second
     /// trigger, is heard always. Every run begins with both heard.
     Doorbells { unit: UnitId, run: RunId, on: bool },
+    /// Make the cgroup of the unit's commands, and a process there: `Exited` or `SpawnFailed`.
+    RunCommand { unit: UnitId, run: RunId, order: CommandOrder },
+    /// Write 1 to `cgroup.kill` of the unit's commands: `Emptied`, at once where it is empty already.
+    KillCommand { unit: UnitId, run: RunId, reason: KillReason },
     /// Read the service's memory files: `MemoryEvents`, then `MemorySampled`.
     Sample { unit: UnitId, run: RunId },
     /// From the next run on the unit's new definition holds; nothing of an earlier run is left.

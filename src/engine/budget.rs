@@ -276,6 +276,8 @@ mod tests {
             health: None,
             procedure: (procedure_mib > 0).then_some(procedure),
             success: Success::default(),
+            stop_command: false,
+            reload: None,
             stop_signal: 15,
             stop_timeout_ms: 1_000,
             restart: RestartPolicy::default(),

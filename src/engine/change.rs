@@ -8,7 +8,7 @@
 //! A change may allocate: the tables grow here, so that no later turn has to.
 
 use super::action::Action;
-use super::event::{Event, MemoryEvents, Time};
+use super::event::{CommandKind, Event, MemoryEvents, Time};
 use super::limits::UNITS_MAX;
 use super::policy::{Kind, RunId, UnitId, UnitPolicy};
 use super::record::Record;
@@ -143,6 +143,7 @@ impl Engine {
             // An event of the last unit's last run, however late it comes, finds no run of its number.
             service.run = RunId(old.run.0 + 1);
             service.inherited = service.run;
+            service.commands = old.commands.counting_on();
             if old.policy.name != service.policy.name {
                 self.incidents.retain(|incident| incident.unit != unit);
             }
@@ -182,8 +183,12 @@ impl Engine {
         };
         let run = service.run;
         service.misses = 0;
-        if service.probing {
+        let (probing, at_work) = (service.probing, service.commands.at_work());
+        if probing {
             plan.push(Action::EndProbe { unit, run });
+        }
+        if at_work == Some(CommandKind::Health) {
+            self.end_command(unit, KillReason::NotNeeded, plan);
         }
         self.timers.clear(unit, TimerKind::Health);
         self.plan_probe(unit);
@@ -239,7 +244,14 @@ impl Engine {
                 self.begin_stop(unit, KillReason::Changed, plan);
             }
             // Its run is at its end.
-            State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing if wished => {
+            State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Asking
+            | State::Signalled
+            | State::Killing
+                if wished =>
+            {
                 service.again = true;
                 self.want_up(unit);
             }
@@ -250,6 +262,7 @@ impl Engine {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled
             | State::Killing => {}
         }
@@ -269,6 +282,7 @@ impl Engine {
             service.counters = MemoryEvents::default();
             service.counters_at_start = service.counters;
             service.procedure_oom_kill = (0, 0);
+            service.commands.forget_counters();
             (service.policy, service.restarts) = (policy, restarts);
             plan.push(Action::Adopt { unit });
             if was_refused || was_done {
@@ -289,6 +303,7 @@ impl Engine {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled
             | State::Killing => {}
         }

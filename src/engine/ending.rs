@@ -1,7 +1,7 @@
 //! From the first reason to go to the last process gone, and what comes after that.
 
 use super::action::Action;
-use super::event::{Effect, Exit, Role, SpawnStage};
+use super::event::{CommandKind, Effect, Exit, Role, SpawnStage};
 use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
 use super::policy::{Escalation, Kind, RestartWhen, RunId, UnitId};
 use super::record::Record;
@@ -17,9 +17,11 @@ const HOPELESS_ERRNOS: [i32; 6] = [2, 8, 13, 20, 21, 40];
 const MOMENTARY_ERRNOS: [i32; 2] = [11, 12];
 
 impl Engine {
-    /// Notes why the run ends, unless a graver reason is already there.
-    pub(super) fn begin_end(&mut self, unit: UnitId, end: End) {
+    /// Notes why the run ends, unless a graver reason is already there. Nothing runs beside a service that ends.
+    pub(super) fn begin_end(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
         let now = self.now;
+        self.give_up_reload(unit, plan);
+        self.end_command(unit, KillReason::NotNeeded, plan);
         if let Some(service) = self.unit_mut(unit) {
             if service.end.is_none() {
                 service.end_began = now;
@@ -33,25 +35,26 @@ impl Engine {
     /// An ordinary stop: the procedure where the unit wants it so, else the stop signal.
     pub(super) fn begin_stop(&mut self, unit: UnitId, reason: KillReason, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
-        let (state, run) = (service.state, service.run);
-        let (signal, timeout_ms) = (service.policy.stop_signal, u64::from(service.policy.stop_timeout_ms));
+        let state = service.state;
+        let asks = service.policy.stop_command && state == State::Running;
         let saves = service.procedure == Procedure::Parked
             && service.policy.procedure.is_some_and(|procedure| procedure.on_stop);
         match state {
             State::Readying | State::Running => {
                 plan.tell(Record::Stopping { unit, reason });
-                self.begin_end(unit, End::Asked(reason));
+                self.begin_end(unit, End::Asked(reason), plan);
                 if saves {
                     self.freeze(unit, plan);
+                } else if asks {
+                    self.stop_step(unit, State::Asking);
+                    self.run_command(unit, CommandKind::Stop, plan);
                 } else {
-                    self.enter(unit, State::Signalled);
-                    self.step_deadline(unit, timeout_ms);
-                    plan.push(Action::Signal { unit, run, signal, reason });
+                    self.signal_to_stop(unit, plan);
                 }
             }
             State::Parking | State::Spawning => {
                 plan.tell(Record::Stopping { unit, reason });
-                self.begin_end(unit, End::Asked(reason));
+                self.begin_end(unit, End::Asked(reason), plan);
                 self.kill(unit, reason, plan);
             }
             State::Waiting | State::Backoff => self.enter(unit, State::Down(Rest::Stopped)),
@@ -59,9 +62,47 @@ impl Engine {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled
             | State::Killing => {}
         }
+    }
+
+    /// A step of an ordinary stop; each has `stop.timeout`.
+    fn stop_step(&mut self, unit: UnitId, state: State) {
+        let timeout_ms = self.unit(unit).map_or(0, |service| u64::from(service.policy.stop_timeout_ms));
+        self.enter(unit, state);
+        self.step_deadline(unit, timeout_ms);
+    }
+
+    /// The stop signal to the first process; where that is gone, to what it left behind.
+    fn signal_to_stop(&mut self, unit: UnitId, plan: &mut Plan) {
+        self.stop_step(unit, State::Signalled);
+        let Some(service) = self.unit(unit) else { return };
+        let (run, signal) = (service.run, service.policy.stop_signal);
+        if service.open.main {
+            let reason = match service.end {
+                Some(End::Asked(reason)) => reason,
+                Some(End::Exhausted | End::Own(_) | End::Failed(_) | End::StartFailed { .. }) | None => {
+                    KillReason::StopAsked
+                }
+            };
+            plan.push(Action::Signal { unit, run, signal, reason });
+        } else {
+            plan.push(Action::SignalAll { unit, run, signal, reason: KillReason::LeftBehind });
+        }
+    }
+
+    /// Whatever came of it: the service is asked by the signal, if it is still there.
+    pub(super) fn stop_command_over(&mut self, unit: UnitId, plan: &mut Plan) {
+        if self.unit(unit).is_some_and(|service| service.state == State::Asking) {
+            self.signal_to_stop(unit, plan);
+        }
+    }
+
+    pub(super) fn stop_command_timed_out(&mut self, unit: UnitId, plan: &mut Plan) {
+        self.command_timed_out(unit, CommandKind::Stop, plan);
+        self.signal_to_stop(unit, plan);
     }
 
     /// Kills both cgroups of the unit and waits until nothing of the run is left.
@@ -71,6 +112,7 @@ impl Engine {
         service.open.service_cgroup = true;
         service.open.procedure_cgroup = service.policy.procedure.is_some();
         service.kill_tries = 1;
+        let left = service.commands.is_leaving();
         if let Some(incident) = &mut service.incident {
             incident.killed = Some(now);
         }
@@ -85,6 +127,12 @@ impl Engine {
         plan.push(Action::KillCgroup { unit, run, role: Role::Service, reason });
         if has_procedure {
             plan.push(Action::KillCgroup { unit, run, role: Role::Procedure, reason });
+        }
+        // One that is over may have been given up as unkillable: it is tried again.
+        if left {
+            self.kill_command(unit, reason, plan);
+        } else {
+            self.end_command(unit, reason, plan);
         }
     }
 
@@ -118,6 +166,7 @@ impl Engine {
         match role {
             Role::Service => self.service_exited(unit, run, exit, plan),
             Role::Procedure => self.procedure_exited(unit, run, exit, plan),
+            Role::Command => self.command_exited(unit, run, exit, plan),
         }
     }
 
@@ -134,7 +183,7 @@ impl Engine {
         match state {
             State::Spawning | State::Readying | State::Running => {
                 plan.tell(Record::Ended { unit, exit });
-                self.begin_end(unit, End::Own(exit));
+                self.begin_end(unit, End::Own(exit), plan);
                 self.kill(unit, KillReason::LeftBehind, plan);
             }
             // It obeyed the stop signal. What it left behind, such as the child of a wrapper, gets the signal too, and
@@ -143,6 +192,8 @@ impl Engine {
                 plan.push(Action::SignalAll { unit, run, signal, reason: KillReason::LeftBehind });
             }
             State::Killing => self.finish_run_if_over(unit, plan),
+            // The stop command may wait for just that, and clean up afterwards.
+            State::Asking => {}
             // Its procedure goes on: what it reads is outside the process.
             State::Freezing | State::Queued | State::Saving => {}
             State::Down(_) | State::Waiting | State::Backoff | State::Parking => {}
@@ -150,12 +201,17 @@ impl Engine {
     }
 
     pub(super) fn emptied(&mut self, unit: UnitId, run: RunId, role: Role, plan: &mut Plan) {
+        if role == Role::Command {
+            self.command_emptied(unit, run, plan);
+            return;
+        }
         let Some(service) = self.live(unit, run) else { return };
         match service.state {
             State::Killing => {
                 match role {
                     Role::Service => service.open.service_cgroup = false,
                     Role::Procedure => service.open.procedure_cgroup = false,
+                    Role::Command => {}
                 }
                 self.process_gone(unit, plan);
             }
@@ -173,6 +229,7 @@ impl Engine {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled => {}
         }
     }
@@ -211,7 +268,7 @@ impl Engine {
     pub(super) fn finish_run_if_over(&mut self, unit: UnitId, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
-        if !service.open.nothing() {
+        if service.state != State::Killing || !service.open.nothing() || !service.commands.is_idle() {
             return;
         }
         let Some(end) = service.end.take() else { return };

@@ -37,6 +37,35 @@ pub enum Role {
     Service,
     /// Its shutdown procedure, in `shutdown/NAME`.
     Procedure,
+    /// One of its commands, in `pool/+NAME`. Where an event or an action is about a command, its run is the command's
+    /// own number.
+    Command,
+}
+
+/// What a command beside the service is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandKind {
+    /// To stop the service.
+    Stop,
+    /// To have it read its configuration anew.
+    Reload,
+    /// To check its health.
+    Health,
+}
+
+impl CommandKind {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 3] = [Self::Stop, Self::Reload, Self::Health];
+
+    /// The word that `LIFEBOAT_REASON` holds.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Reload => "reload",
+            Self::Health => "health",
+        }
+    }
 }
 
 /// How a process ended, as waitid(2) tells it.
@@ -219,6 +248,8 @@ pub enum Verb {
     Stop,
     /// Down, then up.
     Restart,
+    /// Have it read its configuration anew.
+    Reload,
 }
 
 /// A connection of the control socket. Never reused while lifeboat runs.

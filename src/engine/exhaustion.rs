@@ -26,6 +26,10 @@ impl Engine {
         counters: MemoryEvents,
         plan: &mut Plan,
     ) {
+        if role == Role::Command {
+            self.command_memory(unit, run, counters);
+            return;
+        }
         let Some(service) = self.live(unit, run) else { return };
         if role == Role::Procedure {
             service.procedure_oom_kill.1 = counters.oom_kill;
@@ -67,7 +71,7 @@ impl Engine {
     pub(super) fn rescue(&mut self, unit: UnitId, verdict: Verdict, plan: &mut Plan) {
         let now = self.now;
         let number = self.incident_count + 1;
-        self.begin_end(unit, End::Exhausted);
+        self.begin_end(unit, End::Exhausted, plan);
         let Some(service) = self.unit_mut(unit) else { return };
         service.end_began = now;
         let kernel_killed = matches!(verdict, Verdict::KernelKilled { .. });
@@ -138,6 +142,7 @@ impl Engine {
             | State::Running
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled
             | State::Killing => {}
         }
@@ -265,6 +270,7 @@ impl Engine {
             | State::Readying
             | State::Running
             | State::Freezing
+            | State::Asking
             | State::Signalled
             | State::Waiting
             | State::Backoff => {}
@@ -309,7 +315,7 @@ impl Engine {
 /// on its way down would hang there, and lose what it holds.
 pub(super) fn may_be_rescued(state: State) -> bool {
     match state {
-        State::Spawning | State::Readying | State::Running | State::Signalled => true,
+        State::Spawning | State::Readying | State::Running | State::Asking | State::Signalled => true,
         State::Down(_)
         | State::Waiting
         | State::Backoff

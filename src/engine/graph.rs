@@ -133,6 +133,7 @@ impl Engine {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled
             | State::Killing => {}
         }
@@ -203,6 +204,7 @@ impl Engine {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled
             | State::Killing => {}
         }

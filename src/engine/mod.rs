@@ -17,6 +17,7 @@
 pub mod action;
 pub mod budget;
 pub mod change;
+mod command;
 mod doorbell;
 mod ending;
 mod escalation;
@@ -28,6 +29,7 @@ pub mod policy;
 mod readiness;
 pub mod record;
 pub mod recorder;
+mod reload;
 mod requests;
 mod restart;
 mod service;
@@ -303,6 +305,8 @@ impl Engine {
                 TimerKind::Watchdog => self.watchdog_due(unit, plan),
                 TimerKind::Health => self.health_due(unit, plan),
                 TimerKind::Doorbell => self.doorbell_due(unit, plan),
+                TimerKind::Command => self.command_due(unit, plan),
+                TimerKind::Reload => self.reload_due(unit, plan),
             }
         }
     }
@@ -316,6 +320,7 @@ impl Engine {
             State::Backoff => self.enter(unit, State::Waiting),
             State::Freezing => self.freeze_timed_out(unit, plan),
             State::Saving => self.procedure_timed_out(unit, plan),
+            State::Asking => self.stop_command_timed_out(unit, plan),
             State::Signalled => self.kill(unit, snapshot::KillReason::StopTimedOut, plan),
             State::Killing => self.kill_again(unit, plan),
             State::Down(_) | State::Waiting | State::Running | State::Queued => {}

@@ -98,6 +98,21 @@ pub struct HealthPolicy {
     pub timeout_ms: u32,
     /// So many failed checks in a row and the service has failed.
     pub failures: u32,
+    /// It is a command, not a connection.
+    pub command: bool,
+}
+
+/// How a service is told to read its configuration anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadPolicy {
+    /// By a command; else by the signal.
+    pub command: bool,
+    /// The signal.
+    pub signal: i32,
+    /// It says `RELOADING=1` and then `READY=1`.
+    pub notifies: bool,
+    /// One that takes longer has failed.
+    pub timeout_ms: u32,
 }
 
 /// When a service that ended is started again.
@@ -258,10 +273,14 @@ pub struct UnitPolicy {
     pub health: Option<HealthPolicy>,
     /// The shutdown procedure, if any.
     pub procedure: Option<ProcedurePolicy>,
+    /// An ordinary stop begins with a command.
+    pub stop_command: bool,
     /// The first signal of an ordinary stop.
     pub stop_signal: i32,
-    /// From that signal to `cgroup.kill`.
+    /// What the command may take, and from that signal to `cgroup.kill`.
     pub stop_timeout_ms: u32,
+    /// How it is told to read its configuration anew.
+    pub reload: Option<ReloadPolicy>,
     /// Which of its ends count as a success.
     pub success: Success,
     /// What happens when it ends by itself.

@@ -3,7 +3,7 @@
 //! A service that lives but is judged to have failed is killed, after its shutdown procedure where that is wished.
 
 use super::action::Action;
-use super::event::{Note, Time};
+use super::event::{CommandKind, Note, Time};
 use super::limits::{EXTENDED_MS_MAX, READY_LOOK_MS};
 use super::policy::{Kind, Ready, RunId, UnitId};
 use super::record::Record;
@@ -77,6 +77,7 @@ impl Engine {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled
             | State::Killing => {}
         }
@@ -85,6 +86,7 @@ impl Engine {
     pub(super) fn notified(&mut self, unit: UnitId, run: RunId, note: Note, plan: &mut Plan) {
         let Some(service) = self.live(unit, run) else { return };
         let (state, by_note) = (service.state, service.policy.ready == Ready::Notify);
+        self.reload_noted(unit, note, plan);
         match note {
             Note::Ready if by_note => self.said_ready(unit, plan),
             Note::Ready => {}
@@ -126,7 +128,7 @@ impl Engine {
                 let ready_by = service.ready_by;
                 self.timers.set(unit, TimerKind::Step, ready_by);
             }
-            State::Signalled => {
+            State::Asking | State::Signalled => {
                 let stop_by = since.plus_ms(u64::from(service.policy.stop_timeout_ms)).max(until(since));
                 self.timers.set(unit, TimerKind::Step, stop_by);
             }
@@ -185,15 +187,37 @@ impl Engine {
         let Some(service) = self.unit_mut(unit) else { return };
         let Some(health) = service.policy.health.filter(|_| service.state == State::Running) else { return };
         let run = service.run;
+        let taken = service.commands.are_taken();
+        if service.probing && health.command {
+            self.command_timed_out(unit, CommandKind::Health, plan);
+            self.judge_probe(unit, false, plan);
+            return;
+        }
         if service.probing {
             plan.push(Action::EndProbe { unit, run });
             self.judge_probe(unit, false, plan);
             return;
         }
+        // A reload goes before: a later check will do.
+        if health.command && taken {
+            self.plan_probe(unit);
+            return;
+        }
         service.probing = true;
         let due = self.now.plus_ms(u64::from(health.timeout_ms));
         self.timers.set(unit, TimerKind::Health, due);
-        plan.push(Action::Probe { unit, run });
+        // One that cannot begin in its time, because the last one does not die, has failed too.
+        if health.command {
+            self.run_command(unit, CommandKind::Health, plan);
+        } else {
+            plan.push(Action::Probe { unit, run });
+        }
+    }
+
+    pub(super) fn health_command_over(&mut self, unit: UnitId, well: bool, plan: &mut Plan) {
+        if self.unit(unit).is_some_and(|service| service.probing && service.state == State::Running) {
+            self.judge_probe(unit, well, plan);
+        }
     }
 
     pub(super) fn probed(&mut self, unit: UnitId, run: RunId, healthy: bool, plan: &mut Plan) {
@@ -219,7 +243,7 @@ impl Engine {
         let saves = service.procedure == Procedure::Parked
             && service.policy.procedure.is_some_and(|procedure| procedure.on_failure);
         plan.tell(Record::Failed { unit, failure });
-        self.begin_end(unit, End::Failed(failure));
+        self.begin_end(unit, End::Failed(failure), plan);
         if saves {
             self.freeze(unit, plan);
         } else {

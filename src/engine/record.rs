@@ -5,7 +5,7 @@
     reason = "the fields of the records are named by their types and by the line above each record"
 )]
 
-use super::event::{Exit, Note, Role, ShutdownKind, SpawnStage};
+use super::event::{CommandKind, Exit, Note, Role, ShutdownKind, SpawnStage};
 use super::policy::{Escalation, UnitId};
 use super::setting::Setting;
 use super::snapshot::{Cause, Failure, KillReason, ProcedureResult, Trouble, Verdict};
@@ -58,6 +58,14 @@ pub enum Record {
     Rescuing { unit: UnitId, cause: Cause, deadline_ms: u32 },
     /// The procedure is over.
     ProcedureOver { unit: UnitId, result: ProcedureResult, after_us: u64 },
+    /// A command is over; one that was good and only looked is not told.
+    CommandOver { unit: UnitId, kind: CommandKind, result: ProcedureResult, after_us: u64 },
+    /// What is left of a command does not die.
+    CommandStays { unit: UnitId },
+    /// A service has read its configuration anew.
+    Reloaded { unit: UnitId, after_us: u64 },
+    /// It has not.
+    ReloadFailed { unit: UnitId },
     /// A cgroup is killed.
     Killing { unit: UnitId, role: Role, reason: KillReason },
     /// The kernel failed to do what was asked.

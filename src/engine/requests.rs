@@ -13,6 +13,10 @@ use super::{Engine, Plan};
 pub(super) enum Until {
     Up,
     Down,
+    /// The reload that is under way is over.
+    Reloaded,
+    /// The one after it is.
+    ReloadedAgain,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +65,7 @@ impl Engine {
             match verb {
                 Verb::Start | Verb::Restart => self.want_up(unit),
                 Verb::Stop => self.want_down(unit, KillReason::StopAsked),
+                Verb::Reload => {}
             }
             Some(Reply::Failed)
         } else {
@@ -68,6 +73,7 @@ impl Engine {
                 Verb::Start => self.asked_start(client, unit),
                 Verb::Stop => self.asked_stop(client, unit, plan),
                 Verb::Restart => self.asked_restart(client, unit, plan),
+                Verb::Reload => self.asked_reload(client, unit, plan),
             }
         };
         if let Some(reply) = reply {
@@ -75,7 +81,7 @@ impl Engine {
         }
     }
 
-    fn wait(&mut self, client: ClientId, unit: UnitId, until: Until) -> Option<Reply> {
+    pub(super) fn wait(&mut self, client: ClientId, unit: UnitId, until: Until) -> Option<Reply> {
         if self.waits.add(Wait { client, unit, until }) { None } else { Some(Reply::TooManyWaiting) }
     }
 
@@ -95,7 +101,12 @@ impl Engine {
             }
             State::Down(_) | State::Waiting | State::Backoff => service.restarts.forget(),
             // The present run goes to its end, and then another begins, whatever the policy says of such an end.
-            State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
+            State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Asking
+            | State::Signalled
+            | State::Killing => {
                 service.again = true;
             }
         }
@@ -125,6 +136,7 @@ impl Engine {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled
             | State::Killing => {
                 self.overrule(unit, Until::Up, plan);
@@ -142,7 +154,12 @@ impl Engine {
                 self.begin_stop(unit, KillReason::StopAsked, plan);
                 self.wait(client, unit, Until::Up)
             }
-            State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
+            State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Asking
+            | State::Signalled
+            | State::Killing => {
                 service.again = true;
                 self.want_up(unit);
                 self.wait(client, unit, Until::Up)
@@ -157,6 +174,7 @@ impl Engine {
             let reply = match wait.until {
                 Until::Up => Reply::Started,
                 Until::Down => Reply::Overruled,
+                Until::Reloaded | Until::ReloadedAgain => Reply::ReloadFailed,
             };
             plan.push(Action::Reply { client: wait.client, reply });
         }
@@ -172,6 +190,7 @@ impl Engine {
                 Until::Down => Reply::Stopped,
                 Until::Up if wished_down => Reply::Overruled,
                 Until::Up => Reply::Failed,
+                Until::Reloaded | Until::ReloadedAgain => Reply::ReloadFailed,
             };
             plan.push(Action::Reply { client: wait.client, reply });
         }
@@ -183,5 +202,22 @@ impl Engine {
             plan.push(Action::Reply { client: wait.client, reply: Reply::Overruled });
         }
         self.waits.waits.retain(|wait| wait.unit != unit || wait.until != until);
+    }
+
+    /// A reload is over, well or not.
+    pub(super) fn answer_reload(&mut self, unit: UnitId, until: Until, reply: Reply, plan: &mut Plan) {
+        for wait in self.waits.waits.iter().filter(|wait| wait.unit == unit && wait.until == until) {
+            plan.push(Action::Reply { client: wait.client, reply });
+        }
+        self.waits.waits.retain(|wait| wait.unit != unit || wait.until != until);
+    }
+
+    /// Those who asked while another reload was under way have their own now.
+    pub(super) fn next_reload(&mut self, unit: UnitId) {
+        for wait in self.waits.waits.iter_mut().filter(|wait| wait.unit == unit) {
+            if wait.until == Until::ReloadedAgain {
+                wait.until = Until::Reloaded;
+            }
+        }
     }
 }

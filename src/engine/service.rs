@@ -6,7 +6,7 @@
 //!  Waiting ─▶ Parking ─▶ Spawning ─▶ Readying ─▶ Running ─▶ Freezing ─▶ Queued ─▶ Saving ─▶ Killing ─▶ Stopped,
 //!  (order)    (procedure) (execve)   (its word)     │    (exhaustion, a stop or a failure    ▲     │    Exited, Done,
 //!                                                   │     with a procedure)                  │     │    Fatal, Backoff
-//!                                                   └─▶ Signalled (an ordinary stop) ────────┘     │
+//!                                                   └─▶ (Asking) ─▶ Signalled (an ordinary stop) ──┘     │
 //!                                                                         both cgroups are empty and
 //!                                                                         both processes are reaped
 //! ```
@@ -16,9 +16,11 @@
 //! Every run ends through `Killing`, however it came to its end. So no run leaves a process behind, and none begins
 //! while one of the last run lives.
 
+use super::command::Commands;
 use super::doorbell::Trend;
 use super::event::{Exit, MemoryEvents, MemorySample, SpawnStage, Time};
 use super::policy::{Kind, RunId, UnitId, UnitPolicy};
+use super::reload::Reload;
 use super::restart::Restarts;
 use super::setting::Setting;
 use super::snapshot::{
@@ -63,6 +65,8 @@ pub(super) enum State {
     Queued,
     /// The procedure is at work.
     Saving,
+    /// The stop command is at work.
+    Asking,
     /// The stop signal is sent.
     Signalled,
     /// `cgroup.kill` is written; we wait for the end of all processes.
@@ -81,6 +85,7 @@ impl State {
             | Self::Freezing
             | Self::Queued
             | Self::Saving
+            | Self::Asking
             | Self::Signalled
             | Self::Killing => false,
         }
@@ -144,7 +149,7 @@ pub(super) struct Successor {
 /// # Invariants
 /// - `run` only grows. An event with another number is about a dead run: it is recorded, nothing else.
 /// - A unit that is down has nothing open.
-/// - `end` is `Some` in `Freezing`, `Queued`, `Saving`, `Signalled` and `Killing`, and only there.
+/// - `end` is `Some` in `Freezing`, `Queued`, `Saving`, `Asking`, `Signalled` and `Killing`, and only there.
 /// - `incident` is `Some` only while `end` is `Exhausted`.
 #[derive(Debug)]
 pub(super) struct Service {
@@ -178,6 +183,9 @@ pub(super) struct Service {
     pub(super) ready_by: Time,
     pub(super) pid: Option<u32>,
     pub(super) open: Open,
+    /// What runs beside it.
+    pub(super) commands: Commands,
+    pub(super) reload: Reload,
     pub(super) procedure: Procedure,
     pub(super) end: Option<End>,
     /// The time at which the end began.
@@ -248,6 +256,8 @@ impl Service {
             ready_by: Time::default(),
             pid: None,
             open: Open::default(),
+            commands: Commands::default(),
+            reload: Reload::default(),
             procedure: Procedure::Absent,
             end: None,
             end_began: Time::default(),
@@ -292,6 +302,7 @@ impl Service {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled
             | State::Killing => false,
         }
@@ -308,6 +319,7 @@ impl Service {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled
             | State::Killing => false,
         }
@@ -328,6 +340,7 @@ impl Service {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled => false,
         }
     }
@@ -353,8 +366,17 @@ impl Service {
             State::Waiting | State::Parking | State::Spawning | State::Readying => StateName::Starting,
             State::Backoff => StateName::Backoff,
             State::Running => StateName::Running,
-            State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
-                if self.end == Some(End::Exhausted) { StateName::Rescuing } else { StateName::Stopping }
+            State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Asking
+            | State::Signalled
+            | State::Killing => {
+                if self.end == Some(End::Exhausted) {
+                    StateName::Rescuing
+                } else {
+                    StateName::Stopping
+                }
             }
         }
     }
@@ -415,6 +437,7 @@ impl Service {
             exhaustions: self.restarts.exhaustions(now, &budget),
             exhaustions_within_ms: budget.within_ms,
             fallback: self.fallback,
+            failed_command: self.commands.failed,
             status: None,
         }
     }

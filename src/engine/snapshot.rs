@@ -2,7 +2,7 @@
 //!
 //! These types are also what goes over the control socket, so their field names are an interface.
 
-use super::event::{Exit, MemoryEvents, MemorySample, ShutdownKind, SpawnStage, Time};
+use super::event::{CommandKind, Exit, MemoryEvents, MemorySample, ShutdownKind, SpawnStage, Time};
 use super::policy::{Class, Guard, Kind, RunId, UnitId};
 use serde::{Deserialize, Serialize};
 
@@ -133,12 +133,16 @@ pub enum KillReason {
     Rescue,
     /// The unit in whose stead it ran is up again.
     Replaced,
-    /// The parked procedure is of no use any more.
+    /// The parked procedure, or the command, is of no use any more.
     NotNeeded,
     /// Its definition has changed.
     Changed,
     /// It was taken out.
     Removed,
+    /// The command did not end by its deadline.
+    CommandTimedOut,
+    /// A person asked for a reload: no kill, but the unit's own signal.
+    ReloadAsked,
 }
 
 /// Why a unit is FATAL or not up.
@@ -197,7 +201,7 @@ pub enum Trouble {
     Unkillable,
 }
 
-/// How a shutdown procedure went.
+/// How a shutdown procedure or a command went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProcedureResult {
     /// The unit has none.
@@ -340,6 +344,17 @@ pub struct RefusedSetting {
     pub errno: i32,
 }
 
+/// A command that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandView {
+    /// What it was for.
+    pub kind: CommandKind,
+    /// How it went.
+    pub result: ProcedureResult,
+    /// When it ended.
+    pub time: Time,
+}
+
 /// One unit as readers see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitView {
@@ -379,6 +394,9 @@ pub struct UnitView {
     /// The unit that runs in its stead, since it was given up.
     #[serde(default)]
     pub fallback: Option<UnitId>,
+    /// The last of its commands that failed.
+    #[serde(default)]
+    pub failed_command: Option<CommandView>,
     /// What it last said of itself in this run (`STATUS` of sd_notify(3)), on one line.
     #[serde(default)]
     pub status: Option<String>,

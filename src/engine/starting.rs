@@ -9,7 +9,7 @@ use super::policy::{RunId, UnitId};
 use super::record::Record;
 use super::service::{End, Open, Procedure, Rest, State};
 use super::setting::Setting;
-use super::snapshot::{Desired, KillReason};
+use super::snapshot::{Desired, KillReason, ProcedureResult};
 use super::timer::TimerKind;
 use super::{Engine, Plan};
 
@@ -62,6 +62,7 @@ impl Engine {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled
             | State::Killing => {}
         }
@@ -142,6 +143,7 @@ impl Engine {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled => {}
         }
     }
@@ -164,6 +166,7 @@ impl Engine {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled
             | State::Killing => {}
         }
@@ -176,6 +179,10 @@ impl Engine {
         (stage, errno): (SpawnStage, i32),
         plan: &mut Plan,
     ) {
+        if role == Role::Command {
+            self.command_ended(unit, run, ProcedureResult::SpawnFailed { stage, errno }, plan);
+            return;
+        }
         let Some(service) = self.live(unit, run) else { return };
         let procedure = match role {
             // It was up: only its exit ends it.
@@ -184,7 +191,7 @@ impl Engine {
                 service.open.main = false;
                 false
             }
-            Role::Procedure => {
+            Role::Procedure | Role::Command => {
                 service.open.procedure = false;
                 service.procedure = Procedure::Over;
                 true
@@ -201,6 +208,7 @@ impl Engine {
             | State::Freezing
             | State::Queued
             | State::Saving
+            | State::Asking
             | State::Signalled => {}
             State::Killing => self.finish_run_if_over(unit, plan),
             State::Down(_) | State::Waiting | State::Backoff => {}
@@ -237,7 +245,7 @@ impl Engine {
 
     fn start_failed(&mut self, unit: UnitId, what: (SpawnStage, i32, bool), plan: &mut Plan) {
         let (stage, errno, procedure) = what;
-        self.begin_end(unit, End::StartFailed { stage, errno, procedure });
+        self.begin_end(unit, End::StartFailed { stage, errno, procedure }, plan);
         self.kill(unit, KillReason::StartFailed, plan);
     }
 }

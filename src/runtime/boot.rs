@@ -4,6 +4,7 @@
 //! still boots. Below another init a missing guard is a reason not to start.
 
 use super::Config;
+use super::command::Commands;
 use super::control::Control;
 use super::event_loop::Lifeboat;
 use super::output::Outputs;
@@ -15,7 +16,7 @@ use crate::cgroup::capabilities::Capabilities;
 use crate::cgroup::tree::Tree;
 use crate::engine::budget::{self, Refusal};
 use crate::engine::event::{Event, ShutdownKind};
-use crate::engine::policy::{Ready, UnitId, UnitPolicy};
+use crate::engine::policy::{UnitId, UnitPolicy};
 use crate::engine::snapshot::{BudgetView, SystemView};
 use crate::engine::{Engine, Plan};
 use crate::sys::error::SysError;
@@ -357,7 +358,8 @@ pub(super) fn overhead_bytes(units: &[&Unit]) -> u64 {
         let size_bytes = parked_file_bytes(unit).unwrap_or(0);
         if unit.policy.procedure.is_some() { size_bytes.saturating_add(PARKED_BYTES) } else { 0 }
     };
-    units.iter().map(|&unit| GROUP_BYTES.saturating_add(of_procedure(unit))).sum()
+    let groups = |unit: &Unit| GROUP_BYTES * (1 + u64::from(unit.has_commands()));
+    units.iter().map(|&unit| groups(unit).saturating_add(of_procedure(unit))).sum()
 }
 
 fn parked_file_bytes(unit: &Unit) -> Option<u64> {
@@ -456,9 +458,7 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
         environment
     };
     let mut environment = environment_of(&unit.identity);
-    if let Some(path) =
-        notify_path.filter(|_| unit.policy.ready == Ready::Notify || unit.policy.watchdog_ms.is_some())
-    {
+    if let Some(path) = notify_path.filter(|_| unit.may_notify()) {
         environment.set(&[b"NOTIFY_SOCKET=", path.as_os_str().as_bytes()].concat());
     }
     if let Some(ms) = unit.policy.watchdog_ms {
@@ -466,13 +466,23 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
     }
     // A refused unit has no command; it is never started.
     let program = Program::new(&unit.command, &environment.strings()).ok();
+    let commands = commands_of(&unit, environment_of(&unit.identity));
     let procedure_program = unit.policy.procedure.and_then(|_| {
         let mut environment = environment_of(&unit.procedure_identity);
         environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
         Program::procedure(&unit.procedure, &environment.strings()).ok()
     });
     let (steps, procedure_steps) = (steps::of_service(&unit), steps::of_procedure(&unit));
-    Seat::of(unit, (program, procedure_program), (steps, procedure_steps))
+    Seat::of(unit, (program, procedure_program), (steps, procedure_steps), commands)
+}
+
+fn commands_of(unit: &Unit, mut environment: Environment) -> Commands {
+    if !unit.has_commands() {
+        return Commands::default();
+    }
+    environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
+    let strings = environment.strings();
+    Commands::new(steps::of_command(unit), |kind| Program::procedure(unit.command_of(kind), &strings).ok())
 }
 
 /// What a supervisor tells one service about itself.

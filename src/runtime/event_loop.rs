@@ -213,6 +213,8 @@ impl Lifeboat {
                         if may_change && let Some(unit) = self.id_of(&name) {
                             let words = self.outputs.last_words(unit);
                             why.last_words = String::from_utf8_lossy(&words).into_owned();
+                            let words = self.outputs.words_of_failed_command(unit);
+                            why.command_words = String::from_utf8_lossy(&words).into_owned();
                         }
                         self.control.reply(client, &why);
                     }

@@ -166,12 +166,12 @@ fn watch(poller: &Poller, unit: UnitId, group: &Group) -> Result<(), SysError> {
 }
 
 /// The event carries only the stage and errno; which file refused which value goes to the log.
-fn told(stage: SpawnStage, error: &SysError) -> SpawnError {
+pub(super) fn told(stage: SpawnStage, error: &SysError) -> SpawnError {
     story::complain(error);
     SpawnError::new(stage, error.errno())
 }
 
-fn refused(error: &GroupError) -> SpawnError {
+pub(super) fn refused(error: &GroupError) -> SpawnError {
     story::complain(error);
     SpawnError::new(error.stage, error.errno())
 }

@@ -7,6 +7,7 @@
 mod allocations;
 pub mod boot;
 mod change;
+mod command;
 mod control;
 pub mod errand;
 mod event_loop;

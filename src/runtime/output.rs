@@ -11,6 +11,7 @@
 //! - A pipe lives until its last writer has closed it or the next run of its role begins, whichever comes first. So
 //!   what outlives a run is still heard until then, and no descriptor is left behind.
 
+mod commands;
 mod layout;
 
 pub(super) use layout::ring_bytes;
@@ -31,6 +32,7 @@ use crate::sys::spawn::{SpawnError, output_pipe};
 use crate::unit::{Output, Unit};
 use crate::wire::base64;
 use crate::wire::reply::TailReply;
+use commands::CommandWords;
 use nix::errno::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -87,7 +89,8 @@ struct Feed {
     pids: [u32; 2],
     /// The end of the last run that has ended.
     last_words: Ring,
-    pipes: [Option<OwnedFd>; 2],
+    command: CommandWords,
+    pipes: [Option<OwnedFd>; 3],
 }
 
 /// The output of all units.
@@ -153,7 +156,7 @@ impl Outputs {
                     return;
                 }
                 Ok(length) => {
-                    self.take(speaker, chunk.get(..length).unwrap_or_default());
+                    self.hear(speaker, chunk.get(..length).unwrap_or_default());
                     if length < CHUNK_BYTES {
                         return;
                     }
@@ -168,6 +171,13 @@ impl Outputs {
         }
     }
 
+    fn hear(&mut self, speaker: Speaker<'_>, bytes: &[u8]) {
+        let Some(feed) = self.feeds.get_mut(usize::from(speaker.unit.0)) else { return };
+        if speaker.role != Role::Command || feed.command.hear(&mut self.memory, bytes) {
+            self.take(speaker, bytes);
+        }
+    }
+
     /// Words of a unit. They go on line by line; a line is never longer than its limit, so that what waits for its end
     /// is still in the ring.
     fn take(&mut self, speaker: Speaker<'_>, bytes: &[u8]) {
@@ -178,12 +188,16 @@ impl Outputs {
         let pieces = bytes.split_inclusive(|byte| *byte == b'\n');
         for piece in pieces.flat_map(|line| line.chunks(LINE_BYTES_MAX / 2)) {
             let Some(feed) = self.feeds.get_mut(usize::from(unit.0)) else { return };
-            let room = piece.len() + PROCEDURE_MARK.len();
+            let mark = match role {
+                Role::Service => b"",
+                Role::Procedure => PROCEDURE_MARK,
+                Role::Command => feed.command.mark(),
+            };
             if feed.output == Output::Syslog {
-                feed.make_room(&self.memory, room, &mut self.system_log);
+                feed.make_room(&self.memory, piece.len() + mark.len(), &mut self.system_log);
             }
-            if role == Role::Procedure && feed.speaker.is_none() {
-                feed.ring.push(&mut self.memory, PROCEDURE_MARK);
+            if feed.speaker.is_none() {
+                feed.ring.push(&mut self.memory, mark);
             }
             feed.ring.push(&mut self.memory, piece);
             feed.speaker = (!piece.ends_with(b"\n")).then_some(role);
@@ -332,6 +346,8 @@ impl Feed {
         match role {
             Role::Service => *service = pid,
             Role::Procedure => *procedure = pid,
+            // Its lines go under the service's number, and are marked.
+            Role::Command => {}
         }
     }
 
@@ -347,15 +363,17 @@ impl Feed {
             run_began: 0,
             pids: [0; 2],
             last_words: Ring::new(0, 0),
-            pipes: [const { None }; 2],
+            command: CommandWords::silent(),
+            pipes: [const { None }; 3],
         }
     }
 
     fn pipe_mut(&mut self, role: Role) -> &mut Option<OwnedFd> {
-        let [service, procedure] = &mut self.pipes;
+        let [service, procedure, command] = &mut self.pipes;
         match role {
             Role::Service => service,
             Role::Procedure => procedure,
+            Role::Command => command,
         }
     }
 

@@ -57,6 +57,8 @@ impl Lifeboat {
                 let _ = self.read_memory_events(unit, Role::Service);
                 self.sample(unit);
             }
+            Action::RunCommand { unit, run, order } => self.run_command(unit, run, order),
+            Action::KillCommand { unit, run, reason: _ } => self.kill_command(unit, run),
             Action::Log(record) => self.story.tell(&record, &self.names),
             Action::Reply { client, reply } => {
                 self.control.outcome(client, reply);
@@ -85,7 +87,7 @@ impl Lifeboat {
         }
     }
 
-    fn spawn_failed(&mut self, unit: UnitId, run: RunId, role: Role, error: SpawnError) {
+    pub(super) fn spawn_failed(&mut self, unit: UnitId, run: RunId, role: Role, error: SpawnError) {
         self.events.push_back(Event::SpawnFailed {
             unit,
             run,
@@ -152,11 +154,12 @@ impl Lifeboat {
         Ok(())
     }
 
-    fn watch_start(&mut self, unit: UnitId, role: Role) {
+    pub(super) fn watch_start(&mut self, unit: UnitId, role: Role) {
         let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
         let process = match role {
             Role::Service => &seat.main,
             Role::Procedure => &seat.saver,
+            Role::Command => &seat.commands.process,
         };
         if let Some(status) = process.as_ref().and_then(|process| process.status.as_ref()) {
             self.watch_status(unit, role, status.as_fd());
@@ -261,7 +264,7 @@ fn end_all(group: &Group, parked: Option<u32>) -> Result<GroupState, i32> {
     }
 }
 
-fn stdout_of<'a>(
+pub(super) fn stdout_of<'a>(
     pipe: Option<&'a OwnedFd>,
     output: Output,
     null: &'a OwnedFd,

@@ -2,6 +2,7 @@
 //!
 //! The engine's side of the same unit is `engine::service`. The two are tied by the run's number only.
 
+use super::command::Commands;
 use super::readiness::Stamp;
 use crate::cgroup::group::Group;
 use crate::engine::event::Role;
@@ -39,6 +40,8 @@ pub(super) struct Seat {
     pub(super) procedure_group: Option<Group>,
     pub(super) main: Option<Process>,
     pub(super) saver: Option<Process>,
+    /// What runs beside the service.
+    pub(super) commands: Commands,
     /// What stood at `unit.ready_path` before the present run.
     pub(super) old_path: Option<Stamp>,
     /// Our end of the pipe on which it says that it is ready, until it has.
@@ -54,7 +57,7 @@ pub(super) struct Seat {
 impl Seat {
     /// Nobody's.
     pub(super) fn vacant() -> Self {
-        Self::of(Unit::vacant(), (None, None), (Vec::new(), Vec::new()))
+        Self::of(Unit::vacant(), (None, None), (Vec::new(), Vec::new()), Commands::default())
     }
 
     /// A seat without a process, for a unit with its programs and steps, its procedure's second.
@@ -62,6 +65,7 @@ impl Seat {
         unit: Unit,
         (program, procedure_program): (Option<Program>, Option<Program>),
         (steps, procedure_steps): (Vec<Step>, Vec<Step>),
+        commands: Commands,
     ) -> Self {
         Self {
             unit,
@@ -75,6 +79,7 @@ impl Seat {
             procedure_group: None,
             main: None,
             saver: None,
+            commands,
             old_path: None,
             ready_pipe: None,
             probe: None,
@@ -87,6 +92,7 @@ impl Seat {
         match role {
             Role::Service => &mut self.main,
             Role::Procedure => &mut self.saver,
+            Role::Command => &mut self.commands.process,
         }
     }
 
@@ -94,6 +100,7 @@ impl Seat {
         match role {
             Role::Service => &mut self.service_group,
             Role::Procedure => &mut self.procedure_group,
+            Role::Command => &mut self.commands.group,
         }
     }
 
@@ -101,6 +108,15 @@ impl Seat {
         match role {
             Role::Service => self.service_group.as_ref(),
             Role::Procedure => self.procedure_group.as_ref(),
+            Role::Command => self.commands.group.as_ref(),
+        }
+    }
+
+    /// What events about this role carry.
+    pub(super) fn run_of(&self, role: Role) -> RunId {
+        match role {
+            Role::Service | Role::Procedure => self.run,
+            Role::Command => self.commands.run,
         }
     }
 }
@@ -121,7 +137,7 @@ pub(super) enum Source {
     Pressure(UnitId),
     /// `cgroup.events`.
     CgroupEvents(UnitId, Role),
-    /// What a unit, or its procedure, says.
+    /// What a unit, its procedure, or a command beside it says.
     Output(UnitId, Role),
     /// The socket of sd_notify(3).
     Notify,
@@ -141,7 +157,12 @@ impl Source {
     /// The token that stands for it in epoll.
     pub(super) fn token(self) -> u64 {
         let of = |kind: u64, unit: UnitId, role: Role| {
-            kind << 56 | u64::from(role == Role::Procedure) << 32 | u64::from(unit.0)
+            let role = match role {
+                Role::Service => 0_u64,
+                Role::Procedure => 1,
+                Role::Command => 2,
+            };
+            kind << 56 | role << 32 | u64::from(unit.0)
         };
         match self {
             Self::Signals => 0,
@@ -162,7 +183,11 @@ impl Source {
     /// What a token stands for; `None` for one that `token` does not make.
     pub(super) fn of(token: u64) -> Option<Self> {
         let unit = UnitId(u16::try_from(token & 0xffff).ok()?);
-        let role = if token >> 32 & 1 == 1 { Role::Procedure } else { Role::Service };
+        let role = match token >> 32 & 3 {
+            0 => Role::Service,
+            1 => Role::Procedure,
+            _ => Role::Command,
+        };
         match token >> 56 {
             0 => Some(Self::Signals),
             1 => Some(Self::Status(unit, role)),
@@ -191,12 +216,15 @@ mod tests {
             Source::Signals,
             Source::Status(UnitId(3), Role::Service),
             Source::Status(UnitId(3), Role::Procedure),
+            Source::Status(UnitId(3), Role::Command),
             Source::MemoryEvents(UnitId(1_023)),
             Source::Pressure(UnitId(0)),
             Source::CgroupEvents(UnitId(7), Role::Service),
             Source::CgroupEvents(UnitId(7), Role::Procedure),
+            Source::CgroupEvents(UnitId(7), Role::Command),
             Source::Output(UnitId(7), Role::Service),
             Source::Output(UnitId(7), Role::Procedure),
+            Source::Output(UnitId(7), Role::Command),
             Source::Notify,
             Source::ReadyPipe(UnitId(2)),
             Source::Probe(UnitId(2)),

@@ -68,6 +68,14 @@ pub(super) fn of_procedure(unit: &Unit) -> Vec<Step> {
     steps.list
 }
 
+/// Of its commands': as its procedure's, but always the unit's own user.
+pub(super) fn of_command(unit: &Unit) -> Vec<Step> {
+    let mut steps = Steps { list: Vec::new(), optional: unit.cgroup.optional };
+    view_of_files(&unit.setup, &[], &mut steps);
+    become_somebody(&unit.identity, &unit.setup, &mut steps.list);
+    steps.list
+}
+
 /// Mounts of its own come first: all that follows must not be seen by anybody else. They are optional only where
 /// everything is that needs them.
 fn view_of_files(setup: &Setup, own: &[(Setting, bool)], steps: &mut Steps) {

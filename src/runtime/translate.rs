@@ -75,6 +75,9 @@ impl Lifeboat {
             self.status_came(unit, role);
             let _ = self.read_memory_events(unit, role);
             self.leave_seat(unit, role);
+            if role == Role::Command {
+                self.command_output_ended(unit, exit);
+            }
             let run_is_over = self.seats.get(usize::from(unit.0)).is_some_and(|seat| seat.main.is_none());
             self.output_ended(unit, role, run_is_over);
         }
@@ -93,25 +96,28 @@ impl Lifeboat {
 
     pub(super) fn status_came(&mut self, unit: UnitId, role: Role) {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
-        let run = seat.run;
+        let run = seat.run_of(role);
         let Some(process) = seat.process_mut(role).as_mut() else { return };
         let (pid, parked) = (process.pid, process.go.is_some());
         let Some(status) = &process.status else { return };
         let event = match (read_status(status.as_fd()), role) {
             (Status::Pending, _) => return,
-            (Status::Skipped(setting, errno), _) => {
+            // It has its order already, and what its service goes without is told of that.
+            (Status::Skipped(..) | Status::Parked, Role::Command) => return self.status_came(unit, role),
+            (Status::Skipped(setting, errno), Role::Service | Role::Procedure) => {
                 let skipped = true;
                 self.events.push_back(Event::SettingRefused { unit, run, setting, errno, skipped });
                 // The rest of what the pipe tells, because its process may be about to leave its seat.
                 return self.status_came(unit, role);
             }
-            (Status::Parked, _) => {
+            (Status::Parked, Role::Service | Role::Procedure) => {
                 self.events.push_back(Event::Parked { unit, run, pid });
                 return;
             }
             // The pipe's end without a word while it is parked: it was killed there, and its exit tells so.
             (Status::Running, Role::Procedure) if parked => None,
             (Status::Running, Role::Procedure) => Some(Event::ProcedureRunning { unit, run }),
+            (Status::Running, Role::Command) => None,
             (Status::Running, Role::Service) => Some(Event::Spawned { unit, run, pid }),
             (Status::Failed(error), role) => {
                 Some(Event::SpawnFailed { unit, run, role, stage: error.stage, errno: error.errno() })
@@ -135,7 +141,7 @@ impl Lifeboat {
         let Some(seat) = self.seats.get(usize::from(unit.0)) else { return Ok(()) };
         let Some(group) = seat.group(role) else { return Ok(()) };
         let counters = group.memory_events()?;
-        self.events.push_back(Event::MemoryEvents { unit, run: seat.run, role, counters });
+        self.events.push_back(Event::MemoryEvents { unit, run: seat.run_of(role), role, counters });
         Ok(())
     }
 
@@ -174,7 +180,7 @@ impl Lifeboat {
 
     pub(super) fn cgroup_events_came(&mut self, unit: UnitId, role: Role) {
         let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
-        let run = seat.run;
+        let run = seat.run_of(role);
         match seat.group(role).map(Group::state) {
             Some(Ok(state)) => {
                 if state.frozen && role == Role::Service {
@@ -186,6 +192,7 @@ impl Lifeboat {
             }
             Some(Err(libc::ENODEV)) => self.cgroup_vanished(unit, role),
             Some(Err(errno)) => {
+                let run = seat.run;
                 self.events.push_back(Event::Failed { unit, run, effect: Effect::Kill, errno });
                 // A cgroup that cannot be read any more would ring for ever.
                 if let Some(fd) = self.group(unit, role).map(Group::events_fd) {
@@ -213,7 +220,7 @@ impl Lifeboat {
         if let Some(group) = seat.group_mut(role).take() {
             log::warn!("{} was removed by somebody else", group.path().display());
         }
-        self.events.push_back(Event::Emptied { unit, run: seat.run, role });
+        self.events.push_back(Event::Emptied { unit, run: seat.run_of(role), role });
     }
 
     /// Reads a unit's memory files; nothing where it has none or no process.

@@ -286,7 +286,7 @@ impl Lifeboat {
         let quiet = ring_bytes(&seat.unit) == 0;
         self.outputs.adopt(unit, &old.unit, &seat.unit);
         // Other cgroups: what the old definition has set in them is not for the new one.
-        for role in [Role::Service, Role::Procedure] {
+        for role in [Role::Service, Role::Procedure, Role::Command] {
             if let Some(group) = old.group_mut(role).take() {
                 give_back(group);
             }
@@ -302,7 +302,7 @@ impl Lifeboat {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         let mut old = std::mem::replace(seat, Seat::vacant());
         seat.run = old.run;
-        for role in [Role::Service, Role::Procedure] {
+        for role in [Role::Service, Role::Procedure, Role::Command] {
             if let Some(group) = old.group_mut(role).take() {
                 give_back(group);
             }

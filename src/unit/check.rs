@@ -7,12 +7,12 @@ use super::accounts::Accounts;
 use super::cgroup::{self, bytes};
 use super::circle;
 use super::diagnostic::{Diagnostic, Place, Wrong, did_you_mean, plain, short};
-use super::raw::{Occasion, RawShutdown, RawStop, RawSystem, RawThen, RawUnit};
+use super::raw::{Occasion, RawShutdown, RawSystem, RawThen, RawUnit};
 use super::reader::{Item, Map, Reader, Slot};
 use super::restart::{self, Fallbacks};
 use super::setup::{self, RawIdentity};
 use super::value::{Millis, Word};
-use super::{Identity, System, Unit, optional, output, readiness};
+use super::{Identity, System, Unit, commands, optional, output, readiness};
 use crate::engine::policy::{Escalation, Kind, ProcedurePolicy, UnitId};
 use crate::engine::snapshot::Trouble;
 use std::ffi::CString;
@@ -123,9 +123,9 @@ fn checked(
         number(reader, "utility", raw.utility, 0..=100).map_or(50, |it| it.try_into().unwrap_or(50));
     readiness::read_into(reader, raw.ready, (raw.start_timeout, raw.watchdog), &mut unit);
     readiness::health_into(reader, raw.health, &mut unit);
-    if let Some(stop) = raw.stop.given() {
-        stop_into(reader, stop.value, &mut unit);
-    }
+    let stop_command_at = commands::stop_into(reader, raw.stop, &mut unit);
+    commands::reload_into(reader, raw.reload, &mut unit);
+    commands::memory_into(reader, raw.commands, &mut unit);
     unit.policy.success = restart::success(reader, raw.success);
     let mut fallbacks = Fallbacks::new();
     unit.policy.restart = restart::restart(reader, raw.restart, unit.policy.kind, &mut fallbacks);
@@ -143,6 +143,7 @@ fn checked(
             procedure.then = then;
         }
     }
+    commands::no_procedure_instead(reader, stop_command_at, &unit);
     unit.environment = setup::environment_files(reader, raw.environment_files);
     unit.environment.extend(environment(reader, raw.environment));
     unit.working_directory = directory(reader, raw.working_directory);
@@ -198,15 +199,6 @@ pub(super) fn time(
     let hint = format!("it goes from {} to {}", shown(*range.start()), shown(*range.end()));
     reader.fault_in(field, &at, wrong.hint(hint));
     None
-}
-
-fn stop_into(reader: &mut Reader<'_>, raw: RawStop, unit: &mut Unit) {
-    if let Some(signal) = raw.signal.given() {
-        unit.policy.stop_signal = signal.value.0;
-    }
-    if let Some(timeout_ms) = time(reader, "stop.timeout", raw.timeout, WAIT_MS) {
-        unit.policy.stop_timeout_ms = timeout_ms;
-    }
 }
 
 fn procedure(
@@ -266,7 +258,7 @@ pub(super) fn c_string(
     string.ok()
 }
 
-fn command(reader: &mut Reader<'_>, field: &str, slot: Slot<Vec<Item<String>>>) -> Vec<CString> {
+pub(super) fn command(reader: &mut Reader<'_>, field: &str, slot: Slot<Vec<Item<String>>>) -> Vec<CString> {
     let Some(Item { value: words, at }) = slot.given() else { return Vec::new() };
     match words.first() {
         None => {

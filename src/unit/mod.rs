@@ -8,6 +8,7 @@ mod accounts;
 mod cgroup;
 mod check;
 mod circle;
+mod commands;
 mod diagnostic;
 pub mod enabled;
 mod load;
@@ -26,6 +27,7 @@ pub use raw::field_names;
 pub use value::Amount;
 
 use crate::engine::budget;
+use crate::engine::event::CommandKind;
 use crate::engine::policy::{Kind, Ready, RestartPolicy, Success, UnitPolicy};
 use crate::engine::setting::{Limit, Settings};
 use crate::engine::snapshot::Trouble;
@@ -216,8 +218,16 @@ pub struct Unit {
     pub notification_fd: Option<i32>,
     /// The path by which a service with `Ready::Path` shows that it is ready.
     pub ready_path: Option<CString>,
-    /// Where its health is checked, where `policy.health` is set.
+    /// Where its health is checked, where `policy.health` is set and it is no command.
     pub health_address: Option<HealthAddress>,
+    /// The health check's program and arguments; empty where there is none.
+    pub health_command: Vec<CString>,
+    /// What an ordinary stop begins with; empty where there is nothing.
+    pub stop_command: Vec<CString>,
+    /// What has the service read its configuration anew; empty where there is nothing.
+    pub reload_command: Vec<CString>,
+    /// `memory.max` of the cgroup in which these commands run.
+    pub command_bytes: u64,
 }
 
 impl Unit {
@@ -237,7 +247,9 @@ impl Unit {
             watchdog_ms: None,
             health: None,
             procedure: None,
+            reload: None,
             success: Success::default(),
+            stop_command: false,
             stop_signal: libc::SIGTERM,
             stop_timeout_ms: 5_000,
             restart: RestartPolicy::default(),
@@ -260,6 +272,34 @@ impl Unit {
             notification_fd: None,
             ready_path: None,
             health_address: None,
+            health_command: Vec::new(),
+            stop_command: Vec::new(),
+            reload_command: Vec::new(),
+            command_bytes: commands::COMMAND_BYTES,
+        }
+    }
+
+    /// Whether it is told where to say something by sd_notify(3).
+    #[must_use]
+    pub fn may_notify(&self) -> bool {
+        let policy = &self.policy;
+        let reloads = policy.reload.is_some_and(|reload| reload.notifies);
+        policy.ready == Ready::Notify || policy.watchdog_ms.is_some() || reloads
+    }
+
+    /// Whether there is anything to run beside the service.
+    #[must_use]
+    pub fn has_commands(&self) -> bool {
+        CommandKind::ALL.iter().any(|kind| !self.command_of(*kind).is_empty())
+    }
+
+    /// The program and arguments of a command; empty where there is none.
+    #[must_use]
+    pub fn command_of(&self, kind: CommandKind) -> &[CString] {
+        match kind {
+            CommandKind::Stop => &self.stop_command,
+            CommandKind::Reload => &self.reload_command,
+            CommandKind::Health => &self.health_command,
         }
     }
 

@@ -73,6 +73,8 @@ section! {
         output: RawOutput,
         output_ring: Size,
         stop: RawStop,
+        reload: RawReload,
+        commands: RawCommands,
         shutdown: RawShutdown,
         success: RawSuccess,
         restart: RawRestart,
@@ -174,6 +176,7 @@ section! {
     RawHealth ("Health") {
         tcp: String,
         unix: String,
+        command: Vec<Item<String>>,
         interval: Millis,
         timeout: Millis,
         failures: u64,
@@ -183,8 +186,26 @@ section! {
 section! {
     /// The ordinary stop.
     RawStop ("Stop") {
+        command: Vec<Item<String>>,
         signal: StopSignal,
         timeout: Millis,
+    }
+}
+
+section! {
+    /// How the service is told to read its configuration anew.
+    RawReload ("Reload") {
+        signal: StopSignal,
+        command: Vec<Item<String>>,
+        notify: bool,
+        timeout: Millis,
+    }
+}
+
+section! {
+    /// What the commands beside the service may use.
+    RawCommands ("Commands") {
+        memory: Size,
     }
 }
 
@@ -322,6 +343,8 @@ pub fn field_names() -> Vec<(&'static str, &'static [&'static str])> {
         ("output", RawFile::FIELDS),
         ("health", RawHealth::FIELDS),
         ("stop", RawStop::FIELDS),
+        ("reload", RawReload::FIELDS),
+        ("commands", RawCommands::FIELDS),
         ("shutdown", RawShutdown::FIELDS),
         ("success", RawSuccess::FIELDS),
         ("restart", RawRestart::FIELDS),

@@ -1,6 +1,6 @@
 //! The fields about readiness and liveness.
 
-use super::check::{WAIT_MS, c_string, number, time};
+use super::check::{WAIT_MS, c_string, command, number, time};
 use super::diagnostic::{Wrong, short};
 use super::raw::{RawHealth, Readiness};
 use super::reader::{Item, Reader, Slot};
@@ -87,16 +87,20 @@ pub(super) fn health_into(reader: &mut Reader<'_>, slot: Slot<RawHealth>, unit: 
         let wrong = Wrong::new("a task has no health check");
         reader.fault_in("health", &at, wrong.hint("take it out, or use kind: Service"));
     }
-    match (raw.tcp.is_absent(), raw.unix.is_absent()) {
-        (true, true) => {
-            reader.missing("health.tcp", &at, "write (tcp: \"127.0.0.1:80\") or (unix: \"/run/x\")")
+    let ways = [raw.tcp.is_absent(), raw.unix.is_absent(), raw.command.is_absent()];
+    match ways.iter().filter(|absent| !**absent).count() {
+        0 => {
+            let hint = "write (tcp: \"127.0.0.1:80\"), (unix: \"/run/x\") or (command: [\"/usr/bin/check\"])";
+            reader.missing("health.tcp", &at, hint);
         }
-        (false, false) => {
-            let wrong = Wrong::new("a health check has one address").hint("take out tcp or unix");
-            reader.fault_in("health", &at, wrong);
+        1 => {}
+        _ => {
+            let wrong = Wrong::new("a health check is one connection or one command");
+            reader.fault_in("health", &at, wrong.hint("keep one of tcp, unix and command"));
         }
-        (true, false) | (false, true) => {}
     }
+    let by_command = !raw.command.is_absent();
+    unit.health_command = command(reader, "health.command", raw.command);
     if let Some(Item { value, at }) = raw.tcp.given() {
         match value.parse() {
             Ok(address) => unit.health_address = Some(HealthAddress::Tcp(address)),
@@ -121,5 +125,5 @@ pub(super) fn health_into(reader: &mut Reader<'_>, slot: Slot<RawHealth>, unit: 
     let timeout_ms = time(reader, "health.timeout", raw.timeout, WAIT_MS).unwrap_or(2_000);
     let failures = number(reader, "health.failures", raw.failures, 1..=100).unwrap_or(3);
     let failures = u32::try_from(failures).unwrap_or(3);
-    unit.policy.health = Some(HealthPolicy { interval_ms, timeout_ms, failures });
+    unit.policy.health = Some(HealthPolicy { interval_ms, timeout_ms, failures, command: by_command });
 }

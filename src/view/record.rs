@@ -36,6 +36,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
             let what = match role {
                 Role::Service => "cannot be started",
                 Role::Procedure => "its procedure cannot be made ready",
+                Role::Command => "its command cannot be started",
             };
             write!(out, "{what}: {}: {}", words::stage(stage), words::errno(errno))
         }
@@ -52,14 +53,11 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
             write!(out, "was killed by {}", ExitWords(exit))
         }
         Record::Failed { failure, .. } => write!(out, "has failed: {}", words::failure(failure)),
-        Record::Notified { note, .. } => match note {
-            Note::Reloading => write!(out, "says that it reloads"),
-            Note::Stopping => write!(out, "says that it stops"),
-            Note::MainPid(pid) => write!(out, "says that its main process is {pid}"),
-            Note::Ready | Note::Alive | Note::Failing | Note::ExtendMs(_) | Note::Status => {
-                write!(out, "has news")
-            }
-        },
+        Record::Notified { note, .. } => notified(out, note),
+        Record::CommandOver { .. }
+        | Record::CommandStays { .. }
+        | Record::Reloaded { .. }
+        | Record::ReloadFailed { .. } => beside(out, record),
         Record::Done { .. } => write!(out, "DONE"),
         Record::Backoff { delay_ms, .. } => write!(out, "BACKOFF: starts again in {}", millis(delay_ms)),
         Record::Fatal { trouble, .. } => write!(out, "FATAL: {}", TroubleWords { trouble, names }),
@@ -83,6 +81,29 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         Record::ShuttingDown { how } => write!(out, "going down: {}", words::shutdown(how)),
         Record::AllDown { how } => write!(out, "all units are down: {}", words::shutdown(how)),
     }
+}
+
+fn notified(out: &mut dyn Write, note: Note) -> fmt::Result {
+    match note {
+        Note::Reloading => write!(out, "says that it reloads"),
+        Note::Stopping => write!(out, "says that it stops"),
+        Note::MainPid(pid) => write!(out, "says that its main process is {pid}"),
+        Note::Ready | Note::Alive | Note::Failing | Note::ExtendMs(_) | Note::Status => {
+            write!(out, "has news")
+        }
+    }
+}
+
+/// The records of what runs beside a service.
+fn beside(out: &mut dyn Write, record: &Record) -> fmt::Result {
+    if let Record::CommandOver { kind, result, after_us, .. } = *record {
+        return write!(out, "{} {} after {}", words::command(kind), ProcedureWords(result), Took(after_us));
+    }
+    if let Record::Reloaded { after_us, .. } = *record {
+        return write!(out, "reloaded after {}", Took(after_us));
+    }
+    let stays = matches!(record, Record::CommandStays { .. });
+    write!(out, "{}", if stays { "what a command left does not die" } else { "not reloaded, it runs on" })
 }
 
 /// The records of the path from an exhaustion to its end.
@@ -138,6 +159,10 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
         | Record::Ended { .. }
         | Record::Failed { .. }
         | Record::Notified { .. }
+        | Record::CommandOver { .. }
+        | Record::CommandStays { .. }
+        | Record::Reloaded { .. }
+        | Record::ReloadFailed { .. }
         | Record::Done { .. }
         | Record::Backoff { .. }
         | Record::ExhaustedAgain { .. }
@@ -184,6 +209,7 @@ fn killing(out: &mut dyn Write, role: Role, reason: KillReason) -> fmt::Result {
     let what = match role {
         Role::Service => "killing what is left",
         Role::Procedure => "killing its procedure",
+        Role::Command => "killing its command",
     };
     write!(out, "{what} ({})", words::kill_reason(reason))
 }
@@ -201,6 +227,10 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::Ended { unit, .. }
         | Record::Failed { unit, .. }
         | Record::Notified { unit, .. }
+        | Record::CommandOver { unit, .. }
+        | Record::CommandStays { unit }
+        | Record::Reloaded { unit, .. }
+        | Record::ReloadFailed { unit }
         | Record::Done { unit }
         | Record::Backoff { unit, .. }
         | Record::Fatal { unit, .. }
@@ -231,7 +261,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::event::{ShutdownKind, SpawnStage};
+    use crate::engine::event::{CommandKind, ShutdownKind, SpawnStage};
     use crate::engine::setting::Setting;
     use crate::engine::snapshot::{Failure, Trouble};
 
@@ -322,6 +352,23 @@ mod tests {
             "recorder: has failed: it was not ready within its start_timeout",
         );
         check(&Record::Notified { unit, note: Note::Reloading }, "recorder: says that it reloads");
+        let kind = CommandKind::Reload;
+        let result = ProcedureResult::Ended(Exit::Code(3));
+        check(
+            &Record::CommandOver { unit, kind, result, after_us: 5_000 },
+            "recorder: reload ended with exit code 3 after 5.0 ms",
+        );
+        check(
+            &Record::CommandOver {
+                unit,
+                kind: CommandKind::Health,
+                result: ProcedureResult::TimedOut,
+                after_us: 2_000_000,
+            },
+            "recorder: health check was killed at its deadline after 2.0 s",
+        );
+        check(&Record::Reloaded { unit, after_us: 5_000 }, "recorder: reloaded after 5.0 ms");
+        check(&Record::ReloadFailed { unit }, "recorder: not reloaded, it runs on");
         check(&Record::Done { unit }, "recorder: DONE");
         check(&Record::Backoff { unit, delay_ms: 100 }, "recorder: BACKOFF: starts again in 100 ms");
         check(

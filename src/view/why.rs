@@ -24,6 +24,8 @@ pub struct Story<'a> {
     pub faults: &'a [String],
     /// The end of what its last run that has ended has said.
     pub last_words: &'a str,
+    /// The end of what the last of its commands that failed has said.
+    pub command_words: &'a str,
 }
 
 /// Writes the whole story; `all` incidents that are on record, or only the last.
@@ -69,7 +71,8 @@ pub fn write(out: &mut dyn Write, why: &Story<'_>, wall: WallOffset, all: bool) 
         writeln!(out, "  in its stead: {}", words::name_of(why.names, to))?;
     }
     writeln!(out, "  next: {}", next(why))?;
-    last_words(out, why.last_words)?;
+    failed_command(out, why)?;
+    said(out, "last words", why.last_words)?;
     faults(out, why)?;
     let shown = if all { usize::MAX } else { 1 };
     let skipped = why.incidents.len().saturating_sub(shown);
@@ -103,12 +106,21 @@ fn next(why: &Story<'_>) -> &'static str {
     }
 }
 
+/// The last of its commands that failed: a health check, for instance.
+fn failed_command(out: &mut dyn Write, why: &Story<'_>) -> fmt::Result {
+    let Some(failed) = why.unit.failed_command else { return Ok(()) };
+    let (what, how) = (words::command(failed.kind), ProcedureWords(failed.result));
+    let ago = Uptime(why.time.since_us(failed.time));
+    writeln!(out, "  last command that failed: {what} {how}, {ago} ago")?;
+    said(out, "it said", why.command_words)
+}
+
 /// Line by line, without what a terminal would obey.
-fn last_words(out: &mut dyn Write, words: &str) -> fmt::Result {
+fn said(out: &mut dyn Write, what: &str, words: &str) -> fmt::Result {
     if words.is_empty() {
         return Ok(());
     }
-    writeln!(out, "  last words:")?;
+    writeln!(out, "  {what}:")?;
     for line in words.lines() {
         writeln!(out, "    {}", OneLine(line))?;
     }

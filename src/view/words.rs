@@ -1,6 +1,6 @@
 //! The small words: sizes, times, exits, errors. Each is a `Display` that allocates nothing.
 
-use crate::engine::event::{Exit, Role, ShutdownKind, SpawnStage};
+use crate::engine::event::{CommandKind, Exit, Role, ShutdownKind, SpawnStage};
 use crate::engine::policy::UnitId;
 use crate::engine::setting::Setting;
 use crate::engine::snapshot::{Cause, Failure, KillReason, Killer, ProcedureResult, StateName, Trouble};
@@ -133,6 +133,8 @@ pub fn kill_reason(reason: KillReason) -> &'static str {
         KillReason::NotNeeded => "not needed any more",
         KillReason::Changed => "its definition has changed",
         KillReason::Removed => "it was taken out",
+        KillReason::CommandTimedOut => "the command met its deadline",
+        KillReason::ReloadAsked => "asked to reload",
     }
 }
 
@@ -174,6 +176,17 @@ pub fn role(role: Role) -> &'static str {
     match role {
         Role::Service => "service",
         Role::Procedure => "procedure",
+        Role::Command => "command",
+    }
+}
+
+/// What a command beside a service is.
+#[must_use]
+pub fn command(kind: CommandKind) -> &'static str {
+    match kind {
+        CommandKind::Stop => "stop command",
+        CommandKind::Reload => "reload",
+        CommandKind::Health => "health check",
     }
 }
 

@@ -5,7 +5,7 @@ use super::interface::{SERVICE, SUPERVISOR, description, info};
 use super::reply::{ChangeReply, ChangesReply, Difference, Effect, ErrorReply, StatusReply, WhyReply};
 use super::request::{Call, ChangeVerb, Request, parse};
 use crate::engine::action::Reply;
-use crate::engine::event::{Exit, ShutdownKind, SpawnStage, Verb};
+use crate::engine::event::{CommandKind, Exit, ShutdownKind, SpawnStage, Verb};
 use crate::engine::policy::{Class, Guard, Kind};
 use crate::engine::snapshot::{Desired, Snapshot, StateName, Verdict};
 use serde::Serialize;
@@ -250,6 +250,7 @@ fn enums_are_as_described() {
     described.same_words("Guard", &[Guard::Shield, Guard::None]);
     described.same_words("Machine", &[ShutdownKind::PowerOff, ShutdownKind::Reboot, ShutdownKind::Halt]);
     described.same_words("SpawnStage", &SpawnStage::ALL);
+    described.same_words("CommandKind", &CommandKind::ALL);
     described.same_words(
         "Outcome",
         &[
@@ -257,6 +258,9 @@ fn enums_are_as_described() {
             Reply::Stopped,
             Reply::AlreadyStarted,
             Reply::NotRunning,
+            Reply::Reloaded,
+            Reply::ReloadFailed,
+            Reply::NoReload,
             Reply::Failed,
             Reply::Overruled,
         ],
@@ -308,7 +312,10 @@ fn requests() -> Vec<Request> {
         Request::Update { names: Vec::new() },
         Request::Update { names: vec![name(), name()] },
     ];
-    requests.extend([Verb::Start, Verb::Stop, Verb::Restart].map(|verb| Request::Ask { verb, name: name() }));
+    requests.extend(
+        [Verb::Start, Verb::Stop, Verb::Restart, Verb::Reload]
+            .map(|verb| Request::Ask { verb, name: name() }),
+    );
     requests.extend(
         [ChangeVerb::Add, ChangeVerb::Remove, ChangeVerb::Enable, ChangeVerb::Disable]
             .map(|how| Request::Change { how, name: name() }),

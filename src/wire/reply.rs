@@ -39,6 +39,9 @@ pub struct WhyReply<'a> {
     pub faults: Cow<'a, [String]>,
     /// The end of what its last run that has ended has said. Empty for those who may not see what units say.
     pub last_words: String,
+    /// The end of what the last of its commands that failed has said. Empty as `last_words`.
+    #[serde(default)]
+    pub command_words: String,
 }
 
 impl<'a> WhyReply<'a> {
@@ -56,6 +59,7 @@ impl<'a> WhyReply<'a> {
             names: Cow::Borrowed(&snapshot.names),
             faults: Cow::Borrowed(&snapshot.system.faults),
             last_words: String::new(),
+            command_words: String::new(),
         })
     }
 }
@@ -255,6 +259,9 @@ pub fn encode_outcome(out: &mut Vec<u8>, reply: Reply) -> Result<(), serde_json:
         | Reply::AlreadyStarted
         | Reply::NotRunning
         | Reply::Failed
+        | Reply::Reloaded
+        | Reply::ReloadFailed
+        | Reply::NoReload
         | Reply::Overruled => codec::encode_reply(out, &OutcomeReply { outcome: reply }, false),
         Reply::ShuttingDown => codec::encode_error(out, &ErrorReply::ShuttingDown {}),
         Reply::TooManyWaiting => codec::encode_error(out, &ErrorReply::Busy {}),

@@ -31,9 +31,9 @@ pub enum Request {
     Status,
     /// `Watch`: only with `more`.
     Watch,
-    /// `Start`, `Stop`, `Restart`
+    /// `Start`, `Stop`, `Restart`, `Reload`
     Ask {
-        /// Which of the three.
+        /// Which of them.
         verb: Verb,
         /// The unit's name.
         name: String,
@@ -96,6 +96,7 @@ impl Request {
             Self::Ask { verb: Verb::Start, .. } => "org.lifeboat.Supervisor.Start",
             Self::Ask { verb: Verb::Stop, .. } => "org.lifeboat.Supervisor.Stop",
             Self::Ask { verb: Verb::Restart, .. } => "org.lifeboat.Supervisor.Restart",
+            Self::Ask { verb: Verb::Reload, .. } => "org.lifeboat.Supervisor.Reload",
             Self::Why { .. } => "org.lifeboat.Supervisor.Why",
             Self::Tail { .. } => "org.lifeboat.Supervisor.Tail",
             Self::Reread => "org.lifeboat.Supervisor.Reread",
@@ -208,6 +209,7 @@ fn request_of(method: &str, parameters: Parameters) -> Result<Request, ErrorRepl
         (SUPERVISOR, "Remove") => change(ChangeVerb::Remove, parameters.name),
         (SUPERVISOR, "Enable") => change(ChangeVerb::Enable, parameters.name),
         (SUPERVISOR, "Disable") => change(ChangeVerb::Disable, parameters.name),
+        (SUPERVISOR, "Reload") => ask(Verb::Reload, parameters.name),
         (SUPERVISOR, "Why") => Ok(Request::Why { name: parameters.name.text("name")? }),
         (SUPERVISOR, "Tail") => Ok(Request::Tail {
             name: parameters.name.text("name")?,

@@ -229,7 +229,7 @@ proptest! {
 
     #[test]
     fn calls_round_trip(name in any::<String>(), verb in 0..4_usize, more: bool, oneway: bool) {
-        let request = match [Verb::Start, Verb::Stop, Verb::Restart].get(verb) {
+        let request = match [Verb::Start, Verb::Stop, Verb::Restart, Verb::Reload].get(verb) {
             Some(verb) => ask(*verb, &name),
             None => Request::Why { name },
         };

@@ -4,7 +4,7 @@ use crate::rng::Rng;
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
     Class, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy, ProcedurePolicy, Ready,
-    RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
+    ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 
@@ -102,11 +102,9 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId], share: u64)
         ready,
         start_timeout_ms: rng.pick(&[500, 3_000, 30_000]),
         watchdog_ms: (kind == Kind::Service && rng.per_mille(250)).then(|| rng.pick(&[500, 5_000])),
-        health: (kind == Kind::Service && rng.per_mille(150)).then(|| HealthPolicy {
-            interval_ms: rng.pick(&[1_000, 5_000]),
-            timeout_ms: rng.pick(&[100, 2_000]),
-            failures: u32::try_from(rng.between(1, 3)).unwrap(),
-        }),
+        health: (kind == Kind::Service).then(|| random_health(rng)).flatten(),
+        reload: (kind == Kind::Service).then(|| random_reload(rng)).flatten(),
+        stop_command: rng.per_mille(300) && procedure.is_none_or(|procedure| !procedure.on_stop),
         procedure,
         success,
         stop_signal: 15,
@@ -130,4 +128,22 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId], share: u64)
     };
     escalations(rng, &mut unit, before);
     unit
+}
+
+fn random_health(rng: &mut Rng) -> Option<HealthPolicy> {
+    rng.per_mille(300).then(|| HealthPolicy {
+        interval_ms: rng.pick(&[1_000, 5_000]),
+        timeout_ms: rng.pick(&[100, 2_000]),
+        failures: u32::try_from(rng.between(1, 3)).unwrap(),
+        command: rng.per_mille(600),
+    })
+}
+
+fn random_reload(rng: &mut Rng) -> Option<ReloadPolicy> {
+    rng.per_mille(300).then(|| ReloadPolicy {
+        command: rng.per_mille(600),
+        signal: 1,
+        notifies: rng.per_mille(300),
+        timeout_ms: rng.pick(&[50, 2_000]),
+    })
 }

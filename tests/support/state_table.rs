@@ -13,13 +13,18 @@ const UNITS: &str = r#"units: [
 ]"#;
 
 /// How to come into each state: kind, restart policy, and steps at time 0.
-const STATES: [(&str, &str, &str, &str); 15] = [
+const STATES: [(&str, &str, &str, &str); 16] = [
     ("Stopped", "Service", "Always", ""),
     ("Waiting", "Service", "Always", "Boot"),
     ("Parking", "Service", "Always", r#"Boot; Spawned("r")"#),
     ("Spawning", "Service", "Always", r#"Boot; Spawned("r"); Parked("a")"#),
     ("Readying", "Service, ready: Notify", "Always", r#"Boot; Spawned("r"); Parked("a"); Spawned("a")"#),
-    ("Running", "Service, watchdog_ms: 5000", "Always", r#"Boot; Spawned("r"); Parked("a"); Spawned("a")"#),
+    (
+        "Running",
+        "Service, watchdog_ms: 5000, reload: (command: true)",
+        "Always",
+        r#"Boot; Spawned("r"); Parked("a"); Spawned("a")"#,
+    ),
     ("Freezing", "Service", "Always", r#"Boot; Spawned("r"); Parked("a"); Spawned("a"); Oom("a", 1)"#),
     (
         "Queued",
@@ -32,6 +37,12 @@ const STATES: [(&str, &str, &str, &str); 15] = [
         "Service",
         "Always",
         r#"Boot; Spawned("r"); Parked("a"); Spawned("a"); Oom("a", 1); Frozen("a")"#,
+    ),
+    (
+        "Asking",
+        "Service, stop_command: true",
+        "Always",
+        r#"Boot; Spawned("r"); Parked("a"); Spawned("a"); Asked(1, "a", Stop)"#,
     ),
     (
         "Signalled",
@@ -59,7 +70,7 @@ const STATES: [(&str, &str, &str, &str); 15] = [
 const ENDS: &str = r#"Exited("a", Service, CODE); Emptied("a", Service); Exited("a", Procedure, Signal(9)); Emptied("a", Procedure)"#;
 
 /// The events, each about the unit's present run. `Deadline` comes when the engine wants it.
-const EVENTS: [(&str, &str); 27] = [
+const EVENTS: [(&str, &str); 30] = [
     ("Deadline", "Deadline"),
     ("Parked", r#"Parked("a")"#),
     ("Spawned", r#"Spawned("a")"#),
@@ -76,6 +87,8 @@ const EVENTS: [(&str, &str); 27] = [
     ("Exited, service", r#"Exited("a", Service, Code(1))"#),
     ("Exited, procedure", r#"Exited("a", Procedure, Code(0))"#),
     ("Emptied, service", r#"Emptied("a", Service)"#),
+    ("Exited, command", r#"Exited("a", Command, Code(0))"#),
+    ("Emptied, command", r#"Emptied("a", Command)"#),
     ("Frozen", r#"Frozen("a")"#),
     ("Failed, freeze", r#"Failed("a", Freeze, 16)"#),
     ("Failed, procedure", r#"Failed("a", StartProcedure, 3)"#),
@@ -86,6 +99,7 @@ const EVENTS: [(&str, &str); 27] = [
     ("Asked, start", r#"Asked(7, "a", Start)"#),
     ("Asked, stop", r#"Asked(7, "a", Stop)"#),
     ("Asked, restart", r#"Asked(7, "a", Restart)"#),
+    ("Asked, reload", r#"Asked(7, "a", Reload)"#),
     ("ShutdownAsked", "ShutdownAsked(PowerOff)"),
 ];
 

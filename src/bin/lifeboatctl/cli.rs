@@ -63,6 +63,8 @@ pub(crate) enum Verb {
     Stop(Units),
     /// Stop and start units
     Restart(Units),
+    /// Have units read their configuration anew, and wait until they have
+    Reload(Units),
     /// Tell what happened to a unit: its last trouble and its exhaustions of memory
     Why {
         /// The unit

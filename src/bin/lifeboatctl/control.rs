@@ -1,15 +1,15 @@
-//! `start`, `stop` and `restart`: verbs that change units and wait for the outcome.
+//! `start`, `stop`, `restart` and `reload`: verbs that change units and wait for the outcome.
 
 use crate::cli::{Context, Units};
-use crate::client::{CallError, Client};
+use crate::client::{ANSWER_TIMEOUT, CallError, Client};
 use crate::exit::{Exit, Failure};
 use crate::{output, status};
 use lifeboat::engine::action::Reply;
-use lifeboat::engine::event::Verb;
+use lifeboat::engine::event::{CommandKind, Verb};
 use lifeboat::engine::snapshot::{Snapshot, StateName, Trouble, UnitView};
 use lifeboat::view::status::OneLine;
-use lifeboat::view::words::{TroubleWords, start_error};
-use lifeboat::wire::reply::{ErrorReply, OutcomeReply};
+use lifeboat::view::words::{ProcedureWords, TroubleWords, start_error};
+use lifeboat::wire::reply::{ErrorReply, OutcomeReply, WhyReply};
 use lifeboat::wire::request::Request;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -46,6 +46,10 @@ pub(crate) fn stop(context: &Context, units: &Units) -> Result<Exit, Failure> {
 
 pub(crate) fn restart(context: &Context, units: &Units) -> Result<Exit, Failure> {
     run(context, units, Verb::Restart, |unit| unit.state != StateName::Done)
+}
+
+pub(crate) fn reload(context: &Context, units: &Units) -> Result<Exit, Failure> {
+    run(context, units, Verb::Reload, |unit| unit.state == StateName::Running)
 }
 
 /// Does a verb on the names, or on all units for which it makes sense.
@@ -104,6 +108,10 @@ impl Session<'_> {
             let answer: Answer = client.hear(Some(self.timeout)).map(|(OutcomeReply { outcome }, _)| outcome);
             let trouble = match answer {
                 Ok(Reply::Failed) => self.trouble(name),
+                Ok(Reply::ReloadFailed) => {
+                    self.failed_reload(name);
+                    None
+                }
                 _ => None,
             };
             self.tell(name, &answer, trouble);
@@ -124,6 +132,22 @@ impl Session<'_> {
         let words = TroubleWords { trouble, names: &now.names };
         output::complain("lifeboatctl", &format!("{name}: {words}"));
         Some(trouble)
+    }
+
+    /// What its reload command said in the end, on standard error.
+    fn failed_reload(&self, name: &str) {
+        let ask = || {
+            let mut client = Client::connect(&self.socket).ok()?;
+            client.call(Request::Why { name: name.to_owned() }, ANSWER_TIMEOUT).ok()
+        };
+        let Some(why): Option<WhyReply<'static>> = ask() else { return };
+        let Some(failed) = why.unit.failed_command.filter(|failed| failed.kind == CommandKind::Reload) else {
+            return;
+        };
+        let said = why.command_words.lines().rfind(|line| !line.trim().is_empty());
+        let said = said.map(|line| format!(": {}", OneLine(line))).unwrap_or_default();
+        let how = ProcedureWords(failed.result);
+        output::complain("lifeboatctl", &format!("{name}: reload {how}{said}; it runs on"));
     }
 
     fn tell(&mut self, name: &str, answer: &Answer, trouble: Option<Trouble>) {
@@ -150,14 +174,22 @@ fn verdict(verb: Verb, answer: &Answer, trouble: Option<Trouble>) -> (String, Ex
     match answer {
         Ok(Reply::Started) => ("started".into(), Exit::Ok),
         Ok(Reply::Stopped) => ("stopped".into(), Exit::Ok),
+        Ok(Reply::NotRunning) if verb == Verb::Reload => error("not running", Exit::Failed),
         // What was asked for is so: not a failure.
         Ok(Reply::AlreadyStarted) => error("already started", Exit::Ok),
         Ok(Reply::NotRunning) => error("not running", Exit::Ok),
         Ok(Reply::Failed) => match (verb, start_error(trouble)) {
             (Verb::Stop, _) => error("not stopped", Exit::Failed),
+            (Verb::Reload, _) => error("not reloaded", Exit::Failed),
             (Verb::Start | Verb::Restart, (words, true)) => error(words, Exit::NotRunning),
             (Verb::Start | Verb::Restart, (words, false)) => error(words, Exit::Failed),
         },
+        Ok(Reply::Reloaded) => ("reloaded".into(), Exit::Ok),
+        Ok(Reply::ReloadFailed) => error("not reloaded", Exit::Failed),
+        Ok(Reply::NoReload) => error(
+            "its unit file has no reload; add reload: (signal: \"HUP\") or (command: [...])",
+            Exit::Failed,
+        ),
         Ok(Reply::Overruled) => error("overruled by another request", Exit::Failed),
         Ok(Reply::ShuttingDown) => error("the machine is going down", Exit::Failed),
         Ok(Reply::TooManyWaiting) => error("too many requests wait, try again", Exit::Failed),

@@ -44,6 +44,7 @@ fn run() -> Result<Exit, Failure> {
         cli::Verb::Start(units) => control::start(context, units),
         cli::Verb::Stop(units) => control::stop(context, units),
         cli::Verb::Restart(units) => control::restart(context, units),
+        cli::Verb::Reload(units) => control::reload(context, units),
         cli::Verb::Why { name, all } => why::why(context, name, *all),
         cli::Verb::Tail(tail) => tail::tail(context, tail),
         cli::Verb::Reread => change::reread(context),

@@ -22,6 +22,7 @@ pub(crate) fn why(context: &Context, name: &str, all: bool) -> Result<Exit, Fail
         names: &reply.names,
         faults: &reply.faults,
         last_words: &reply.last_words,
+        command_words: &reply.command_words,
     };
     let mut text = String::new();
     // A String takes everything.

@@ -22,7 +22,7 @@ impl Outputs {
             return;
         }
         let words_bytes = |ring: usize| if ring > 0 { LAST_WORDS_BYTES } else { 0 };
-        let end: usize = rings_bytes.iter().map(|ring| ring + words_bytes(*ring)).sum();
+        let end: usize = rings_bytes.iter().map(|ring| ring + 3 * words_bytes(*ring)).sum();
         let mut memory = if end > 0 { vec![0; end.max(UNTOUCHED_BYTES)] } else { Vec::new() };
         let mut at = 0;
         for (feed, &ring) in self.feeds.iter_mut().zip(rings_bytes) {
@@ -30,6 +30,7 @@ impl Outputs {
             at += ring;
             feed.last_words = feed.last_words.moved(&self.memory, at, words_bytes(ring), &mut memory);
             at += words_bytes(ring);
+            at = feed.command.move_to((&self.memory, &mut memory), at, words_bytes(ring));
         }
         self.memory = memory;
     }
@@ -60,6 +61,7 @@ impl Outputs {
         if let Some(feed) = self.feed_mut(unit) {
             feed.close(Role::Service, poller);
             feed.close(Role::Procedure, poller);
+            feed.close(Role::Command, poller);
             feed.file = Sink::new(None);
         }
     }

@@ -14,6 +14,7 @@ impl FakeKernel {
                     self.policies.push(policy.clone());
                     self.successors.push(None);
                     self.runs.push(Vec::new());
+                    self.commands.push(Vec::new());
                     self.counters.push(Default::default());
                     self.unreclaimable_bytes.push(0);
                     self.hushed.push(false);

@@ -87,6 +87,7 @@ impl FakeKernel {
         match role {
             Role::Service => &mut self.truth(unit, run).service,
             Role::Procedure => &mut self.truth(unit, run).procedure,
+            Role::Command => panic!("a command has no run"),
         }
     }
 

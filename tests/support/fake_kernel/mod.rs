@@ -5,15 +5,18 @@
 //! real machine. One file for each thing that processes do.
 
 mod changes;
+mod commands;
 mod endings;
 mod memory;
 mod starts;
 mod words;
 
 use crate::rng::Rng;
+use commands::Deed;
 use lifeboat::engine::action::Action;
 use lifeboat::engine::event::{Event, Exit, MemoryEvents, Note, Role, Time};
 use lifeboat::engine::policy::{RunId, UnitId, UnitPolicy};
+use lifeboat::engine::snapshot::KillReason;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -74,6 +77,8 @@ enum What {
     ProcedureEnds(Exit),
     ProcedureOutgrows,
     Killed(Role),
+    /// To a command; what goes with it is its number, not a run.
+    Command(Deed),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +115,9 @@ pub(crate) struct FakeKernel {
     successors: Vec<Option<UnitPolicy>>,
     /// By unit, then by run (the first run is 1).
     runs: Vec<Vec<Truth>>,
+    /// The commands of each unit, by their numbers.
+    commands: Vec<Vec<Group>>,
+    command_kills: u64,
     counters: Vec<(MemoryEvents, MemoryEvents)>,
     unreclaimable_bytes: Vec<u64>,
     /// By unit: its doorbells are off.
@@ -135,6 +143,8 @@ impl FakeKernel {
             policies: policies.to_vec(),
             successors: vec![None; policies.len()],
             runs: vec![Vec::new(); policies.len()],
+            commands: vec![Vec::new(); policies.len()],
+            command_kills: 0,
             counters: vec![Default::default(); policies.len()],
             unreclaimable_bytes: vec![0; policies.len()],
             hushed: vec![false; policies.len()],
@@ -242,6 +252,9 @@ impl FakeKernel {
             }
             Action::Freeze { unit, run } => self.freeze(unit, run),
             Action::StartProcedure { unit, run, .. } => self.start_procedure(unit, run),
+            Action::RunCommand { unit, run, order } => self.run_command(unit, run, order),
+            Action::KillCommand { unit, run, .. } => self.kill_command(unit, run),
+            Action::Signal { unit, run, reason: KillReason::ReloadAsked, .. } => self.reloads(unit, run),
             Action::Signal { unit, run, signal, .. } => {
                 if !self.goes_wrong() {
                     let after_us = self.rng.between(100, 300_000);
@@ -263,6 +276,10 @@ impl FakeKernel {
     }
 
     fn happen(&mut self, unit: UnitId, run: RunId, what: What) {
+        if let What::Command(deed) = what {
+            self.command_happens(unit, run, deed);
+            return;
+        }
         let truth = *self.truth(unit, run);
         let acts = truth.service.main && !truth.service.frozen && truth.up;
         match what {
@@ -320,6 +337,7 @@ impl FakeKernel {
             | What::MaxMet
             | What::PressureRises
             | What::ProcedureEnds(_)
+            | What::Command(_)
             | What::ProcedureOutgrows => {}
         }
     }

@@ -3,11 +3,12 @@
 use super::{Invariant, Violation, Watch, hold};
 use crate::fake_kernel::FakeKernel;
 use crate::random_units::RESERVE_BYTES;
-use lifeboat::engine::action::{Action, ProcedureOrder};
-use lifeboat::engine::event::{MemoryEvents, Role, Time};
+use lifeboat::engine::action::{Action, CommandOrder, ProcedureOrder};
+use lifeboat::engine::event::{CommandKind, MemoryEvents, Role, Time};
 use lifeboat::engine::limits::KILL_TRIES_MAX;
 use lifeboat::engine::policy::{Guard, RunId, UnitId};
 use lifeboat::engine::record::Record;
+use lifeboat::engine::snapshot::KillReason;
 
 impl Watch {
     pub(super) fn exhaustion(
@@ -45,6 +46,11 @@ impl Watch {
         if actions.iter().any(goes) {
             self.seen.iter_mut().for_each(|seen| seen.starts.clear());
         }
+        for action in actions {
+            if let Action::Log(Record::Stopping { unit, .. }) = action {
+                self.seen[usize::from(unit.0)].stopping = true;
+            }
+        }
     }
 
     /// Before the kernel performs the action.
@@ -69,6 +75,16 @@ impl Watch {
                     seen.spawn_asked = now;
                 }
                 hold(Invariant::ParkedBeforeSpawn, !parks || parked, || format!("{action:?}"))?;
+            }
+            Action::RunCommand { unit, run, order } => {
+                self.runs_command(action, (unit, run), order, kernel)?;
+            }
+            Action::KillCommand { unit, run, .. } => self.kills_command(action, (unit, run))?,
+            Action::Probe { unit, run }
+            | Action::Signal { unit, run, reason: KillReason::ReloadAsked, .. } => {
+                self.of_the_present(action, unit, run)?;
+                let ready = self.present(unit, run).is_some_and(|seen| seen.ready.is_some() && !seen.ending);
+                hold(Invariant::OnlyThePresentRun, ready, || format!("{action:?} of what is not up"))?;
             }
             Action::Freeze { unit, run } | Action::Signal { unit, run, .. } => {
                 self.of_the_present(action, unit, run)?;
@@ -103,11 +119,6 @@ impl Watch {
                 hold(Invariant::OneReply, fine, || format!("{action:?} to nobody"))?;
             }
             Action::Finish { .. } => self.finish(now, kernel)?,
-            Action::Probe { unit, run } => {
-                self.of_the_present(action, unit, run)?;
-                let ready = self.present(unit, run).is_some_and(|seen| seen.ready.is_some() && !seen.ending);
-                hold(Invariant::OnlyThePresentRun, ready, || format!("{action:?} of what is not up"))?;
-            }
             Action::Adopt { unit } => self.adopts(unit, kernel)?,
             Action::Dismiss { unit } => self.nothing_left(unit, kernel)?,
             Action::Doorbells { unit, run, .. } => self.of_the_present(action, unit, run)?,
@@ -115,6 +126,31 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    fn kills_command(&mut self, action: Action, (unit, number): (UnitId, RunId)) -> Result<(), Violation> {
+        let seen = &mut self.seen[usize::from(unit.0)];
+        hold(Invariant::OneCommandAtOnce, seen.command == number, || format!("{action:?} of another"))?;
+        seen.command_kills += 1;
+        Ok(())
+    }
+
+    /// Numbers count up over all runs; nothing begins beside a service that ends, but the command that stops it.
+    fn runs_command(
+        &mut self,
+        action: Action,
+        (unit, number): (UnitId, RunId),
+        order: CommandOrder,
+        kernel: &FakeKernel,
+    ) -> Result<(), Violation> {
+        let free = !kernel.command_lives(unit);
+        hold(Invariant::OneCommandAtOnce, free, || format!("{action:?} beside another"))?;
+        let finished = self.finished;
+        let seen = &mut self.seen[usize::from(unit.0)];
+        let up = seen.ready.is_some() && seen.exit.is_none_or(|_| order.kind == CommandKind::Stop);
+        let fine = number.0 == seen.command.0 + 1 && up && !seen.ending && !seen.signalled && !finished;
+        (seen.command, seen.command_kills) = (number, 0);
+        hold(Invariant::OneCommandAtOnce, fine, || format!("{action:?}: {seen:?}"))
     }
 
     pub(super) fn of_the_present(

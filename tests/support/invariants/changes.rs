@@ -21,8 +21,8 @@ impl Watch {
                 Change::Add(policy) => {
                     self.policies[at] = policy.clone();
                     self.standings[at] = Standing::default();
-                    let run = RunId(self.seen[at].run.0 + 1);
-                    self.seen[at] = Seen { run, born: run, ..Seen::default() };
+                    let (run, command) = (RunId(self.seen[at].run.0 + 1), self.seen[at].command);
+                    self.seen[at] = Seen { run, born: run, command, ..Seen::default() };
                 }
                 Change::Adjust(policy) => {
                     if self.policies[at].restart != policy.restart {
@@ -61,6 +61,7 @@ impl Watch {
 
     pub(super) fn nothing_left(&self, unit: UnitId, kernel: &FakeKernel) -> Result<(), Violation> {
         let alive = kernel.living().find(|(other, ..)| *other == unit);
-        hold(Invariant::NothingLeft, alive.is_none(), || format!("{unit:?} leaves {alive:?}"))
+        hold(Invariant::NothingLeft, alive.is_none(), || format!("{unit:?} leaves {alive:?}"))?;
+        hold(Invariant::NothingLeft, !kernel.command_lives(unit), || format!("{unit:?} leaves a command"))
     }
 }

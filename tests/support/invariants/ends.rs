@@ -4,7 +4,7 @@ use super::{Invariant, Violation, Watch, hold};
 use crate::fake_kernel::FakeKernel;
 use lifeboat::engine::event::{ClientId, Time};
 use lifeboat::engine::limits::{FREEZE_DEADLINE_MS, KILL_RETRY_MS, KILL_TRIES_MAX, START_DEADLINE_MS};
-use lifeboat::engine::policy::UnitPolicy;
+use lifeboat::engine::policy::{UnitId, UnitPolicy};
 use lifeboat::engine::snapshot::{Desired, Snapshot, StateName};
 
 fn is_down(state: StateName) -> bool {
@@ -28,7 +28,11 @@ impl Watch {
         let left = kernel.living().find(|(unit, ..)| {
             self.seen[usize::from(unit.0)].kills.iter().all(|kills| *kills < u32::from(KILL_TRIES_MAX))
         });
-        hold(Invariant::FinishesOnce, left.is_none(), || format!("{left:?} lives"))
+        hold(Invariant::FinishesOnce, left.is_none(), || format!("{left:?} lives"))?;
+        let command = self.seen.iter().zip(0..).find(|(seen, unit)| {
+            kernel.command_lives(UnitId(*unit)) && seen.command_kills < u32::from(KILL_TRIES_MAX)
+        });
+        hold(Invariant::FinishesOnce, command.is_none(), || format!("a command lives: {command:?}"))
     }
 
     /// Processes and what is shown agree, and whatever goes down gets there in time.
@@ -76,7 +80,7 @@ impl Watch {
             let deadline_ms = policy.procedure.map_or(0, |procedure| u64::from(procedure.deadline_ms));
             // What a service may win by asking for more time.
             let extended_ms = 30_000;
-            extended_ms + u64::from(policy.stop_timeout_ms) + deadline_ms + FREEZE_DEADLINE_MS + kills_ms
+            extended_ms + 2 * u64::from(policy.stop_timeout_ms) + deadline_ms + FREEZE_DEADLINE_MS + kills_ms
         };
         self.policies.iter().map(of_unit).sum()
     }

@@ -28,6 +28,8 @@ pub(crate) enum Invariant {
     ParkedBeforeSpawn,
     /// Nothing is done to a run that is not the present one.
     OnlyThePresentRun,
+    /// A command begins only when nothing of an earlier one of its unit lives, and its service is up and not ending.
+    OneCommandAtOnce,
     /// A run begins only when what the unit requires is up.
     RequirementsAreUp,
     /// A service that is not ready by its `start_timeout`, or misses its watchdog, does not stay.
@@ -103,9 +105,14 @@ struct Seen {
     procedure_over: bool,
     ending: bool,
     signalled: bool,
+    /// Its stop has begun, maybe by a command.
+    stopping: bool,
     /// Kills asked for, of the service and of the procedure.
     kills: [u32; 2],
     releases: u32,
+    /// The number of the last command, over all runs, and how often it was killed.
+    command: RunId,
+    command_kills: u32,
     /// Its memory was exhausted while its procedure stood ready.
     must_save: bool,
     counters: MemoryEvents,
@@ -182,14 +189,12 @@ impl Watch {
                     }
                 }
             }
-            Event::Exited { unit, run, role, exit } => {
-                if let Some(seen) = self.present(unit, run) {
-                    match role {
-                        Role::Service => seen.exit = seen.exit.or(Some(exit)),
-                        Role::Procedure => seen.procedure_over = true,
-                    }
-                }
-            }
+            Event::Exited { unit, run, role, exit } => match (role, self.present(unit, run)) {
+                (Role::Service, Some(seen)) => seen.exit = seen.exit.or(Some(exit)),
+                (Role::Procedure, Some(seen)) => seen.procedure_over = true,
+                // The number of a command is no run.
+                (Role::Command, _) | (_, None) => {}
+            },
             Event::MemoryEvents { unit, run, role: Role::Service, counters } => {
                 self.exhaustion(unit, run, counters, kernel);
             }

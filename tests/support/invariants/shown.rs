@@ -5,7 +5,7 @@ use crate::fake_kernel::FakeKernel;
 use lifeboat::engine::Engine;
 use lifeboat::engine::event::Time;
 use lifeboat::engine::limits::{FREEZE_DEADLINE_MS, KILL_TRIES_MAX};
-use lifeboat::engine::policy::Kind;
+use lifeboat::engine::policy::{Kind, UnitId};
 use lifeboat::engine::snapshot::{Incident, Snapshot, StateName, SystemView, UnitView};
 
 impl Watch {
@@ -65,8 +65,11 @@ impl Watch {
                 StateName::Stopping | StateName::Rescuing => {
                     let id = snapshot.names.iter().position(|name| *name == unit.name);
                     id.is_some_and(|id| {
-                        self.seen[id].kills.iter().any(|kills| *kills >= u32::from(KILL_TRIES_MAX))
-                            && kernel.living().any(|(other, ..)| usize::from(other.0) == id)
+                        let (seen, most) = (&self.seen[id], u32::from(KILL_TRIES_MAX));
+                        let unit = UnitId(u16::try_from(id).unwrap());
+                        (seen.kills.iter().any(|kills| *kills >= most)
+                            && kernel.living().any(|(other, ..)| other == unit))
+                            || (seen.command_kills >= most && kernel.command_lives(unit))
                     })
                 }
             };
@@ -77,7 +80,10 @@ impl Watch {
 }
 
 fn visible(unit: &UnitView) -> impl PartialEq + use<> {
-    (unit.desired, unit.state, unit.run, unit.pid, unit.last_exit, unit.trouble, unit.incidents)
+    (
+        (unit.desired, unit.state, unit.run, unit.pid, unit.last_exit, unit.trouble, unit.incidents),
+        unit.failed_command,
+    )
 }
 
 fn unit_holds(unit: &UnitView) -> Result<(), Violation> {

@@ -17,6 +17,8 @@ impl Watch {
         let alive = kernel.living().find(|(other, ..)| *other == unit);
         hold(Invariant::OneRunAtOnce, alive.is_none(), || format!("{name} begins while {alive:?} lives"))?;
         self.may_begin(unit, kernel)?;
+        let command = kernel.command_lives(unit);
+        hold(Invariant::OneRunAtOnce, !command, || format!("{name} begins while a command lives"))?;
         let policy = &self.policies[usize::from(unit.0)];
         for &required in &policy.requires {
             let up = self.is_up(required);
@@ -29,7 +31,8 @@ impl Watch {
         let recent = seen.starts.iter().filter(|start| now.since_us(**start) <= window_us).count();
         hold(Invariant::StartLimitHolds, recent < limit.max(1), || format!("{name}: start {}", recent + 1))?;
         let (starts, counters, born) = (std::mem::take(&mut seen.starts), seen.counters, seen.born);
-        *seen = Seen { run, born, starts, counters, ..Seen::default() };
+        let (command, command_kills) = (seen.command, seen.command_kills);
+        *seen = Seen { run, born, starts, counters, command, command_kills, ..Seen::default() };
         seen.starts.push(now);
         Ok(())
     }

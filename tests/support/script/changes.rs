@@ -3,7 +3,7 @@
 use super::Stage;
 use super::units::{Unit, policy};
 use lifeboat::engine::change::Change;
-use lifeboat::engine::policy::UnitId;
+use lifeboat::engine::policy::{RunId, UnitId};
 use serde::Deserialize;
 
 /// What becomes of one unit.
@@ -23,6 +23,7 @@ impl Stage {
                 let at = usize::from(place.0);
                 self.names.resize(self.names.len().max(at + 1), String::new());
                 self.names[at].clone_from(&unit.name);
+                self.commands.resize(self.names.len(), RunId(0));
             }
         }
         let names = self.names.clone();

@@ -35,6 +35,7 @@ pub(crate) enum What {
     OomKillBelow(String, u64, u64),
     Max(String, u64),
     ProcedureOomKill(String, u64),
+    CommandOomKill(String, u64),
     /// Unreclaimable bytes in KiB.
     Sampled(String, u64),
     PressureRang(String),
@@ -65,9 +66,10 @@ impl Stage {
                 let (unit, run) = id(name);
                 Event::Spawned { unit, run, pid: 100 + u32::from(unit.0) }
             }
-            What::SpawnFailed(name, role, stage, errno) => {
+            What::SpawnFailed(name, role, ..) | What::Exited(name, role, _) | What::Emptied(name, role) => {
                 let (unit, run) = id(name);
-                Event::SpawnFailed { unit, run, role: *role, stage: *stage, errno: *errno }
+                let number = of_run.map_or(self.commands[usize::from(unit.0)], RunId);
+                Self::end_of_a_process(what, (unit, if *role == Role::Command { number } else { run }))
             }
             What::SettingRefused(name, setting, errno, skipped) => {
                 let (unit, run) = id(name);
@@ -79,14 +81,6 @@ impl Stage {
             What::ProcedureRunning(name) => {
                 let (unit, run) = id(name);
                 Event::ProcedureRunning { unit, run }
-            }
-            What::Exited(name, role, exit) => {
-                let (unit, run) = id(name);
-                Event::Exited { unit, run, role: *role, exit: *exit }
-            }
-            What::Emptied(name, role) => {
-                let (unit, run) = id(name);
-                Event::Emptied { unit, run, role: *role }
             }
             What::Frozen(name) => {
                 let (unit, run) = id(name);
@@ -101,6 +95,12 @@ impl Stage {
             | What::OomKillBelow(..)
             | What::Max(..)
             | What::ProcedureOomKill(..) => Self::memory_event(what, id),
+            What::CommandOomKill(name, oom_kill) => {
+                let unit = self.id(name);
+                let run = self.commands[usize::from(unit.0)];
+                let counters = MemoryEvents { oom_kill: *oom_kill, ..MemoryEvents::default() };
+                Event::MemoryEvents { unit, run, role: Role::Command, counters }
+            }
             What::Sampled(name, kib) => {
                 let (unit, run) = id(name);
                 let sample = MemorySample { unreclaimable_bytes: kib << 10, ..Default::default() };
@@ -117,6 +117,17 @@ impl Stage {
             What::ShutdownAsked(how) => Event::ShutdownAsked { how: *how },
             What::Reconfigure(_) => panic!("it is no event"),
             What::OfRun(run, what) => self.event(what, Some(*run)),
+        }
+    }
+
+    fn end_of_a_process(what: &What, (unit, run): (UnitId, RunId)) -> Event {
+        match what {
+            What::SpawnFailed(_, role, stage, errno) => {
+                Event::SpawnFailed { unit, run, role: *role, stage: *stage, errno: *errno }
+            }
+            What::Exited(_, role, exit) => Event::Exited { unit, run, role: *role, exit: *exit },
+            What::Emptied(_, role) => Event::Emptied { unit, run, role: *role },
+            other => panic!("{other:?} is no end of a process"),
         }
     }
 

@@ -35,6 +35,11 @@ impl Stage {
             Action::Doorbells { unit, run, on } => {
                 format!("doorbells {} {}", of(unit, run), if on { "on" } else { "off" })
             }
+            Action::RunCommand { unit, run, order } => {
+                let (kind, pid) = (order.kind.word(), order.main_pid);
+                format!("command {} {kind} of pid {pid} in {} ms", of(unit, run), order.deadline_ms)
+            }
+            Action::KillCommand { unit, run, reason } => format!("kill command {} {reason:?}", of(unit, run)),
             Action::Sample { unit, run } => format!("sample {}", of(unit, run)),
             Action::Reply { client, reply } => {
                 let reply: Reply = reply;

@@ -9,8 +9,9 @@ mod lines;
 mod units;
 
 use events::What;
+use lifeboat::engine::action::Action;
 use lifeboat::engine::event::Time;
-use lifeboat::engine::policy::UnitId;
+use lifeboat::engine::policy::{RunId, UnitId};
 use lifeboat::engine::snapshot::SystemView;
 use lifeboat::engine::{Engine, Plan};
 use lines::incidents;
@@ -48,6 +49,8 @@ pub(crate) struct Stage {
     pub(crate) engine: Engine,
     plan: Plan,
     names: Vec<String>,
+    /// The number of the last command of each unit.
+    commands: Vec<RunId>,
     pub(crate) now: Time,
 }
 
@@ -57,7 +60,8 @@ impl Stage {
         let policies = script.units.iter().map(|unit| policy(unit, &names)).collect();
         let mut engine = Engine::new(policies, script.reserve_mib * MIB);
         engine.set_rescue(script.rescue.as_ref().map(|name| id_in(&names, name)));
-        Self { engine, plan: Plan::for_units(names.len()), names, now: Time(0) }
+        let commands = vec![RunId(0); names.len()];
+        Self { engine, plan: Plan::for_units(names.len()), names, commands, now: Time(0) }
     }
 
     /// Takes one step; gives the actions in short form, and what is wrong with the time, if anything.
@@ -78,6 +82,9 @@ impl Stage {
         }
         let mut lines = Vec::new();
         while let Some(action) = self.plan.take() {
+            if let Action::RunCommand { unit, run, .. } = action {
+                self.commands[usize::from(unit.0)] = run;
+            }
             lines.extend(self.line(action));
         }
         (lines, wrong)

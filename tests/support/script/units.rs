@@ -4,7 +4,7 @@ use super::{MIB, id_in};
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
     Class, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy, ProcedurePolicy, Ready,
-    RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
+    ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 use serde::Deserialize;
@@ -25,6 +25,10 @@ pub(crate) struct Unit {
     watchdog_ms: u32,
     /// Interval, timeout, failures.
     health: Option<(u32, u32, u32)>,
+    /// The health check is a command.
+    health_command: bool,
+    stop_command: bool,
+    reload: Option<Reload>,
     procedure: Option<Procedure>,
     stop_timeout_ms: u32,
     when: RestartWhen,
@@ -51,6 +55,9 @@ impl Default for Unit {
             start_timeout_ms: 30_000,
             watchdog_ms: 0,
             health: None,
+            health_command: false,
+            stop_command: false,
+            reload: None,
             procedure: None,
             stop_timeout_ms: 5_000,
             when: RestartWhen::Always,
@@ -60,6 +67,20 @@ impl Default for Unit {
             success: Vec::new(),
             refused: false,
         }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Reload {
+    command: bool,
+    notifies: bool,
+    timeout_ms: u32,
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { command: false, notifies: false, timeout_ms: 5_000 }
     }
 }
 
@@ -140,6 +161,14 @@ pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             interval_ms,
             timeout_ms,
             failures,
+            command: unit.health_command,
+        }),
+        stop_command: unit.stop_command,
+        reload: unit.reload.as_ref().map(|reload| ReloadPolicy {
+            command: reload.command,
+            signal: 1,
+            notifies: reload.notifies,
+            timeout_ms: reload.timeout_ms,
         }),
         watchdog_ms: (unit.watchdog_ms > 0).then_some(unit.watchdog_ms),
         procedure: unit.procedure.as_ref().map(|procedure| ProcedurePolicy {

@@ -5,6 +5,7 @@
 
 mod boot50;
 mod changes;
+mod commands;
 mod confined;
 mod control;
 mod degraded;
@@ -97,6 +98,7 @@ fn main_cases() -> Vec<Case> {
         readiness::CASES,
         left_behind::CASES,
         stopping::CASES,
+        commands::CASES,
         shield::CASES,
         rescue::CASES,
         endings::CASES,
