@@ -78,7 +78,10 @@ impl Lifeboat {
         self.pids.insert(started.pid, (unit, run, Role::Command));
         seat.commands.process = Some(Process { pid: started.pid, status: Some(started.status), go: None });
         self.watch_start(unit, Role::Command);
-        if let Err(errno) = released {
+        // One that is gone already has told why, or its end does (EPIPE).
+        if let Err(errno) = released
+            && errno != libc::EPIPE
+        {
             self.events.push_back(Event::SpawnFailed {
                 unit,
                 run,
