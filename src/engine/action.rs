@@ -35,6 +35,8 @@ pub enum Reply {
     AlreadyStarted,
     /// It was down before.
     NotRunning,
+    /// It was not started, because a condition of its own was not met.
+    Skipped,
     /// It could not be started, or ended at once; the unit's status says why.
     Failed,
     /// Another request, or the shutdown, took it elsewhere.
@@ -48,6 +50,9 @@ pub enum Reply {
 /// Everything that the engine can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
+    /// Look whether the unit's conditions are met, now that it would start: `ConditionsChecked`, at once. `run` is the
+    /// one that would begin.
+    CheckConditions { unit: UnitId, run: RunId },
     /// Make the procedure's cgroup and its process, held before `execve`: `Parked` or `SpawnFailed`.
     Park { unit: UnitId, run: RunId },
     /// Make the service's cgroup with its limits and its process: `Spawned` or `SpawnFailed`.

@@ -7,6 +7,7 @@
 mod allocations;
 pub mod boot;
 mod change;
+mod conditions;
 mod control;
 pub mod errand;
 mod event_loop;

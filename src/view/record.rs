@@ -52,14 +52,11 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
             write!(out, "was killed by {}", ExitWords(exit))
         }
         Record::Failed { failure, .. } => write!(out, "has failed: {}", words::failure(failure)),
-        Record::Notified { note, .. } => match note {
-            Note::Reloading => write!(out, "says that it reloads"),
-            Note::Stopping => write!(out, "says that it stops"),
-            Note::MainPid(pid) => write!(out, "says that its main process is {pid}"),
-            Note::Ready | Note::Alive | Note::Failing | Note::ExtendMs(_) | Note::Status => {
-                write!(out, "has news")
-            }
-        },
+        Record::Notified { note, .. } => notified(out, note),
+        Record::Reached { .. } => write!(out, "RUNNING: reached"),
+        Record::Skipped { condition, .. } => {
+            write!(out, "SKIPPED: condition {} of its list is not met", u16::from(condition) + 1)
+        }
         Record::Done { .. } => write!(out, "DONE"),
         Record::Backoff { delay_ms, .. } => write!(out, "BACKOFF: starts again in {}", millis(delay_ms)),
         Record::Fatal { trouble, .. } => write!(out, "FATAL: {}", TroubleWords { trouble, names }),
@@ -82,6 +79,18 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         Record::Removed { .. } => write!(out, "is taken out"),
         Record::ShuttingDown { how } => write!(out, "going down: {}", words::shutdown(how)),
         Record::AllDown { how } => write!(out, "all units are down: {}", words::shutdown(how)),
+    }
+}
+
+/// What a service said.
+fn notified(out: &mut dyn Write, note: Note) -> fmt::Result {
+    match note {
+        Note::Reloading => write!(out, "says that it reloads"),
+        Note::Stopping => write!(out, "says that it stops"),
+        Note::MainPid(pid) => write!(out, "says that its main process is {pid}"),
+        Note::Ready | Note::Alive | Note::Failing | Note::ExtendMs(_) | Note::Status => {
+            write!(out, "has news")
+        }
     }
 }
 
@@ -138,6 +147,8 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
         | Record::Ended { .. }
         | Record::Failed { .. }
         | Record::Notified { .. }
+        | Record::Reached { .. }
+        | Record::Skipped { .. }
         | Record::Done { .. }
         | Record::Backoff { .. }
         | Record::ExhaustedAgain { .. }
@@ -201,6 +212,8 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::Ended { unit, .. }
         | Record::Failed { unit, .. }
         | Record::Notified { unit, .. }
+        | Record::Reached { unit }
+        | Record::Skipped { unit, .. }
         | Record::Done { unit }
         | Record::Backoff { unit, .. }
         | Record::Fatal { unit, .. }

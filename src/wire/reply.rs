@@ -254,6 +254,7 @@ pub fn encode_outcome(out: &mut Vec<u8>, reply: Reply) -> Result<(), serde_json:
         | Reply::Stopped
         | Reply::AlreadyStarted
         | Reply::NotRunning
+        | Reply::Skipped
         | Reply::Failed
         | Reply::Overruled => codec::encode_reply(out, &OutcomeReply { outcome: reply }, false),
         Reply::ShuttingDown => codec::encode_error(out, &ErrorReply::ShuttingDown {}),

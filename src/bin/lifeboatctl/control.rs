@@ -103,7 +103,7 @@ impl Session<'_> {
         for (name, mut client) in asked {
             let answer: Answer = client.hear(Some(self.timeout)).map(|(OutcomeReply { outcome }, _)| outcome);
             let trouble = match answer {
-                Ok(Reply::Failed) => self.trouble(name),
+                Ok(Reply::Failed | Reply::Skipped) => self.trouble(name),
                 _ => None,
             };
             self.tell(name, &answer, trouble);
@@ -120,8 +120,12 @@ impl Session<'_> {
     fn trouble(&self, name: &str) -> Option<Trouble> {
         let mut client = Client::connect(&self.socket).ok()?;
         let now = status::snapshot(&mut client).ok()?;
-        let trouble = now.units.iter().find(|unit| unit.name == name)?.trouble?;
-        let words = TroubleWords { trouble, names: &now.names };
+        let unit = now.units.iter().find(|unit| unit.name == name)?;
+        let trouble = unit.trouble?;
+        let words = match &unit.condition {
+            Some(condition) => format!("not met: {}", OneLine(condition)),
+            None => TroubleWords { trouble, names: &now.names }.to_string(),
+        };
         output::complain("lifeboatctl", &format!("{name}: {words}"));
         Some(trouble)
     }
@@ -153,6 +157,8 @@ fn verdict(verb: Verb, answer: &Answer, trouble: Option<Trouble>) -> (String, Ex
         // What was asked for is so: not a failure.
         Ok(Reply::AlreadyStarted) => error("already started", Exit::Ok),
         Ok(Reply::NotRunning) => error("not running", Exit::Ok),
+        // Its own file wants it so: not a failure.
+        Ok(Reply::Skipped) => ("skipped".into(), Exit::Ok),
         Ok(Reply::Failed) => match (verb, start_error(trouble)) {
             (Verb::Stop, _) => error("not stopped", Exit::Failed),
             (Verb::Start | Verb::Restart, (words, true)) => error(words, Exit::NotRunning),

@@ -1,13 +1,14 @@
 //! What the engine asks the kernel for: of the present run only, and procedures within the reserve.
 
-use super::{Invariant, Violation, Watch, hold};
+use super::{Invariant, Seen, Violation, Watch, hold};
 use crate::fake_kernel::FakeKernel;
 use crate::random_units::RESERVE_BYTES;
 use lifeboat::engine::action::{Action, ProcedureOrder};
 use lifeboat::engine::event::{MemoryEvents, Role, Time};
 use lifeboat::engine::limits::KILL_TRIES_MAX;
-use lifeboat::engine::policy::{Guard, RunId, UnitId};
+use lifeboat::engine::policy::{Guard, Kind, RunId, UnitId};
 use lifeboat::engine::record::Record;
+use lifeboat::engine::snapshot::KillReason;
 
 impl Watch {
     pub(super) fn exhaustion(
@@ -45,6 +46,32 @@ impl Watch {
         if actions.iter().any(goes) {
             self.seen.iter_mut().for_each(|seen| seen.starts.clear());
         }
+        for action in actions {
+            match action {
+                Action::Log(Record::Reached { unit }) => self.reached(now, *unit),
+                Action::Log(Record::Stopping { unit, reason }) => self.stopping(*unit, *reason),
+                _ => {}
+            }
+        }
+    }
+
+    /// Of a target no more is seen than these words.
+    fn reached(&mut self, now: Time, unit: UnitId) {
+        let seen = &mut self.seen[usize::from(unit.0)];
+        let (run, counters) = (RunId(seen.run.0 + 1), seen.counters);
+        *seen = Seen { run, born: seen.born, ready: Some(now), counters, ..Seen::default() };
+    }
+
+    fn stopping(&mut self, unit: UnitId, reason: KillReason) {
+        let seen = &mut self.seen[usize::from(unit.0)];
+        if reason == KillReason::RequirementRestarts {
+            // It ends for another unit's sake: that start does not count.
+            seen.starts.pop();
+        }
+        if self.policies[usize::from(unit.0)].kind == Kind::Target {
+            // What started in this turn may have done so before.
+            self.targets_down.push((unit, seen.run));
+        }
     }
 
     /// Before the kernel performs the action.
@@ -55,6 +82,7 @@ impl Watch {
         kernel: &mut FakeKernel,
     ) -> Result<(), Violation> {
         match action {
+            Action::CheckConditions { unit, .. } => self.seen[usize::from(unit.0)].conditions = None,
             Action::Park { unit, run } => {
                 self.begins(now, (unit, run), kernel)?;
             }

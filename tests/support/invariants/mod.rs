@@ -30,6 +30,14 @@ pub(crate) enum Invariant {
     OnlyThePresentRun,
     /// A run begins only when what the unit requires is up.
     RequirementsAreUp,
+    /// A run begins only when the unit's conditions are met.
+    ConditionsAreMet,
+    /// A run begins only when nothing lives of what the unit conflicts with, and two such units are never up.
+    RivalsApart,
+    /// While nothing is on its way, what a unit that is up requires is up.
+    NothingOnADeadRequirement,
+    /// A unit that restarts with its requirements is never up in a run that began before theirs.
+    RestartsTogether,
     /// A service that is not ready by its `start_timeout`, or misses its watchdog, does not stay.
     NoSilence,
     /// A unit is shown as RUNNING only when it has shown that it is ready.
@@ -112,6 +120,15 @@ struct Seen {
     starts: Vec<Time>,
     /// When it began to go down.
     goes_since: Option<Time>,
+    /// What was last said of its conditions, for the run that would begin.
+    conditions: Option<Conditions>,
+}
+
+/// Of a unit that would start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Conditions {
+    Met,
+    NotMet,
 }
 
 pub(crate) struct Watch {
@@ -121,6 +138,8 @@ pub(crate) struct Watch {
     open_requests: BTreeMap<u64, u32>,
     gone: Vec<ClientId>,
     shutdown_at: Option<Time>,
+    /// Targets that have gone down in this turn.
+    targets_down: Vec<(UnitId, RunId)>,
     finished: bool,
     turn: u64,
     last: Option<Snapshot>,
@@ -142,6 +161,7 @@ impl Watch {
             open_requests: BTreeMap::new(),
             gone: Vec::new(),
             shutdown_at: None,
+            targets_down: Vec::new(),
             finished: false,
             turn: 0,
             last: None,
@@ -165,6 +185,7 @@ impl Watch {
     pub(crate) fn event(&mut self, now: Time, event: Event, kernel: &mut FakeKernel) {
         self.wanted(event);
         match event {
+            Event::ConditionsChecked { unit, run, unmet } => self.conditions_told(unit, run, unmet),
             Event::Parked { unit, run, .. } => {
                 if let Some(seen) = self.present(unit, run) {
                     seen.parked = true;
@@ -235,9 +256,20 @@ impl Watch {
         }
     }
 
+    /// The first answer counts.
+    fn conditions_told(&mut self, unit: UnitId, run: RunId, unmet: Option<u8>) {
+        if let Some(seen) = self.present(unit, RunId(run.0.saturating_sub(1))) {
+            let answer = if unmet.is_none() { Conditions::Met } else { Conditions::NotMet };
+            seen.conditions.get_or_insert(answer);
+        }
+    }
+
     /// After the turn.
     pub(crate) fn turn(&mut self, now: Time, engine: &Engine, kernel: &FakeKernel) -> Result<(), Violation> {
         self.turn += 1;
+        for (unit, run) in std::mem::take(&mut self.targets_down) {
+            self.present(unit, run).into_iter().for_each(|seen| seen.ending = true);
+        }
         self.no_silence(now)?;
         let quiet = engine.next_deadline().is_none() && kernel.pending == 0;
         if !quiet && !self.escalated && !self.turn.is_multiple_of(8) {
