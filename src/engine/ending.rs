@@ -49,6 +49,7 @@ impl Engine {
                 if saves {
                     self.freeze(unit, plan);
                 } else {
+                    self.overrule_limiting(unit, true, plan);
                     self.enter(unit, State::Signalled);
                     self.step_deadline(unit, timeout_ms);
                     plan.push(Action::Signal { unit, run, signal, reason });
@@ -71,6 +72,7 @@ impl Engine {
 
     /// Kills both cgroups of the unit and waits until nothing of the run is left.
     pub(super) fn kill(&mut self, unit: UnitId, reason: KillReason, plan: &mut Plan) {
+        self.overrule_limiting(unit, false, plan);
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         service.open.service_cgroup = true;
@@ -194,6 +196,7 @@ impl Engine {
         plan.tell(Record::EffectFailed { unit, effect, errno });
         match (effect, state) {
             // No freezer: the procedure runs beside a living service rather than not at all.
+            (Effect::Freeze, State::Running) => self.limit_not_taken(unit, errno, plan),
             (Effect::Freeze, State::Freezing) => self.procedure_may_start(unit, plan),
             (Effect::StartProcedure, State::Saving) => {
                 self.procedure_spawn_failed(unit, SpawnStage::Exec, errno, plan);

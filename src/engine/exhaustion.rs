@@ -109,6 +109,7 @@ impl Engine {
     }
 
     pub(super) fn freeze(&mut self, unit: UnitId, plan: &mut Plan) {
+        self.overrule_limiting(unit, false, plan);
         let Some(service) = self.unit(unit) else { return };
         let run = service.run;
         self.enter(unit, State::Freezing);
@@ -128,6 +129,7 @@ impl Engine {
                 plan.tell(Record::Frozen { unit, after_us });
                 self.procedure_may_start(unit, plan);
             }
+            State::Running => self.held(unit, plan),
             // Late, after its deadline: noted in the incident.
             State::Down(_)
             | State::Waiting
@@ -135,7 +137,6 @@ impl Engine {
             | State::Parking
             | State::Spawning
             | State::Readying
-            | State::Running
             | State::Queued
             | State::Saving
             | State::Signalled

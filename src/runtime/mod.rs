@@ -13,6 +13,7 @@ pub mod errand;
 mod event_loop;
 mod groups;
 mod health;
+pub mod limiting;
 pub mod log_file;
 mod output;
 mod perform;

@@ -27,6 +27,7 @@ mod template;
 mod value;
 
 pub use boot::BOOT_WORD;
+pub use cgroup::parse_limit;
 pub use condition::{Condition, Test};
 pub use diagnostic::Diagnostic;
 pub use load::{FILE_BYTES_MAX, Loaded, UNITS_MAX, Wishes, load, load_with};

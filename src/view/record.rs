@@ -39,13 +39,8 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
             };
             write!(out, "{what}: {}: {}", words::stage(stage), words::errno(errno))
         }
-        Record::SettingRefused { setting, errno, skipped, .. } => {
-            let goes_on = if skipped { "it goes on without" } else { "it is not started" };
-            let (name, cure) = (setting.name(), words::cure(setting, errno));
-            write!(out, "{name} is not taken: {}; {goes_on}; {cure}", words::untaken(errno))
-        }
-        Record::KilledBelow { oom_kill, .. } => {
-            write!(out, "the kernel's OOM killer struck in a cgroup of its own making: oom_kill ({oom_kill})")
+        Record::SettingRefused { .. } | Record::LimitChanged { .. } | Record::KilledBelow { .. } => {
+            limits(out, record)
         }
         Record::Ended { exit: Exit::Code(code), .. } => write!(out, "exited with code {code}"),
         Record::Ended { exit: exit @ Exit::Signal(_), .. } => {
@@ -91,6 +86,24 @@ fn notified(out: &mut dyn Write, note: Note) -> fmt::Result {
         Note::Ready | Note::Alive | Note::Failing | Note::ExtendMs(_) | Note::Status => {
             write!(out, "has news")
         }
+    }
+}
+
+/// The records about settings and limits.
+fn limits(out: &mut dyn Write, record: &Record) -> fmt::Result {
+    match *record {
+        Record::SettingRefused { setting, errno, skipped, .. } => {
+            let goes_on = if skipped { "it goes on without" } else { "it is not started" };
+            let (name, cure) = (setting.name(), words::cure(setting, errno));
+            write!(out, "{name} is not taken: {}; {goes_on}; {cure}", words::untaken(errno))
+        }
+        Record::LimitChanged { limit, .. } => {
+            write!(out, "{} is {} now", limit.setting.name(), words::LimitWords(limit))
+        }
+        Record::KilledBelow { oom_kill, .. } => {
+            write!(out, "the kernel's OOM killer struck in a cgroup of its own making: oom_kill ({oom_kill})")
+        }
+        _ => Ok(()),
     }
 }
 
@@ -144,6 +157,7 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
         | Record::SpawnFailed { .. }
         | Record::SettingRefused { .. }
         | Record::KilledBelow { .. }
+        | Record::LimitChanged { .. }
         | Record::Ended { .. }
         | Record::Failed { .. }
         | Record::Notified { .. }
@@ -174,6 +188,9 @@ fn exhausted(out: &mut dyn Write, cause: Cause, verdict: Verdict, limit: Bytes) 
         (_, Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms }) => {
             let (used, slope, left) = (Bytes(unreclaimable_bytes), Bytes(bytes_per_s), Millis(left_ms));
             write!(out, "memory is exhausted in {left}: {used} and {slope}/s more, limit {limit}")
+        }
+        (_, Verdict::LimitLowered { current_bytes }) => {
+            write!(out, "{} are in use, which do not fit below the new limit {limit}", Bytes(current_bytes))
         }
         (_, Verdict::KernelKilled { oom_kill }) => {
             write!(out, "the kernel's OOM killer struck: oom_kill ({oom_kill}), limit {limit}")
@@ -209,6 +226,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::SpawnFailed { unit, .. }
         | Record::SettingRefused { unit, .. }
         | Record::KilledBelow { unit, .. }
+        | Record::LimitChanged { unit, .. }
         | Record::Ended { unit, .. }
         | Record::Failed { unit, .. }
         | Record::Notified { unit, .. }

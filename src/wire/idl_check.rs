@@ -4,9 +4,10 @@
 use super::interface::{SERVICE, SUPERVISOR, description, info};
 use super::reply::{ChangeReply, ChangesReply, Difference, Effect, ErrorReply, StatusReply, WhyReply};
 use super::request::{Call, ChangeVerb, Request, parse};
-use crate::engine::action::Reply;
-use crate::engine::event::{Exit, ShutdownKind, SpawnStage, Verb};
+use crate::engine::action::{LimitAnswer, LimitOutcome, Reply};
+use crate::engine::event::{Below, Exit, ShutdownKind, SpawnStage, Verb};
 use crate::engine::policy::{Class, Guard, Kind};
+use crate::engine::setting::{Limit, Setting};
 use crate::engine::snapshot::{Desired, Snapshot, StateName, Verdict};
 use serde::Serialize;
 use serde_json::Value;
@@ -281,9 +282,32 @@ fn enums_are_as_described() {
     for method in ["Reread", "Update", "Add"] {
         described.check(&value, &described.methods[method].1, method);
     }
+    described.same_words("Below", &[Below::Refuse, Below::Rescue]);
+    use LimitOutcome as L;
+    let outcomes = [
+        L::Applied,
+        L::Kept,
+        L::BelowUse,
+        L::Rescued,
+        L::NoProcedure,
+        L::OverBudget,
+        L::NotTaken,
+        L::NoBound,
+        L::Shielded,
+        L::NotNow,
+        L::Overruled,
+        L::TimedOut,
+    ];
+    described.same_words("LimitOutcome", &outcomes);
+    for outcome in outcomes {
+        let answer = LimitAnswer { current_bytes: Some(1), ..outcome.into() };
+        let value = serde_json::to_value(answer).expect("it serializes");
+        described.check(&value, &described.methods["Limit"].1, "Limit");
+    }
     let verdicts = [
         Verdict::OomEvent { oom: 1 },
         Verdict::Predicted { unreclaimable_bytes: 1, bytes_per_s: 1, left_ms: 1 },
+        Verdict::LimitLowered { current_bytes: 1 },
         Verdict::KernelKilled { oom_kill: 1 },
     ];
     for verdict in verdicts {
@@ -312,6 +336,10 @@ fn requests() -> Vec<Request> {
         Request::Update { names: vec![name(), name()] },
     ];
     requests.extend([Verb::Start, Verb::Stop, Verb::Restart].map(|verb| Request::Ask { verb, name: name() }));
+    for (below, value) in [(Below::Refuse, Some(16 << 20)), (Below::Rescue, None)] {
+        let limit = Limit { setting: Setting::MemoryMax, value };
+        requests.push(Request::Limit { name: name(), limit, below });
+    }
     requests.extend(
         [ChangeVerb::Add, ChangeVerb::Remove, ChangeVerb::Enable, ChangeVerb::Disable]
             .map(|how| Request::Change { how, name: name() }),

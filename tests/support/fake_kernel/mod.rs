@@ -6,6 +6,7 @@
 
 mod changes;
 mod endings;
+mod limits;
 mod memory;
 mod starts;
 mod words;
@@ -14,6 +15,7 @@ use crate::rng::Rng;
 use lifeboat::engine::action::Action;
 use lifeboat::engine::event::{Event, Exit, MemoryEvents, Note, Role, Time};
 use lifeboat::engine::policy::{RunId, UnitId, UnitPolicy};
+use lifeboat::engine::setting::Limit;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -50,6 +52,8 @@ pub(crate) struct Truth {
     pub(crate) up: bool,
     /// The path by which it shows that it is ready is there.
     pub(crate) path: bool,
+    /// 1 is written to `cgroup.freeze`.
+    pub(crate) freezing: bool,
 }
 
 /// A change of the truth.
@@ -71,6 +75,8 @@ enum What {
     MaxMet,
     PressureRises,
     Froze,
+    /// A process aside writes a limit.
+    Sets(Limit),
     ProcedureEnds(Exit),
     ProcedureOutgrows,
     Killed(Role),
@@ -245,6 +251,13 @@ impl FakeKernel {
                 }
             }
             Action::Freeze { unit, run } => self.freeze(unit, run),
+            Action::Hold { unit, run } => self.freeze(unit, run),
+            Action::Thaw { unit, run } => self.thaw(unit, run),
+            Action::TryLimit { unit, run, limit, step } => {
+                if run.0 > 0 {
+                    self.try_limit((unit, run), limit, step);
+                }
+            }
             Action::StartProcedure { unit, run, .. } => self.start_procedure(unit, run),
             Action::Signal { unit, run, signal, .. } => {
                 if !self.goes_wrong() {
@@ -262,6 +275,8 @@ impl FakeKernel {
             | Action::Dismiss { .. }
             | Action::Log(_)
             | Action::Reply { .. }
+            | Action::ReplyLimit { .. }
+            | Action::EndLimit { .. }
             | Action::Finish { .. } => {}
         }
     }
@@ -298,7 +313,8 @@ impl FakeKernel {
             What::Ready if acts => self.becomes_ready(unit, run),
             What::Ping if acts => self.pings(unit, run),
             What::Says(note) if acts => self.tell(0, Event::Notified { unit, run, note }),
-            What::Froze => {
+            What::Sets(limit) => self.sets(unit, run, limit),
+            What::Froze if truth.freezing => {
                 self.truth(unit, run).service.frozen = true;
                 self.tell(10, Event::Frozen { unit, run });
             }
@@ -319,6 +335,7 @@ impl FakeKernel {
             | What::Ready
             | What::Ping
             | What::Says(_)
+            | What::Froze
             | What::Oom { .. }
             | What::OomOutside
             | What::MaxMet

@@ -98,6 +98,11 @@ impl Watch {
                 }
                 hold(Invariant::ParkedBeforeSpawn, !parks || parked, || format!("{action:?}"))?;
             }
+            Action::Hold { unit, run } | Action::Thaw { unit, run } => {
+                self.of_the_present(action, unit, run)?;
+                self.holds(now, (unit, run), matches!(action, Action::Hold { .. }))?;
+            }
+            Action::TryLimit { .. } | Action::EndLimit { .. } => {}
             Action::Freeze { unit, run } | Action::Signal { unit, run, .. } => {
                 self.of_the_present(action, unit, run)?;
                 if let Some(seen) = self.present(unit, run) {
@@ -124,7 +129,7 @@ impl Watch {
                 }
                 self.kills((unit, run), role, kernel)?;
             }
-            Action::Reply { client, .. } => {
+            Action::Reply { client, .. } | Action::ReplyLimit { client, .. } => {
                 let open = self.open_requests.entry(client.0).or_default();
                 let fine = *open > 0 && !self.gone.contains(&client);
                 *open = open.saturating_sub(1);
@@ -142,6 +147,17 @@ impl Watch {
             Action::EndProbe { .. } | Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {
             }
         }
+        Ok(())
+    }
+
+    /// A unit that is up stands still for a new limit, or goes on.
+    fn holds(&mut self, now: Time, (unit, run): (UnitId, RunId), still: bool) -> Result<(), Violation> {
+        let Some(seen) = self.present(unit, run) else { return Ok(()) };
+        let up = seen.ready.is_some() && seen.exit.is_none() && !seen.ending;
+        let fits = seen.held.is_none() == still && (up || !still);
+        hold(Invariant::HeldForAMoment, fits, || format!("{unit:?}, still {still}: {seen:?}"))?;
+        seen.held = still.then_some(now);
+        seen.alive = now;
         Ok(())
     }
 

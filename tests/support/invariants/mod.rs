@@ -38,6 +38,8 @@ pub(crate) enum Invariant {
     NothingOnADeadRequirement,
     /// A unit that restarts with its requirements is never up in a run that began before theirs.
     RestartsTogether,
+    /// A unit is held for a new limit for a moment only, and then goes on or to its end.
+    HeldForAMoment,
     /// A service that is not ready by its `start_timeout`, or misses its watchdog, does not stay.
     NoSilence,
     /// A unit is shown as RUNNING only when it has shown that it is ready.
@@ -107,6 +109,8 @@ struct Seen {
     /// The last sign of life that counts, once it is ready.
     alive: Time,
     extended: bool,
+    /// Since when it stands still for a new limit.
+    held: Option<Time>,
     exit: Option<Exit>,
     procedure_over: bool,
     ending: bool,
@@ -220,31 +224,20 @@ impl Watch {
                     self.seen.iter_mut().for_each(|seen| seen.starts.clear());
                 }
             }
+            Event::LimitAsked { client, .. } => *self.open_requests.entry(client.0).or_default() += 1,
             Event::ClientGone { client } => self.gone.push(client),
             Event::ShutdownAsked { .. } => {
                 self.shutdown_at.get_or_insert(now);
             }
             Event::Ready { unit, run } => self.says_ready(now, unit, run, false),
             Event::Notified { unit, run, note: Note::Ready } => self.says_ready(now, unit, run, true),
-            Event::Notified { unit, run, note } => {
-                if let Some(seen) = self.present(unit, run) {
-                    match note {
-                        Note::Alive => seen.alive = now,
-                        Note::ExtendMs(_) => seen.extended = true,
-                        Note::Ready
-                        | Note::Reloading
-                        | Note::Stopping
-                        | Note::Failing
-                        | Note::MainPid(_)
-                        | Note::Status => {}
-                    }
-                }
-            }
+            Event::Notified { unit, run, note } => self.says(now, (unit, run), note),
             Event::Deadline => self.time_makes_ready(now),
             Event::Boot
             | Event::Probed { .. }
             | Event::SpawnFailed { .. }
             | Event::SettingRefused { .. }
+            | Event::LimitTried { .. }
             | Event::ProcedureRunning { .. }
             | Event::Emptied { .. }
             | Event::Frozen { .. }
@@ -261,6 +254,20 @@ impl Watch {
         if let Some(seen) = self.present(unit, RunId(run.0.saturating_sub(1))) {
             let answer = if unmet.is_none() { Conditions::Met } else { Conditions::NotMet };
             seen.conditions.get_or_insert(answer);
+        }
+    }
+
+    fn says(&mut self, now: Time, (unit, run): (UnitId, RunId), note: Note) {
+        let Some(seen) = self.present(unit, run) else { return };
+        match note {
+            Note::Alive => seen.alive = now,
+            Note::ExtendMs(_) => seen.extended = true,
+            Note::Ready
+            | Note::Reloading
+            | Note::Stopping
+            | Note::Failing
+            | Note::MainPid(_)
+            | Note::Status => {}
         }
     }
 
