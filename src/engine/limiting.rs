@@ -12,7 +12,7 @@
 use super::action::{Action, LimitAnswer, LimitOutcome, LimitStep, Reply};
 use super::event::{Below, ClientId, Tried};
 use super::limits::{FREEZE_DEADLINE_MS, LIMIT_RECLAIM_MS, LIMIT_SET_MS};
-use super::policy::{Class, Guard, MemoryPolicy, RunId, UnitId};
+use super::policy::{Class, Guard, Kind, MemoryPolicy, RunId, UnitId};
 use super::record::Record;
 use super::service::{Procedure, State};
 use super::setting::{Limit, Setting};
@@ -106,6 +106,10 @@ impl Engine {
         let Some(service) = self.unit(unit).filter(|service| service.policy.refused.is_none()) else {
             return Some(LimitOutcome::NotNow.into());
         };
+        if service.policy.kind == Kind::Target {
+            // It has no process to bound.
+            return Some(LimitOutcome::NoBound.into());
+        }
         let memory = service.policy.memory;
         match (limit.setting, memory, limit.value) {
             (Setting::MemoryMax, None, _) | (Setting::MemoryMax, Some(_), None) => {

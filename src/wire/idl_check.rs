@@ -271,6 +271,11 @@ fn enums_are_as_described() {
         "Effect",
         &[Effect::Start, Effect::Add, Effect::Adjust, Effect::Restart, Effect::Remove, Effect::Refused],
     );
+}
+
+#[test]
+fn answers_about_changes_are_as_described() {
+    let described = interface(SUPERVISOR);
     let change = ChangeReply {
         name: "a".into(),
         difference: Difference::Changed,
@@ -304,6 +309,11 @@ fn enums_are_as_described() {
         let value = serde_json::to_value(answer).expect("it serializes");
         described.check(&value, &described.methods["Limit"].1, "Limit");
     }
+}
+
+#[test]
+fn verdicts_and_ends_are_as_described() {
+    let described = interface(SUPERVISOR);
     let verdicts = [
         Verdict::OomEvent { oom: 1 },
         Verdict::Predicted { unreclaimable_bytes: 1, bytes_per_s: 1, left_ms: 1 },
