@@ -3,7 +3,8 @@
 use criterion::{BenchmarkId, Criterion};
 use lifeboat::engine::event::{Event, Exit, MemoryEvents, MemorySample, Role, Time};
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, Success, UnitId, UnitPolicy,
+    Class, DescriptorPolicy, Guard, Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, Success,
+    UnitId, UnitPolicy,
 };
 use lifeboat::engine::{Engine, Plan};
 
@@ -26,6 +27,7 @@ fn unit(id: u16) -> UnitPolicy {
         start_timeout_ms: 30_000,
         watchdog_ms: None,
         health: None,
+        descriptors: DescriptorPolicy::default(),
         procedure: Some(ProcedurePolicy {
             on_exhaustion: true,
             on_stop: false,

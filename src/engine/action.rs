@@ -60,6 +60,14 @@ pub enum Action {
     EndProbe { unit: UnitId, run: RunId },
     /// Write 1 to `cgroup.freeze` of the service: `Frozen` or `Failed`.
     Freeze { unit: UnitId, run: RunId },
+    /// Write 0 to `cgroup.freeze` of the service.
+    Thaw { unit: UnitId, run: RunId },
+    /// Open the unit's sockets and watch them until something comes in: `Demanded`, or `SpawnFailed` where they
+    /// cannot be
+    /// opened.
+    Listen { unit: UnitId, run: RunId },
+    /// Look whether anybody needs the service: `LookedIdle`.
+    LookIdle { unit: UnitId, run: RunId },
     /// Let the parked procedure go: `ProcedureRunning` or `SpawnFailed`, later `Exited`.
     StartProcedure { unit: UnitId, run: RunId, order: ProcedureOrder },
     /// Send a signal to the service's first process.
@@ -71,6 +79,8 @@ pub enum Action {
     /// Listen to `memory.events.local` and the first PSI trigger of the service, or do not. The alarm, the second
     /// trigger, is heard always. Every run begins with both heard.
     Doorbells { unit: UnitId, run: RunId, on: bool },
+    /// Close the unit's sockets and what it has stored: it is down for good.
+    CloseDescriptors { unit: UnitId },
     /// Read the service's memory files: `MemoryEvents`, then `MemorySampled`.
     Sample { unit: UnitId, run: RunId },
     /// From the next run on the unit's new definition holds; nothing of an earlier run is left.

@@ -247,7 +247,9 @@ fn refuse(
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::{Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, Success};
+    use super::super::policy::{
+        DescriptorPolicy, Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, Success,
+    };
     use super::*;
     use proptest::prelude::*;
 
@@ -274,6 +276,7 @@ mod tests {
             start_timeout_ms: 30_000,
             watchdog_ms: None,
             health: None,
+            descriptors: DescriptorPolicy::default(),
             procedure: (procedure_mib > 0).then_some(procedure),
             success: Success::default(),
             stop_signal: 15,

@@ -38,7 +38,7 @@ impl Engine {
         let saves = service.procedure == Procedure::Parked
             && service.policy.procedure.is_some_and(|procedure| procedure.on_stop);
         match state {
-            State::Readying | State::Running => {
+            State::Readying | State::Running | State::Idling => {
                 plan.tell(Record::Stopping { unit, reason });
                 self.begin_end(unit, End::Asked(reason));
                 if saves {
@@ -47,6 +47,10 @@ impl Engine {
                     self.enter(unit, State::Signalled);
                     self.step_deadline(unit, timeout_ms);
                     plan.push(Action::Signal { unit, run, signal, reason });
+                    if state == State::Idling {
+                        // The signal meets it before it can do anything else.
+                        plan.push(Action::Thaw { unit, run });
+                    }
                 }
             }
             State::Parking | State::Spawning => {
@@ -132,7 +136,7 @@ impl Engine {
         let (state, signal) = (service.state, service.policy.stop_signal);
         self.generation += 1;
         match state {
-            State::Spawning | State::Readying | State::Running => {
+            State::Spawning | State::Readying | State::Running | State::Idling => {
                 plan.tell(Record::Ended { unit, exit });
                 self.begin_end(unit, End::Own(exit));
                 self.kill(unit, KillReason::LeftBehind, plan);
@@ -170,6 +174,7 @@ impl Engine {
             | State::Spawning
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -190,6 +195,7 @@ impl Engine {
         match (effect, state) {
             // No freezer: the procedure runs beside a living service rather than not at all.
             (Effect::Freeze, State::Freezing) => self.procedure_may_start(unit, plan),
+            (Effect::Freeze, State::Idling) => self.go_on(unit, plan),
             (Effect::StartProcedure, State::Saving) => {
                 self.procedure_spawn_failed(unit, SpawnStage::Exec, errno, plan);
             }
@@ -228,7 +234,7 @@ impl Engine {
     }
 
     /// The run is over; what comes next rests on why it ended and on what is wished.
-    fn after_run(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
+    pub(super) fn after_run(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         let budget = service.policy.restart.exhaustion;
@@ -245,12 +251,16 @@ impl Engine {
             return;
         }
         let (when, success) = (service.policy.restart.when, service.policy.success);
+        // It has done what it was needed for.
+        let has_served = service.policy.descriptors.on_demand
+            && matches!(end, End::Own(exit) if service.policy.success.contains(exit));
         let wants_restart = match end {
             End::Asked(_) => {
                 // A requirement went down under it: it comes back with the requirement.
                 self.enter(unit, State::Waiting);
                 return;
             }
+            End::Own(_) if has_served => true,
             End::Own(exit) => match (service.policy.kind, when) {
                 (_, RestartWhen::Never | RestartWhen::OnExhaustion) => false,
                 (Kind::Service, RestartWhen::Always) => true,
@@ -272,7 +282,7 @@ impl Engine {
             self.stay_down(unit, end, plan);
             self.escalate(unit, escalation, plan);
         } else {
-            self.restart(unit, trouble_of(end, incident), plan);
+            self.restart(unit, trouble_of(end, incident).filter(|_| !has_served), plan);
         }
     }
 
@@ -354,12 +364,15 @@ impl Engine {
     pub(super) fn come_down(&mut self, unit: UnitId, rest: Rest, trouble: Option<Trouble>, plan: &mut Plan) {
         if let Some(service) = self.unit_mut(unit) {
             service.trouble = trouble;
+            if service.policy.descriptors.any() {
+                plan.push(Action::CloseDescriptors { unit });
+            }
         }
         self.enter(unit, State::Down(rest));
         match (rest, trouble) {
             (Rest::Fatal, Some(trouble)) => plan.tell(Record::Fatal { unit, trouble }),
             (Rest::Done, _) => {}
-            (Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone, _) => {
+            (Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone | Rest::Listening, _) => {
                 plan.tell(Record::Stopped { unit })
             }
         }
@@ -377,7 +390,8 @@ fn is_hopeless(end: End) -> bool {
     match end {
         End::StartFailed { stage, errno, .. } => {
             let lasting = stage.is_setting() && !MOMENTARY_ERRNOS.contains(&errno);
-            lasting || HOPELESS_ERRNOS.contains(&errno)
+            // Another program may leave an address, a folder may come.
+            lasting || (stage != SpawnStage::Sockets && HOPELESS_ERRNOS.contains(&errno))
         }
         End::Asked(_) | End::Exhausted | End::Own(_) | End::Failed(_) => false,
     }

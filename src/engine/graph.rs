@@ -122,8 +122,9 @@ impl Engine {
             self.overrule(unit, Until::Down, plan);
         }
         match state {
+            State::Waiting if self.unit(unit).is_some_and(Service::rests) => self.rest(unit, plan),
             State::Waiting => self.start_if_its_turn(unit, plan),
-            State::Parking | State::Spawning | State::Readying | State::Running => {
+            State::Parking | State::Spawning | State::Readying | State::Running | State::Idling => {
                 if self.any(unit, Neighbours::Requires, Service::is_down_for_good).is_some() {
                     self.begin_stop(unit, KillReason::RequirementDown, plan);
                 }
@@ -176,6 +177,7 @@ impl Engine {
             service.down_reason = reason;
             service.calls_dependents = true;
             service.again = false;
+            service.demanded = false;
             self.generation += 1;
             self.mark(unit);
         }
@@ -189,12 +191,14 @@ impl Engine {
             self.replace_fallback(unit, reason);
         }
         match state {
-            State::Waiting | State::Backoff => self.come_down(unit, Rest::Stopped, None, plan),
+            State::Down(Rest::Listening) | State::Waiting | State::Backoff => {
+                self.come_down(unit, Rest::Stopped, None, plan);
+            }
             // Nothing rests yet on a unit that is on its way up.
             State::Parking | State::Spawning | State::Readying => {
                 self.begin_stop(unit, reason, plan);
             }
-            State::Running => {
+            State::Running | State::Idling => {
                 if !self.must_outlive_another(unit) {
                     self.begin_stop(unit, reason, plan);
                 }

@@ -17,6 +17,7 @@
 pub mod action;
 pub mod budget;
 pub mod change;
+mod demand;
 mod doorbell;
 mod ending;
 mod escalation;
@@ -182,6 +183,8 @@ impl Engine {
             Event::Ready { unit, run } => self.told_ready(unit, run, plan),
             Event::Probed { unit, run, healthy } => self.probed(unit, run, healthy, plan),
             Event::Notified { unit, run, note } => self.notified(unit, run, note, plan),
+            Event::Demanded { unit, run } => self.demanded(unit, run, plan),
+            Event::LookedIdle { unit, run, idle } => self.looked_idle(unit, run, idle, plan),
             Event::ProcedureRunning { unit, run } => self.procedure_running(unit, run),
             Event::Exited { unit, run, role, exit } => self.exited((unit, run), role, exit, plan),
             Event::Emptied { unit, run, role } => self.emptied(unit, run, role, plan),
@@ -273,6 +276,7 @@ impl Engine {
         self.timers.clear(unit, TimerKind::Ready);
         self.timers.clear(unit, TimerKind::Watchdog);
         self.timers.clear(unit, TimerKind::Health);
+        self.timers.clear(unit, TimerKind::Idle);
         self.generation += 1;
         self.mark_around(unit);
     }
@@ -290,6 +294,7 @@ impl Engine {
                 TimerKind::Watchdog => self.watchdog_due(unit, plan),
                 TimerKind::Health => self.health_due(unit, plan),
                 TimerKind::Doorbell => self.doorbell_due(unit, plan),
+                TimerKind::Idle => self.idle_due(unit, plan),
             }
         }
     }
@@ -302,6 +307,7 @@ impl Engine {
             State::Readying => self.fail(unit, snapshot::Failure::NotReady, plan),
             State::Backoff => self.enter(unit, State::Waiting),
             State::Freezing => self.freeze_timed_out(unit, plan),
+            State::Idling => self.go_on(unit, plan),
             State::Saving => self.procedure_timed_out(unit, plan),
             State::Signalled => self.kill(unit, snapshot::KillReason::StopTimedOut, plan),
             State::Killing => self.kill_again(unit, plan),

@@ -4,7 +4,7 @@ use super::action::{Action, Reply};
 use super::event::{ClientId, Verb};
 use super::limits::WAITS_MAX;
 use super::policy::UnitId;
-use super::service::State;
+use super::service::{Rest, State};
 use super::snapshot::{Desired, KillReason};
 use super::{Engine, Plan};
 
@@ -87,16 +87,20 @@ impl Engine {
         service.for_itself = true;
         match service.state {
             State::Parking | State::Spawning | State::Readying => {}
-            State::Running => {
+            State::Running | State::Idling => {
                 if service.desired == Desired::Down {
                     self.want_up(unit);
                 }
                 return Some(Reply::AlreadyStarted);
             }
-            State::Down(_) | State::Waiting | State::Backoff => service.restarts.forget(),
+            State::Down(_) | State::Waiting | State::Backoff => {
+                service.restarts.forget();
+                service.demanded = true;
+            }
             // The present run goes to its end, and then another begins, whatever the policy says of such an end.
             State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
                 service.again = true;
+                service.demanded = true;
             }
         }
         if service.state == State::Backoff || service.state == State::Waiting {
@@ -115,13 +119,17 @@ impl Engine {
             service.newcomer = false;
         }
         match state {
-            State::Down(_) => Some(Reply::NotRunning),
-            State::Waiting
+            State::Down(Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Done | Rest::Gone) => {
+                Some(Reply::NotRunning)
+            }
+            State::Down(Rest::Listening)
+            | State::Waiting
             | State::Backoff
             | State::Parking
             | State::Spawning
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -136,14 +144,16 @@ impl Engine {
     fn asked_restart(&mut self, client: ClientId, unit: UnitId, plan: &mut Plan) -> Option<Reply> {
         let Some(service) = self.unit_mut(unit) else { return Some(Reply::Failed) };
         match service.state {
-            State::Parking | State::Spawning | State::Readying | State::Running => {
+            State::Parking | State::Spawning | State::Readying | State::Running | State::Idling => {
                 service.again = true;
+                service.demanded = true;
                 self.want_up(unit);
                 self.begin_stop(unit, KillReason::StopAsked, plan);
                 self.wait(client, unit, Until::Up)
             }
             State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
                 service.again = true;
+                service.demanded = true;
                 self.want_up(unit);
                 self.wait(client, unit, Until::Up)
             }

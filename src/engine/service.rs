@@ -38,6 +38,8 @@ pub(super) enum Rest {
     Done,
     /// Taken out: nothing of it is left, and its place is free.
     Gone,
+    /// Its sockets are open; it is started when something comes in.
+    Listening,
 }
 
 /// Where a unit stands. In `Down`, `Waiting` and `Backoff` it has no process; in the others it has, or is about to.
@@ -57,6 +59,8 @@ pub(super) enum State {
     Readying,
     /// Up and ready.
     Running,
+    /// Up and ready, and made to stand still for a moment: it is looked whether it is needed.
+    Idling,
     /// `cgroup.freeze` is written; we wait for `frozen 1`.
     Freezing,
     /// The procedure waits for room in the reserve.
@@ -78,6 +82,7 @@ impl State {
             | Self::Spawning
             | Self::Readying
             | Self::Running
+            | Self::Idling
             | Self::Freezing
             | Self::Queued
             | Self::Saving
@@ -198,6 +203,8 @@ pub(super) struct Service {
     pub(super) calls_dependents: bool,
     /// A restart was asked: after the stop comes a start.
     pub(super) again: bool,
+    /// Somebody needs it now: it does not rest before its next run.
+    pub(super) demanded: bool,
     pub(super) kill_tries: u8,
     /// It did not die by any number of kills: nothing waits for it.
     pub(super) stuck: bool,
@@ -259,6 +266,7 @@ impl Service {
             for_itself: false,
             spared: false,
             again: false,
+            demanded: false,
             kill_tries: 0,
             stuck: false,
             holds_reserve: false,
@@ -281,8 +289,9 @@ impl Service {
     /// Up, or for a task: has been up and ended well. What requires it may start.
     pub(super) fn satisfies(&self) -> bool {
         match self.state {
-            State::Running => self.policy.kind == Kind::Service,
-            State::Down(Rest::Done) => true,
+            State::Running | State::Idling => self.policy.kind == Kind::Service,
+            // Who needs it finds its sockets open.
+            State::Down(Rest::Done | Rest::Listening) => true,
             State::Down(Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone)
             | State::Waiting
             | State::Backoff
@@ -304,6 +313,7 @@ impl Service {
             State::Running => self.policy.kind == Kind::Task,
             State::Waiting => !self.is_down_for_good(),
             State::Down(_)
+            | State::Idling
             | State::Backoff
             | State::Freezing
             | State::Queued
@@ -319,12 +329,13 @@ impl Service {
             State::Down(Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone) => true,
             State::Waiting => self.wants_its_requirement(),
             State::Killing => self.stuck,
-            State::Down(Rest::Done)
+            State::Down(Rest::Done | Rest::Listening)
             | State::Backoff
             | State::Parking
             | State::Spawning
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -335,6 +346,11 @@ impl Service {
     /// It can be wished up: it was found fit, and it is there.
     pub(super) fn may_start(&self) -> bool {
         self.policy.refused.is_none() && !self.leaving && self.state != State::Down(Rest::Gone)
+    }
+
+    /// It rests before it is needed.
+    pub(super) fn rests(&self) -> bool {
+        self.policy.descriptors.on_demand && !self.demanded
     }
 
     /// It would start, but something that it requires is down.
@@ -349,10 +365,11 @@ impl Service {
             State::Down(Rest::Exited) => StateName::Exited,
             State::Down(Rest::Fatal) => StateName::Fatal,
             State::Down(Rest::Done) => StateName::Done,
+            State::Down(Rest::Listening) => StateName::Listening,
             State::Waiting if self.is_down_for_good() => StateName::Stopped,
             State::Waiting | State::Parking | State::Spawning | State::Readying => StateName::Starting,
             State::Backoff => StateName::Backoff,
-            State::Running => StateName::Running,
+            State::Running | State::Idling => StateName::Running,
             State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
                 if self.end == Some(End::Exhausted) { StateName::Rescuing } else { StateName::Stopping }
             }
@@ -416,6 +433,7 @@ impl Service {
             exhaustions_within_ms: budget.within_ms,
             fallback: self.fallback,
             status: None,
+            sockets: self.policy.descriptors.sockets.clone(),
         }
     }
 }

@@ -43,6 +43,8 @@ impl Engine {
         self.mark(unit);
         let Some(service) = self.unit_mut(unit) else { return };
         match service.state {
+            // It is as good as up for who needs it.
+            State::Down(Rest::Listening) if !service.demanded => {}
             State::Down(_) => {
                 service.trouble = None;
                 self.enter(unit, State::Waiting);
@@ -59,6 +61,7 @@ impl Engine {
             | State::Spawning
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -87,6 +90,7 @@ impl Engine {
         service.said_ready = false;
         service.end = None;
         service.again = false;
+        service.demanded = false;
         service.stuck = false;
         service.open = Open::default();
         service.pid = None;
@@ -139,6 +143,7 @@ impl Engine {
             | State::Spawning
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -161,6 +166,7 @@ impl Engine {
             | State::Parking
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -198,11 +204,15 @@ impl Engine {
             // A procedure that died in its parking place while all was well: found out when it is needed.
             State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
             | State::Signalled => {}
             State::Killing => self.finish_run_if_over(unit, plan),
+            State::Down(Rest::Listening) if stage == SpawnStage::Sockets => {
+                self.listen_failed(unit, (stage, errno), plan);
+            }
             State::Down(_) | State::Waiting | State::Backoff => {}
         }
     }

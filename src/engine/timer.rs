@@ -21,18 +21,21 @@ pub(super) enum TimerKind {
     Health,
     /// The time at which its doorbells are switched on again.
     Doorbell,
+    /// The next look whether it is needed.
+    Idle,
 }
 
 /// In the order of their slots.
-const KINDS: [TimerKind; 6] = [
+const KINDS: [TimerKind; 7] = [
     TimerKind::Step,
     TimerKind::Sample,
     TimerKind::Ready,
     TimerKind::Watchdog,
     TimerKind::Health,
     TimerKind::Doorbell,
+    TimerKind::Idle,
 ];
-const KIND_COUNT: u32 = 6;
+const KIND_COUNT: u32 = 7;
 const ABSENT: u32 = u32::MAX;
 
 /// # Invariants
@@ -67,6 +70,7 @@ impl Timers {
             TimerKind::Watchdog => 3,
             TimerKind::Health => 4,
             TimerKind::Doorbell => 5,
+            TimerKind::Idle => 6,
         };
         u32::from(unit.0) * KIND_COUNT + kind
     }
@@ -172,7 +176,7 @@ mod tests {
         /// The table behaves as a sorted map of (unit, kind) to time.
         #[test]
         fn agrees_with_a_sorted_map(
-            steps in proptest::collection::vec((0u16..40, 0usize..5, 0u64..500, 0u8..4), 0..400),
+            steps in proptest::collection::vec((0u16..40, 0usize..7, 0u64..500, 0u8..4), 0..400),
         ) {
             let mut timers = Timers::new(40);
             let mut model: BTreeMap<(u16, usize), u64> = BTreeMap::new();

@@ -9,6 +9,7 @@ use super::event_loop::Lifeboat;
 use super::output::Outputs;
 use super::readiness::Notify;
 use super::seat::{Pids, Seat, Source};
+use super::sockets;
 use super::steps;
 use super::story::{self, Story};
 use crate::cgroup::capabilities::Capabilities;
@@ -455,16 +456,19 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
         environment
     };
     let mut environment = environment_of(&unit.identity);
-    if let Some(path) =
-        notify_path.filter(|_| unit.policy.ready == Ready::Notify || unit.policy.watchdog_ms.is_some())
-    {
+    if let Some(path) = notify_path.filter(|_| is_spoken_to(&unit.policy)) {
         environment.set(&[b"NOTIFY_SOCKET=", path.as_os_str().as_bytes()].concat());
     }
     if let Some(ms) = unit.policy.watchdog_ms {
         environment.set(format!("WATCHDOG_USEC={}", u64::from(ms) * 1_000).as_bytes());
     }
     // A refused unit has no command; it is never started.
-    let program = Program::new(&unit.command, &environment.strings()).ok();
+    let strings = environment.strings();
+    let program = match sockets::room_for(&unit) {
+        0 => Program::new(&unit.command, &strings),
+        room => Program::listener(&unit.command, &strings, room),
+    }
+    .ok();
     let procedure_program = unit.policy.procedure.and_then(|_| {
         let mut environment = environment_of(&unit.procedure_identity);
         environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
@@ -472,6 +476,11 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
     });
     let (steps, procedure_steps) = (steps::of_service(&unit), steps::of_procedure(&unit));
     Seat::of(unit, (program, procedure_program), (steps, procedure_steps))
+}
+
+/// The service may say something by sd_notify(3).
+fn is_spoken_to(policy: &UnitPolicy) -> bool {
+    policy.ready == Ready::Notify || policy.watchdog_ms.is_some() || policy.descriptors.store_max > 0
 }
 
 /// What a supervisor tells one service about itself.

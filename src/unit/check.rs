@@ -12,7 +12,7 @@ use super::reader::{Item, Map, Reader, Slot};
 use super::restart::{self, Fallbacks};
 use super::setup::{self, RawIdentity};
 use super::value::{Millis, Word};
-use super::{Identity, System, Unit, optional, output, readiness};
+use super::{Identity, System, Unit, optional, output, readiness, sockets};
 use crate::engine::policy::{Escalation, Kind, ProcedurePolicy, UnitId};
 use crate::engine::snapshot::Trouble;
 use std::ffi::CString;
@@ -121,8 +121,11 @@ fn checked(
     policy.autostart = raw.autostart.value_or(true);
     policy.utility =
         number(reader, "utility", raw.utility, 0..=100).map_or(50, |it| it.try_into().unwrap_or(50));
+    let ready_at = raw.ready.place();
     readiness::read_into(reader, raw.ready, (raw.start_timeout, raw.watchdog), &mut unit);
     readiness::health_into(reader, raw.health, &mut unit);
+    sockets::sockets_into(reader, raw.sockets, &mut unit, accounts);
+    sockets::demand_into(reader, (raw.on_demand, raw.idle_stop, raw.fd_store_max), ready_at, &mut unit);
     if let Some(stop) = raw.stop.given() {
         stop_into(reader, stop.value, &mut unit);
     }

@@ -125,6 +125,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// File, line and column, for a message that comes later.
+    pub(super) fn in_file(&self, file: &Path) -> String {
+        format!("{}:{}:{}", plain(&file.to_string_lossy()), self.line, self.column)
+    }
+
     /// The place of a byte range in `text`. A range outside of the text or inside a character is moved to the
     /// nearest place that exists.
     pub(super) fn new(text: &str, at: &Range<usize>) -> Self {

@@ -18,15 +18,17 @@ mod reader;
 mod readiness;
 mod restart;
 mod setup;
+mod sockets;
 mod value;
 
 pub use diagnostic::Diagnostic;
 pub use load::{FILE_BYTES_MAX, Loaded, UNITS_MAX, load};
 pub use raw::field_names;
+pub use sockets::{Address, Socket, Written};
 pub use value::Amount;
 
 use crate::engine::budget;
-use crate::engine::policy::{Kind, Ready, RestartPolicy, Success, UnitPolicy};
+use crate::engine::policy::{DescriptorPolicy, Kind, Ready, RestartPolicy, Success, UnitPolicy};
 use crate::engine::setting::{Limit, Settings};
 use crate::engine::snapshot::Trouble;
 use rustix::process::{Resource, Rlimit};
@@ -216,6 +218,8 @@ pub struct Unit {
     pub ready_path: Option<CString>,
     /// Where its health is checked, where `policy.health` is set.
     pub health_address: Option<HealthAddress>,
+    /// What lifeboat opens for it; their names are in `policy.descriptors`.
+    pub sockets: Vec<Socket>,
 }
 
 impl Unit {
@@ -235,6 +239,7 @@ impl Unit {
             watchdog_ms: None,
             health: None,
             procedure: None,
+            descriptors: DescriptorPolicy::default(),
             success: Success::default(),
             stop_signal: libc::SIGTERM,
             stop_timeout_ms: 5_000,
@@ -258,6 +263,7 @@ impl Unit {
             notification_fd: None,
             ready_path: None,
             health_address: None,
+            sockets: Vec::new(),
         }
     }
 

@@ -52,14 +52,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
             write!(out, "was killed by {}", ExitWords(exit))
         }
         Record::Failed { failure, .. } => write!(out, "has failed: {}", words::failure(failure)),
-        Record::Notified { note, .. } => match note {
-            Note::Reloading => write!(out, "says that it reloads"),
-            Note::Stopping => write!(out, "says that it stops"),
-            Note::MainPid(pid) => write!(out, "says that its main process is {pid}"),
-            Note::Ready | Note::Alive | Note::Failing | Note::ExtendMs(_) | Note::Status => {
-                write!(out, "has news")
-            }
-        },
+        Record::Notified { note, .. } => notified(out, note),
         Record::Done { .. } => write!(out, "DONE"),
         Record::Backoff { delay_ms, .. } => write!(out, "BACKOFF: starts again in {}", millis(delay_ms)),
         Record::Fatal { trouble, .. } => write!(out, "FATAL: {}", TroubleWords { trouble, names }),
@@ -80,8 +73,22 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         Record::Added { .. } => write!(out, "is new"),
         Record::Changed { .. } => write!(out, "has a new definition"),
         Record::Removed { .. } => write!(out, "is taken out"),
+        Record::Listening { .. } => write!(out, "LISTENING: starts when it is needed"),
+        Record::Demanded { .. } => write!(out, "is needed"),
         Record::ShuttingDown { how } => write!(out, "going down: {}", words::shutdown(how)),
         Record::AllDown { how } => write!(out, "all units are down: {}", words::shutdown(how)),
+    }
+}
+
+/// What a service says of itself.
+fn notified(out: &mut dyn Write, note: Note) -> fmt::Result {
+    match note {
+        Note::Reloading => write!(out, "says that it reloads"),
+        Note::Stopping => write!(out, "says that it stops"),
+        Note::MainPid(pid) => write!(out, "says that its main process is {pid}"),
+        Note::Ready | Note::Alive | Note::Failing | Note::ExtendMs(_) | Note::Status => {
+            write!(out, "has news")
+        }
     }
 }
 
@@ -150,6 +157,8 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
         | Record::Added { .. }
         | Record::Changed { .. }
         | Record::Removed { .. }
+        | Record::Listening { .. }
+        | Record::Demanded { .. }
         | Record::ShuttingDown { .. }
         | Record::AllDown { .. } => Ok(()),
     }
@@ -213,6 +222,8 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::Added { unit }
         | Record::Changed { unit }
         | Record::Removed { unit }
+        | Record::Listening { unit }
+        | Record::Demanded { unit }
         | Record::Exhausted { unit, .. }
         | Record::Frozen { unit, .. }
         | Record::FreezeTimedOut { unit, .. }

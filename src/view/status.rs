@@ -68,6 +68,14 @@ fn describe(out: &mut dyn Write, snapshot: &Snapshot, unit: &UnitView, wall: Wal
             write!(out, "pid {}, ", unit.pid.unwrap_or(0))?;
             write!(out, "uptime {}", Uptime(snapshot.time.since_us(unit.since)))?;
         }
+        StateName::Listening => {
+            write!(out, "waits on ")?;
+            for (at, name) in unit.sockets.iter().enumerate() {
+                let lead = if at > 0 { ", " } else { "" };
+                write!(out, "{lead}{}", OneLine(name))?;
+            }
+            return trouble(out, ", ", snapshot, unit);
+        }
         StateName::Stopped | StateName::Exited => {
             if unit.run.0 == 0 {
                 write!(out, "Not started")?;

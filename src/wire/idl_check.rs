@@ -240,10 +240,14 @@ fn snapshots_are_as_described() {
 
 #[test]
 fn enums_are_as_described() {
-    use StateName::{Backoff, Done, Exited, Fatal, Rescuing, Running, Starting, Stopped, Stopping};
+    use StateName::{
+        Backoff, Done, Exited, Fatal, Listening, Rescuing, Running, Starting, Stopped, Stopping,
+    };
     let described = interface(SUPERVISOR);
-    described
-        .same_words("State", &[Stopped, Starting, Running, Backoff, Stopping, Exited, Fatal, Done, Rescuing]);
+    described.same_words(
+        "State",
+        &[Stopped, Listening, Starting, Running, Backoff, Stopping, Exited, Fatal, Done, Rescuing],
+    );
     described.same_words("Desired", &[Desired::Up, Desired::Down]);
     described.same_words("Kind", &[Kind::Service, Kind::Task]);
     described.same_words("Class", &[Class::Guaranteed, Class::Pool]);

@@ -3,8 +3,8 @@
 use crate::rng::Rng;
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
-    Class, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy, ProcedurePolicy, Ready,
-    RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
+    Class, DescriptorPolicy, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy,
+    ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 
@@ -27,6 +27,16 @@ pub(crate) fn random_units(rng: &mut Rng) -> (Vec<UnitPolicy>, Vec<u64>) {
         })
         .collect();
     (units, keys)
+}
+
+fn random_descriptors(rng: &mut Rng, kind: Kind) -> DescriptorPolicy {
+    let mut policy = DescriptorPolicy { store_max: rng.pick(&[0, 0, 0, 3]), ..Default::default() };
+    if rng.per_mille(400) {
+        policy.sockets.push("http".into());
+        policy.on_demand = kind == Kind::Service && rng.per_mille(700);
+        policy.idle_stop_ms = (policy.on_demand && rng.per_mille(600)).then(|| rng.pick(&[1_000, 10_000]));
+    }
+    policy
 }
 
 fn random_ready(rng: &mut Rng) -> Ready {
@@ -107,6 +117,7 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId], share: u64)
             timeout_ms: rng.pick(&[100, 2_000]),
             failures: u32::try_from(rng.between(1, 3)).unwrap(),
         }),
+        descriptors: random_descriptors(rng, kind),
         procedure,
         success,
         stop_signal: 15,

@@ -82,6 +82,7 @@ fn verdict(unit: &UnitView, no_fail: bool) -> Exit {
         StateName::Stopped
         | StateName::Exited
         | StateName::Fatal
+        | StateName::Listening
         | StateName::Starting
         | StateName::Running
         | StateName::Backoff
@@ -148,7 +149,11 @@ pub(crate) fn version(context: &Context) -> Result<Exit, Failure> {
 /// Nothing of the unit runs, and nothing is about to.
 pub(crate) fn is_down(unit: &UnitView) -> bool {
     match unit.state {
-        StateName::Stopped | StateName::Exited | StateName::Fatal | StateName::Done => true,
+        StateName::Stopped
+        | StateName::Exited
+        | StateName::Fatal
+        | StateName::Done
+        | StateName::Listening => true,
         StateName::Starting
         | StateName::Running
         | StateName::Backoff

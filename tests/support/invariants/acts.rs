@@ -8,6 +8,7 @@ use lifeboat::engine::event::{MemoryEvents, Role, Time};
 use lifeboat::engine::limits::KILL_TRIES_MAX;
 use lifeboat::engine::policy::{Guard, RunId, UnitId};
 use lifeboat::engine::record::Record;
+use lifeboat::engine::snapshot::KillReason;
 
 impl Watch {
     pub(super) fn exhaustion(
@@ -45,6 +46,12 @@ impl Watch {
         if actions.iter().any(goes) {
             self.seen.iter_mut().for_each(|seen| seen.starts.clear());
         }
+        // Often idle is not often failed.
+        for action in actions {
+            if let Action::Log(Record::Stopping { unit, reason: KillReason::Idle }) = action {
+                self.seen[usize::from(unit.0)].starts.clear();
+            }
+        }
     }
 
     /// Before the kernel performs the action.
@@ -65,16 +72,17 @@ impl Watch {
                 }
                 hold(Invariant::NothingStartsInShutdown, !self.shutting_down(), || format!("{action:?}"))?;
                 let parked = self.present(unit, run).is_some_and(|seen| seen.parked);
-                if let Some(seen) = self.present(unit, run) {
-                    seen.spawn_asked = now;
-                }
+                self.spawns(now, unit, run);
                 hold(Invariant::ParkedBeforeSpawn, !parks || parked, || format!("{action:?}"))?;
             }
             Action::Freeze { unit, run } | Action::Signal { unit, run, .. } => {
                 self.of_the_present(action, unit, run)?;
                 if let Some(seen) = self.present(unit, run) {
-                    seen.goes_since.get_or_insert(now);
-                    seen.ending = matches!(action, Action::Freeze { .. }) || seen.ending;
+                    seen.stands_still = std::mem::take(&mut seen.idle);
+                    if !seen.stands_still {
+                        seen.goes_since.get_or_insert(now);
+                    }
+                    seen.ending |= matches!(action, Action::Freeze { .. }) && !seen.stands_still;
                     seen.signalled |= matches!(action, Action::Signal { .. });
                 }
             }
@@ -102,6 +110,10 @@ impl Watch {
                 *open = open.saturating_sub(1);
                 hold(Invariant::OneReply, fine, || format!("{action:?} to nobody"))?;
             }
+            Action::Listen { .. }
+            | Action::Thaw { .. }
+            | Action::LookIdle { .. }
+            | Action::CloseDescriptors { .. } => self.rests(now, action, kernel)?,
             Action::Finish { .. } => self.finish(now, kernel)?,
             Action::Probe { unit, run } => {
                 self.of_the_present(action, unit, run)?;

@@ -9,9 +9,12 @@ use lifeboat::engine::snapshot::{Desired, Snapshot, StateName};
 
 fn is_down(state: StateName) -> bool {
     match state {
-        StateName::Stopped | StateName::Exited | StateName::Fatal | StateName::Done | StateName::Backoff => {
-            true
-        }
+        StateName::Stopped
+        | StateName::Listening
+        | StateName::Exited
+        | StateName::Fatal
+        | StateName::Done
+        | StateName::Backoff => true,
         StateName::Starting | StateName::Running | StateName::Stopping | StateName::Rescuing => false,
     }
 }
@@ -28,7 +31,10 @@ impl Watch {
         let left = kernel.living().find(|(unit, ..)| {
             self.seen[usize::from(unit.0)].kills.iter().all(|kills| *kills < u32::from(KILL_TRIES_MAX))
         });
-        hold(Invariant::FinishesOnce, left.is_none(), || format!("{left:?} lives"))
+        hold(Invariant::FinishesOnce, left.is_none(), || format!("{left:?} lives"))?;
+        let stuck = |unit: usize| kernel.living().any(|(other, ..)| usize::from(other.0) == unit);
+        let open = self.seen.iter().enumerate().find(|(unit, seen)| seen.opened && !stuck(*unit));
+        hold(Invariant::ClosedInTheEnd, open.is_none(), || format!("{open:?}"))
     }
 
     /// Processes and what is shown agree, and whatever goes down gets there in time.
@@ -59,7 +65,8 @@ impl Watch {
             let down = self.policies[at].requires.iter().find(|required| {
                 let found = state(usize::from(required.0));
                 found.is_some_and(|state| {
-                    is_down(state) && !matches!(state, StateName::Done | StateName::Backoff)
+                    let waits = matches!(state, StateName::Done | StateName::Backoff | StateName::Listening);
+                    is_down(state) && !waits
                 })
             });
             hold(Invariant::StandsOnWhatIsUp, goes || down.is_none(), || {

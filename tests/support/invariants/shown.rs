@@ -56,6 +56,7 @@ impl Watch {
         for unit in &snapshot.units {
             let fine = match unit.state {
                 StateName::Stopped
+                | StateName::Listening
                 | StateName::Running
                 | StateName::Exited
                 | StateName::Fatal
@@ -83,6 +84,7 @@ fn visible(unit: &UnitView) -> impl PartialEq + use<> {
 fn unit_holds(unit: &UnitView) -> Result<(), Violation> {
     let fine = match unit.state {
         StateName::Running => unit.pid.is_some() && unit.run.0 > 0,
+        StateName::Listening => unit.pid.is_none() && !unit.sockets.is_empty(),
         StateName::Stopped | StateName::Exited | StateName::Fatal | StateName::Done | StateName::Backoff => {
             unit.pid.is_none()
         }
@@ -94,7 +96,10 @@ fn unit_holds(unit: &UnitView) -> Result<(), Violation> {
 
 fn incident_in_order(incident: &Incident) -> Result<(), Violation> {
     // A freeze that came after its deadline is noted too: it may stand behind what did not wait for it.
-    let in_time = |at: &Time| at.since_us(incident.began) < FREEZE_DEADLINE_MS * 1_000;
+    let in_time = |at: &Time| {
+        at.since_us(incident.began) < FREEZE_DEADLINE_MS * 1_000
+            && incident.released.is_none_or(|released| *at <= released)
+    };
     let times = [
         Some(incident.began),
         incident.frozen.filter(in_time),

@@ -3,7 +3,7 @@
 use super::{Invariant, Seen, Violation, Watch, hold};
 use crate::fake_kernel::FakeKernel;
 use lifeboat::engine::event::Time;
-use lifeboat::engine::policy::{Kind, RunId, UnitId};
+use lifeboat::engine::policy::{Kind, Ready, RunId, UnitId};
 
 impl Watch {
     pub(super) fn begins(
@@ -28,14 +28,31 @@ impl Watch {
         hold(Invariant::RunsCountUp, run.0 == seen.run.0 + 1, || format!("{name} after {:?}", seen.run))?;
         let recent = seen.starts.iter().filter(|start| now.since_us(**start) <= window_us).count();
         hold(Invariant::StartLimitHolds, recent < limit.max(1), || format!("{name}: start {}", recent + 1))?;
-        let (starts, counters, born) = (std::mem::take(&mut seen.starts), seen.counters, seen.born);
-        *seen = Seen { run, born, starts, counters, ..Seen::default() };
+        let (starts, counters) = (std::mem::take(&mut seen.starts), seen.counters);
+        let (born, opened) = (seen.born, seen.opened);
+        *seen = Seen { run, born, starts, counters, opened, ..Seen::default() };
         seen.starts.push(now);
         Ok(())
     }
 
+    pub(super) fn told_spawned(&mut self, now: Time, unit: UnitId, run: RunId) {
+        let at_once = self.policies[usize::from(unit.0)].ready == Ready::Start;
+        if let Some(seen) = self.present(unit, run) {
+            if !seen.spawned {
+                seen.spawn_told = now;
+            }
+            seen.spawned = true;
+            if at_once && seen.ready.is_none() {
+                (seen.ready, seen.alive) = (Some(now), now);
+            }
+        }
+    }
+
     pub(super) fn is_up(&self, unit: UnitId) -> bool {
         let seen = &self.seen[usize::from(unit.0)];
+        if seen.listens {
+            return true;
+        }
         match self.policies[usize::from(unit.0)].kind {
             Kind::Service => seen.ready.is_some() && seen.exit.is_none() && !seen.ending,
             Kind::Task => {

@@ -35,6 +35,10 @@ impl Stage {
             Action::Doorbells { unit, run, on } => {
                 format!("doorbells {} {}", of(unit, run), if on { "on" } else { "off" })
             }
+            Action::Thaw { unit, run } => format!("thaw {}", of(unit, run)),
+            Action::Listen { unit, run } => format!("listen {}", of(unit, run)),
+            Action::LookIdle { unit, run } => format!("look whether idle {}", of(unit, run)),
+            Action::CloseDescriptors { unit } => format!("close {}", self.names[usize::from(unit.0)]),
             Action::Sample { unit, run } => format!("sample {}", of(unit, run)),
             Action::Reply { client, reply } => {
                 let reply: Reply = reply;

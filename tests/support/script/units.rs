@@ -3,8 +3,8 @@
 use super::{MIB, id_in};
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
-    Class, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy, ProcedurePolicy, Ready,
-    RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
+    Class, DescriptorPolicy, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy,
+    ProcedurePolicy, Ready, RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 use serde::Deserialize;
@@ -26,6 +26,10 @@ pub(crate) struct Unit {
     /// Interval, timeout, failures.
     health: Option<(u32, u32, u32)>,
     procedure: Option<Procedure>,
+    sockets: Vec<String>,
+    on_demand: bool,
+    idle_stop_ms: u32,
+    store_max: u16,
     stop_timeout_ms: u32,
     when: RestartWhen,
     limit_starts: u32,
@@ -52,6 +56,10 @@ impl Default for Unit {
             watchdog_ms: 0,
             health: None,
             procedure: None,
+            sockets: Vec::new(),
+            on_demand: false,
+            idle_stop_ms: 0,
+            store_max: 0,
             stop_timeout_ms: 5_000,
             when: RestartWhen::Always,
             limit_starts: 5,
@@ -142,6 +150,12 @@ pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             failures,
         }),
         watchdog_ms: (unit.watchdog_ms > 0).then_some(unit.watchdog_ms),
+        descriptors: DescriptorPolicy {
+            sockets: unit.sockets.clone(),
+            on_demand: unit.on_demand,
+            idle_stop_ms: (unit.idle_stop_ms > 0).then_some(unit.idle_stop_ms),
+            store_max: unit.store_max,
+        },
         procedure: unit.procedure.as_ref().map(|procedure| ProcedurePolicy {
             on_exhaustion: procedure.on_exhaustion,
             on_stop: procedure.on_stop,

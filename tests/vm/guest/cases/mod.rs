@@ -9,6 +9,7 @@ mod confined;
 mod control;
 mod degraded;
 mod delegate;
+mod demand;
 mod disk;
 mod endings;
 mod ends;
@@ -25,6 +26,7 @@ mod rescue;
 mod restart;
 mod shield;
 mod small;
+mod sockets;
 mod stopping;
 mod units;
 mod why;
@@ -92,6 +94,8 @@ fn main_cases() -> Vec<Case> {
     [
         life::CASES,
         readiness::CASES,
+        sockets::CASES,
+        demand::CASES,
         left_behind::CASES,
         stopping::CASES,
         shield::CASES,
