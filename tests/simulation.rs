@@ -26,7 +26,7 @@ use random_units::{RESERVE_BYTES, random_rescue, random_units};
 use rng::Rng;
 use std::fmt::Write;
 
-const SEEDS: u64 = 10_000;
+const SEEDS: u64 = 100_000;
 /// After so many events the shutdown is asked for, if it was not yet.
 const EVENTS_MAX: u64 = 300;
 /// A machine that needs more events than this to shut down hangs.
