@@ -86,13 +86,11 @@ impl Engine {
         let Some(service) = self.live(unit, run) else { return };
         let (state, by_note) = (service.state, service.policy.ready == Ready::Notify);
         match note {
+            Note::Ready if state == State::Running => self.reloaded(unit, true, plan),
             Note::Ready if by_note => self.said_ready(unit, plan),
             Note::Ready => {}
-            Note::Reloading | Note::Stopping => {
-                if state == State::Running {
-                    plan.tell(Record::Notified { unit, note });
-                }
-            }
+            Note::Reloading => self.said_reloading(unit, plan),
+            Note::Stopping => self.said_stopping(unit, plan),
             Note::Alive => {
                 if state == State::Running {
                     self.feed_watchdog(unit);
@@ -114,6 +112,52 @@ impl Engine {
         }
     }
 
+    /// Its configuration is read anew until it says `READY=1`, for which it has the time of a start.
+    fn said_reloading(&mut self, unit: UnitId, plan: &mut Plan) {
+        let due = self.now;
+        let Some(service) = self.unit_mut(unit) else { return };
+        if service.state != State::Running || service.said_stopping {
+            return;
+        }
+        service.reloading = true;
+        let due = due.plus_ms(u64::from(service.policy.start_timeout_ms));
+        self.timers.set(unit, TimerKind::Ready, due);
+        self.generation += 1;
+        plan.tell(Record::Notified { unit, note: Note::Reloading });
+    }
+
+    /// A reload that takes too long is told: the service runs on.
+    fn reloaded(&mut self, unit: UnitId, in_time: bool, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        if std::mem::take(&mut service.reloading) {
+            self.timers.clear(unit, TimerKind::Ready);
+            self.generation += 1;
+            plan.tell(Record::Reloaded { unit, in_time });
+        }
+    }
+
+    /// It ends by itself: nothing looks any more whether it is alive, but whether it is gone by its `stop.timeout`. Its end
+    /// is judged as any other of its own.
+    fn said_stopping(&mut self, unit: UnitId, plan: &mut Plan) {
+        let now = self.now;
+        let Some(service) = self.unit_mut(unit) else { return };
+        if service.state != State::Running || service.said_stopping {
+            return;
+        }
+        (service.said_stopping, service.reloading) = (true, false);
+        service.end_began = now;
+        let run = service.run;
+        let due = now.plus_ms(u64::from(service.policy.stop_timeout_ms));
+        if std::mem::take(&mut service.probing) {
+            plan.push(Action::EndProbe { unit, run });
+        }
+        self.timers.clear(unit, TimerKind::Health);
+        self.timers.clear(unit, TimerKind::Ready);
+        self.timers.set(unit, TimerKind::Watchdog, due);
+        self.generation += 1;
+        plan.tell(Record::Notified { unit, note: Note::Stopping });
+    }
+
     /// Only the steps that wait for the service itself can be extended, and not for ever.
     fn extend(&mut self, unit: UnitId, state: State, ms: u32) {
         let now = self.now;
@@ -130,6 +174,11 @@ impl Engine {
                 let stop_by = since.plus_ms(u64::from(service.policy.stop_timeout_ms)).max(until(since));
                 self.timers.set(unit, TimerKind::Step, stop_by);
             }
+            State::Running if service.said_stopping => {
+                let said = service.end_began;
+                let stop_by = said.plus_ms(u64::from(service.policy.stop_timeout_ms)).max(until(said));
+                self.timers.set(unit, TimerKind::Watchdog, stop_by);
+            }
             State::Down(_)
             | State::Waiting
             | State::Backoff
@@ -145,6 +194,10 @@ impl Engine {
 
     pub(super) fn ready_due(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
+        if service.state == State::Running {
+            self.reloaded(unit, false, plan);
+            return;
+        }
         if service.state != State::Readying {
             return;
         }
@@ -160,15 +213,16 @@ impl Engine {
     }
 
     fn feed_watchdog(&mut self, unit: UnitId) {
-        if let Some(ms) = self.unit(unit).and_then(|service| service.policy.watchdog_ms) {
+        let watched = self.unit(unit).filter(|service| !service.said_stopping);
+        if let Some(ms) = watched.and_then(|service| service.policy.watchdog_ms) {
             self.timers.set(unit, TimerKind::Watchdog, self.now.plus_ms(u64::from(ms)));
         }
     }
 
     pub(super) fn watchdog_due(&mut self, unit: UnitId, plan: &mut Plan) {
-        if self.unit(unit).is_some_and(|service| service.state == State::Running) {
-            self.fail(unit, Failure::WatchdogMissed, plan);
-        }
+        let Some(service) = self.unit(unit).filter(|service| service.state == State::Running) else { return };
+        let missed = if service.said_stopping { Failure::NotStopped } else { Failure::WatchdogMissed };
+        self.fail(unit, missed, plan);
     }
 
     pub(super) fn plan_probe(&mut self, unit: UnitId) {

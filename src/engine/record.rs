@@ -26,6 +26,8 @@ pub enum Record {
     Failed { unit: UnitId, failure: Failure },
     /// A service said something that is worth a line.
     Notified { unit: UnitId, note: Note },
+    /// A service is done with reading its configuration anew, or did not say so in time.
+    Reloaded { unit: UnitId, in_time: bool },
     /// A task ended well.
     Done { unit: UnitId },
     /// The next start comes after a delay.

@@ -170,6 +170,10 @@ pub(super) struct Service {
     pub(super) up_since: Option<Time>,
     /// It said in this run that it is ready, maybe before its `execve` was told.
     pub(super) said_ready: bool,
+    /// It said that it reads its configuration anew, and not yet that it is done.
+    pub(super) reloading: bool,
+    /// It said that it is on its way out.
+    pub(super) said_stopping: bool,
     /// A health check is open.
     pub(super) probing: bool,
     /// Health checks that failed, since the last good one.
@@ -243,6 +247,8 @@ impl Service {
             run_began: Time::default(),
             up_since: None,
             said_ready: false,
+            reloading: false,
+            said_stopping: false,
             probing: false,
             misses: 0,
             ready_by: Time::default(),
@@ -352,6 +358,7 @@ impl Service {
             State::Waiting if self.is_down_for_good() => StateName::Stopped,
             State::Waiting | State::Parking | State::Spawning | State::Readying => StateName::Starting,
             State::Backoff => StateName::Backoff,
+            State::Running if self.said_stopping => StateName::Stopping,
             State::Running => StateName::Running,
             State::Freezing | State::Queued | State::Saving | State::Signalled | State::Killing => {
                 if self.end == Some(End::Exhausted) { StateName::Rescuing } else { StateName::Stopping }
@@ -415,6 +422,7 @@ impl Service {
             exhaustions: self.restarts.exhaustions(now, &budget),
             exhaustions_within_ms: budget.within_ms,
             fallback: self.fallback,
+            reloading: self.reloading && self.state == State::Running,
             status: None,
         }
     }

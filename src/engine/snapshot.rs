@@ -99,6 +99,8 @@ pub enum Failure {
     WatchdogMissed,
     /// It said itself that it has failed (`WATCHDOG=trigger`).
     WatchdogTriggered,
+    /// It said that it stops, and did not end within its `stop.timeout`.
+    NotStopped,
     /// Its health checks failed too often, one after the other.
     Unhealthy,
 }
@@ -379,6 +381,9 @@ pub struct UnitView {
     /// The unit that runs in its stead, since it was given up.
     #[serde(default)]
     pub fallback: Option<UnitId>,
+    /// It reads its configuration anew (`RELOADING=1` of sd_notify(3)), and has not said yet that it is done.
+    #[serde(default)]
+    pub reloading: bool,
     /// What it last said of itself in this run (`STATUS` of sd_notify(3)), on one line.
     #[serde(default)]
     pub status: Option<String>,

@@ -85,6 +85,7 @@ impl Engine {
         service.run_began = now;
         service.up_since = None;
         service.said_ready = false;
+        (service.reloading, service.said_stopping) = (false, false);
         service.end = None;
         service.again = false;
         service.stuck = false;

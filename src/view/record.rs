@@ -60,6 +60,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
                 write!(out, "has news")
             }
         },
+        Record::Reloaded { in_time, .. } => out.write_str(words::reloaded(in_time)),
         Record::Done { .. } => write!(out, "DONE"),
         Record::Backoff { delay_ms, .. } => write!(out, "BACKOFF: starts again in {}", millis(delay_ms)),
         Record::Fatal { trouble, .. } => write!(out, "FATAL: {}", TroubleWords { trouble, names }),
@@ -138,6 +139,7 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
         | Record::Ended { .. }
         | Record::Failed { .. }
         | Record::Notified { .. }
+        | Record::Reloaded { .. }
         | Record::Done { .. }
         | Record::Backoff { .. }
         | Record::ExhaustedAgain { .. }
@@ -201,6 +203,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::Ended { unit, .. }
         | Record::Failed { unit, .. }
         | Record::Notified { unit, .. }
+        | Record::Reloaded { unit, .. }
         | Record::Done { unit }
         | Record::Backoff { unit, .. }
         | Record::Fatal { unit, .. }

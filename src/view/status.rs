@@ -67,6 +67,9 @@ fn describe(out: &mut dyn Write, snapshot: &Snapshot, unit: &UnitView, wall: Wal
         StateName::Running => {
             write!(out, "pid {}, ", unit.pid.unwrap_or(0))?;
             write!(out, "uptime {}", Uptime(snapshot.time.since_us(unit.since)))?;
+            if unit.reloading {
+                write!(out, ", reloading")?;
+            }
         }
         StateName::Stopped | StateName::Exited => {
             if unit.run.0 == 0 {

@@ -59,7 +59,7 @@ const STATES: [(&str, &str, &str, &str); 15] = [
 const ENDS: &str = r#"Exited("a", Service, CODE); Emptied("a", Service); Exited("a", Procedure, Signal(9)); Emptied("a", Procedure)"#;
 
 /// The events, each about the unit's present run. `Deadline` comes when the engine wants it.
-const EVENTS: [(&str, &str); 27] = [
+const EVENTS: [(&str, &str); 28] = [
     ("Deadline", "Deadline"),
     ("Parked", r#"Parked("a")"#),
     ("Spawned", r#"Spawned("a")"#),
@@ -67,6 +67,7 @@ const EVENTS: [(&str, &str); 27] = [
     ("SpawnFailed, procedure", r#"SpawnFailed("a", Procedure, Clone, 11)"#),
     ("Ready", r#"Ready("a")"#),
     ("Notified, Ready", r#"Notified("a", Ready)"#),
+    ("Notified, Reloading", r#"Notified("a", Reloading)"#),
     ("Notified, Stopping", r#"Notified("a", Stopping)"#),
     ("Notified, Alive", r#"Notified("a", Alive)"#),
     ("Notified, Failing", r#"Notified("a", Failing)"#),

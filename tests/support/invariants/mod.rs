@@ -99,6 +99,8 @@ struct Seen {
     /// The last sign of life that counts, once it is ready.
     alive: Time,
     extended: bool,
+    /// It said that it stops, once it was ready: by when it is to be gone.
+    stopping: Option<Time>,
     exit: Option<Exit>,
     procedure_over: bool,
     ending: bool,
@@ -206,16 +208,15 @@ impl Watch {
             Event::Ready { unit, run } => self.says_ready(now, unit, run, false),
             Event::Notified { unit, run, note: Note::Ready } => self.says_ready(now, unit, run, true),
             Event::Notified { unit, run, note } => {
+                let stop_ms = u64::from(self.policies[usize::from(unit.0)].stop_timeout_ms);
                 if let Some(seen) = self.present(unit, run) {
                     match note {
                         Note::Alive => seen.alive = now,
                         Note::ExtendMs(_) => seen.extended = true,
-                        Note::Ready
-                        | Note::Reloading
-                        | Note::Stopping
-                        | Note::Failing
-                        | Note::MainPid(_)
-                        | Note::Status => {}
+                        Note::Stopping => {
+                            seen.stopping = seen.stopping.or(seen.ready.map(|_| now.plus_ms(stop_ms)))
+                        }
+                        Note::Ready | Note::Reloading | Note::Failing | Note::MainPid(_) | Note::Status => {}
                     }
                 }
             }

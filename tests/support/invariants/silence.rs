@@ -36,13 +36,15 @@ impl Watch {
                 continue;
             }
             let since = |time: Time| now.since_us(time) / 1_000;
+            let more_ms = if seen.extended { 30_000 } else { 0 };
             let silent = match (seen.ready, policy.watchdog_ms) {
-                (None, _) => {
-                    let more_ms = if seen.extended { 30_000 } else { 0 };
-                    since(seen.spawn_asked) > u64::from(policy.start_timeout_ms) + more_ms + LATE_MS
-                }
+                (None, _) => since(seen.spawn_asked) > u64::from(policy.start_timeout_ms) + more_ms + LATE_MS,
                 (Some(ready), Some(ms)) => since(ready.max(seen.alive)) > u64::from(ms) + LATE_MS,
                 (Some(_), None) => false,
+            };
+            let silent = match seen.stopping {
+                Some(due) => since(due) > more_ms + LATE_MS,
+                None => silent,
             };
             hold(Invariant::NoSilence, !silent, || format!("{}: {seen:?}", policy.name))?;
         }

@@ -27,6 +27,8 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "main-pid-in-the-background", deadline_s: 40, run: main_pid_in_the_background },
     Case { name: "watchdog-missed", deadline_s: 60, run: watchdog_missed },
     Case { name: "health-check", deadline_s: 60, run: health_check },
+    Case { name: "reloading-is-shown", deadline_s: 40, run: reloading_is_shown },
+    Case { name: "stopping-is-held-to", deadline_s: 40, run: stopping_is_held_to },
     Case { name: "watchdog-trigger", deadline_s: 40, run: watchdog_trigger },
 ];
 
@@ -219,4 +221,32 @@ fn watchdog_trigger(guest: &mut Guest) -> Result<(), String> {
     let unit = guest.wait_state("watchdog-trigger", StateName::Exited, SOON)?;
     let triggered = Trouble::Failed { failure: Failure::WatchdogTriggered };
     expect("trouble", &unit.trouble, &Some(triggered))
+}
+
+fn reloading_is_shown(guest: &mut Guest) -> Result<(), String> {
+    let unit = "reloads";
+    forget_cue(unit);
+    guest.start(unit)?;
+    let shown = |reloading: bool| {
+        move |snapshot: &lifeboat::engine::snapshot::Snapshot| {
+            let unit = supervisor::unit(snapshot, unit)?;
+            (unit.reloading == reloading && unit.state == StateName::Running).then_some(unit.run)
+        }
+    };
+    let run_number = guest.wait(unit, SOON, shown(true))?;
+    let (_, text) = run(&["/usr/bin/lifeboatctl", "status", unit])?;
+    ensure(text.contains(", reloading"), || format!("status says {text:?}"))?;
+    give_cue(unit)?;
+    expect("run", &guest.wait(unit, SOON, shown(false))?, &run_number)?;
+    guest.stop(unit)
+}
+
+/// It says so, and stays.
+fn stopping_is_held_to(guest: &mut Guest) -> Result<(), String> {
+    let unit = "says-stopping";
+    guest.start(unit)?;
+    guest.wait_state(unit, StateName::Stopping, SOON)?;
+    let over = guest.wait_state(unit, StateName::Exited, SOON)?;
+    expect("trouble", &over.trouble, &Some(Trouble::Failed { failure: Failure::NotStopped }))?;
+    expect("last exit", &over.last_exit, &Some(Exit::Signal(9)))
 }
