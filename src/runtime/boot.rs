@@ -191,9 +191,10 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         started: clock::now(),
         ..SystemView::default()
     };
-    let (units, rescue) = find_units(config, init, &mut view);
+    let mut config = config.clone();
+    let (units, rescue) = find_units(&mut config, init, &mut view);
     let can_shield = shield(&mut view);
-    let tree = prepare_tree(config, &mut view);
+    let tree = prepare_tree(&config, &mut view);
     if !init && !config.degraded_is_fine && !view.degraded.is_empty() {
         return Err(StartError::Degraded(view.degraded));
     }
@@ -241,7 +242,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         system: view,
         null,
         output,
-        config: config.clone(),
+        config,
         rescue: rescue_name,
         errand: None,
         update_again: false,
@@ -251,19 +252,17 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
 
 /// The units as their files and people want them; not `system.ron`, which is read once.
 pub(super) fn load_units(config: &Config) -> Loaded {
-    load_all(config, None)
-}
-
-fn load_all(config: &Config, system: Option<&Path>) -> Loaded {
-    let mut loaded = load(&config.unit_folders, system);
-    enabled::apply(&config.state_folder, &mut loaded.units);
+    let mut loaded = load(&config.unit_folders, None);
+    enabled::apply(config.state_folder(), &mut loaded.units);
     loaded
 }
 
 /// The units with their shares of memory, and the one for the rescue; what is wrong with any of them is told, and goes
 /// into the view.
-fn find_units(config: &Config, init: bool, view: &mut SystemView) -> (Vec<Unit>, Option<UnitId>) {
-    let Loaded { mut units, system, faults } = load_all(config, Some(&config.system_file));
+fn find_units(config: &mut Config, init: bool, view: &mut SystemView) -> (Vec<Unit>, Option<UnitId>) {
+    let Loaded { mut units, system, faults } = load(&config.unit_folders, Some(&config.system_file));
+    config.state_folder = config.state_folder.take().or_else(|| system.state_folder.clone());
+    enabled::apply(config.state_folder(), &mut units);
     view.faults.extend(faults.iter().map(ToString::to_string));
     if config.unit_folders.iter().all(|folder| !folder.exists()) {
         let folders: Vec<String> =

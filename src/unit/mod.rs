@@ -283,6 +283,8 @@ pub struct System {
     pub hostname: Option<String>,
     /// The unit that `Rescue` starts, where the user has said.
     pub rescue: Option<String>,
+    /// Where `enable` and `disable` are kept, where the user has said.
+    pub state_folder: Option<PathBuf>,
     /// `memory.max` of the shutdown slice, where the user has said.
     pub reserve: Option<Amount>,
     /// Kept for the kernel and for lifeboat, where the user has said.

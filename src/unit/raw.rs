@@ -276,6 +276,7 @@ section! {
     RawSystem ("System") {
         hostname: String,
         rescue: String,
+        state_folder: String,
         reserve: Amount,
         margin: Amount,
         sysctls: Map<Word>,

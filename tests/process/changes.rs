@@ -149,12 +149,23 @@ fn what_is_enabled_or_disabled_outlives_lifeboat() {
 }
 
 #[test]
+fn system_ron_says_where_that_is_kept() {
+    let place = Place::new(Cgroups::None).unit("a", SLEEPER);
+    let folder = place.path("data/lifeboat");
+    fs::write(place.path("system.ron"), format!("(state_folder: {:?})", folder.display().to_string()))
+        .expect("system.ron");
+    let rig = place.start();
+    rig.ctl(&["disable", "a"]).check("a: disabled\n", 0);
+    assert!(folder.join("disabled/a").exists());
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_is_named_with_the_cure() {
     let rig = Place::new(Cgroups::None).unit("a", SLEEPER).start();
     fs::write(rig.place.path("state"), "").expect("a file in the folder's place");
     let said = rig.ctl(&["disable", "a"]);
     assert_eq!(said.code, Some(1));
-    for words in ["a: ERROR", "state/disabled/a cannot be made", "--state FOLDER"] {
+    for words in ["a: ERROR", "state/disabled/a cannot be made", "--state"] {
         assert!(said.out.contains(words), "{words:?} is missing in {said:?}");
     }
 }

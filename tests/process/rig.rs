@@ -119,7 +119,9 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
         command.arg("--units").arg(self.path("units")).arg("--system").arg(self.path("system.ron"));
         command.arg("--socket").arg(self.path("socket")).arg("--cgroup").arg(self.cgroup());
-        command.arg("--state").arg(self.path("state"));
+        if !self.path("system.ron").exists() {
+            command.arg("--state").arg(self.path("state"));
+        }
         command.stdin(Stdio::null());
         command
     }
