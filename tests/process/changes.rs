@@ -193,7 +193,6 @@ fn resident_kib(rig: &Rig) -> u64 {
 
 #[test]
 fn many_updates_leave_nothing_behind() {
-    // A thousand of them are a case in the virtual machine.
     const CYCLES: u32 = 200;
     let rig = Place::new(Cgroups::None).unit("kept", SLEEPER).start();
     let kept = rig.running("kept");
