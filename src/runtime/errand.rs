@@ -115,6 +115,7 @@ impl Lifeboat {
             log::error!("{reason}");
             self.control.refuse(errand.client, &ErrorReply::NotDone { reason });
             self.answered(errand.client);
+            self.next_errand();
         }
     }
 
@@ -137,10 +138,15 @@ impl Lifeboat {
             }
         }
         self.answered(client);
+        self.next_errand();
+        true
+    }
+
+    /// What a signal has asked for meanwhile.
+    fn next_errand(&mut self) {
         if std::mem::take(&mut self.update_again) {
             self.update_all();
         }
-        true
     }
 
     /// A signal asks for an update. One that comes while files are read already has its turn after that.
