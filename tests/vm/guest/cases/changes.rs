@@ -1,6 +1,7 @@
 //! Other unit files while the machine runs.
 
 use super::Case;
+use super::growth::Held;
 use crate::guest::{Guest, all_saved, ensure, expect, read, run};
 use crate::supervisor;
 use lifeboat::engine::snapshot::{StateName, Trouble};
@@ -21,6 +22,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "a-hang-up-updates", deadline_s: 60, run: a_hang_up_updates },
     Case { name: "budget-refuses-on-update", deadline_s: 90, run: budget_refuses_on_update },
     Case { name: "exhaustion-during-updates-saves", deadline_s: 180, run: exhaustion_during_updates },
+    Case { name: "many-updates-leave-nothing", deadline_s: 900, run: many_updates },
     Case { name: "reading-a-thousand-units", deadline_s: 300, run: reading_a_thousand_units },
 ];
 
@@ -238,6 +240,40 @@ fn exhaustion_during_updates(guest: &mut Guest) -> Result<(), String> {
     remove("chg-churns")?;
     update(guest)?;
     bystander.is_unharmed(guest)
+}
+
+fn many_updates(guest: &mut Guest) -> Result<(), String> {
+    const CYCLES: u32 = 300;
+    guest.stop("bystander")?;
+    let began = Instant::now();
+    let mut settled: Option<Held> = None;
+    for cycle in 0..CYCLES {
+        let text = format!(
+            "{PAUSE}, environment: {{\"CYCLE\": \"{cycle}\"}}, output_ring: \"{}KiB\"",
+            1 + cycle % 4
+        );
+        write("chg-each-time", &text)?;
+        let comes = format!("chg-comes{}", cycle / 2 % 8);
+        if cycle % 2 == 0 {
+            write(&comes, &format!("{PAUSE}, memory: (max: \"4MiB\", class: Guaranteed)"))?;
+        } else {
+            remove(&comes)?;
+        }
+        update(guest)?;
+        if cycle == 99 || cycle == CYCLES - 1 {
+            gone(guest, &comes)?;
+            guest.wait_state("chg-each-time", StateName::Running, UP)?;
+            let now = Held::now()?;
+            guest.figure(&format!("after {} updates: PID 1 {now:?}", cycle + 1));
+            let then = *settled.get_or_insert(now);
+            expect("open files of cgroups", &now.cgroup_files, &then.cgroup_files)?;
+            ensure(now.files <= then.files + 1, || format!("{then:?}, then {now:?}"))?;
+            ensure(now.anonymous_kib <= then.anonymous_kib + 64, || format!("{then:?}, then {now:?}"))?;
+        }
+    }
+    guest.figure(&format!("{CYCLES} updates took {:.1?}", began.elapsed()));
+    remove("chg-each-time")?;
+    update(guest).map(drop)
 }
 
 /// What reading costs PID 1: it blocks for no disk, and for so much work.
