@@ -120,7 +120,7 @@ pub const GROUPS: [Group; 26] = [
     Group { name: "restart", when: When::Named, image: Image::Restart, ram_mib: 1024, ..CASES },
     Group {
         name: "units1000",
-        when: When::Named,
+        when: When::NewestKernel,
         image: Image::Units1000,
         cmdline: "rdinit=/usr/bin/vm-guest vm.init=/sbin/lifeboat",
         ram_mib: 2048,
