@@ -3,7 +3,8 @@
 use criterion::{BenchmarkId, Criterion};
 use lifeboat::engine::event::{Event, Exit, MemoryEvents, MemorySample, Role, Time};
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, Success, UnitId, UnitPolicy,
+    Class, Guard, Kind, MemoryPolicy, OnRequirementRestart, ProcedurePolicy, Ready, RestartPolicy, Success,
+    UnitId, UnitPolicy,
 };
 use lifeboat::engine::{Engine, Plan};
 
@@ -19,6 +20,11 @@ fn unit(id: u16) -> UnitPolicy {
         autostart: true,
         // A tree: each unit has one that it requires, and a few that require it.
         after: Vec::new(),
+        before: Vec::new(),
+        wants: Vec::new(),
+        conflicts: Vec::new(),
+        on_requirement_restart: OnRequirementRestart::Keep,
+        conditions: Vec::new(),
         requires: if id == 0 { Vec::new() } else { vec![UnitId(id / 4)] },
         memory: Some(MemoryPolicy { max_bytes: 32 * MIB, class: Class::Pool, guard: Guard::Shield }),
         utility: 50,

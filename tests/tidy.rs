@@ -187,34 +187,6 @@ fn layers_are_seen_in_every_form() {
     assert_eq!(found, ["engine", "sys", "view", "wire"]);
 }
 
-/// The variants of an enum: the lines of its body with one step of indentation that begin with a capital.
-fn variants(path: &str, name: &str) -> Vec<String> {
-    let text = document(path);
-    let body = text.split(&format!("pub enum {name} {{")).nth(1).unwrap_or_default();
-    let body = body.split("\n}").next().unwrap_or_default();
-    body.lines()
-        .filter(|line| line.starts_with("    ") && line.chars().nth(4).is_some_and(char::is_uppercase))
-        .map(|line| line.trim().chars().take_while(|c| c.is_alphanumeric()).collect())
-        .collect()
-}
-
-#[test]
-fn every_event_and_action_is_explained() {
-    let told = document("ARCHITECTURE.md") + &document("docs/SPECIFICATION.md");
-    let rows: String = told.lines().filter(|line| line.starts_with('|')).collect();
-    let mut faults = Vec::new();
-    for (path, name) in [("src/engine/event.rs", "Event"), ("src/engine/action.rs", "Action")] {
-        let variants = variants(path, name);
-        assert!(variants.len() > 5, "{path}: {name} was not read");
-        for variant in variants {
-            if !rows.contains(&format!("`{variant}`")) {
-                faults.push(format!("{name}::{variant} stands in no table"));
-            }
-        }
-    }
-    check("ARCHITECTURE.md and docs/SPECIFICATION.md", faults);
-}
-
 /// The words in backquotes in the last filled cell of a table row.
 fn tests_of(row: &str) -> Vec<String> {
     let last = row.split('|').map(str::trim).rfind(|cell| !cell.is_empty()).unwrap_or_default();

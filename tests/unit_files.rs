@@ -334,9 +334,9 @@ fn what_is_no_file_costs_itself_alone() {
             .unwrap();
     });
     check("there is no unit", &|path| {
-        fs::write(path, format!("(command: [\"/b\"], after: [\"{}\"])", "x".repeat(100_000))).unwrap();
+        fs::write(path, format!("(command: [\"/b\"], requires: [\"{}\"])", "x".repeat(100_000))).unwrap();
     });
-    check("expected Service or Task", &|path| {
+    check("expected Service, Task or Target", &|path| {
         fs::write(path, format!("(command: [\"/b\"], kind: {})", "x".repeat(100_000))).unwrap();
     });
     check("struct", &|path| fs::write(path, format!("{}()", "x".repeat(100_000))).unwrap());

@@ -46,6 +46,8 @@ pub enum Reply {
     AlreadyStarted,
     /// It was down before.
     NotRunning,
+    /// It was not started, because a condition of its own was not met.
+    Skipped,
     /// It has read its configuration anew.
     Reloaded,
     /// It has not, and runs on; the log and `why` say more.
@@ -65,6 +67,9 @@ pub enum Reply {
 /// Everything that the engine can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
+    /// Look whether the unit's conditions are met, now that it would start: `ConditionsChecked`, at once. `run` is the
+    /// one that would begin.
+    CheckConditions { unit: UnitId, run: RunId },
     /// Make the procedure's cgroup and its process, held before `execve`: `Parked` or `SpawnFailed`.
     Park { unit: UnitId, run: RunId },
     /// Make the service's cgroup with its limits and its process: `Spawned` or `SpawnFailed`.

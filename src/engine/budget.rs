@@ -247,7 +247,9 @@ fn refuse(
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::{Kind, MemoryPolicy, ProcedurePolicy, Ready, RestartPolicy, Success};
+    use super::super::policy::{
+        Kind, MemoryPolicy, OnRequirementRestart, ProcedurePolicy, Ready, RestartPolicy, Success,
+    };
     use super::*;
     use proptest::prelude::*;
 
@@ -267,7 +269,12 @@ mod tests {
             kind: Kind::Service,
             autostart: true,
             after: Vec::new(),
+            before: Vec::new(),
             requires: Vec::new(),
+            wants: Vec::new(),
+            conflicts: Vec::new(),
+            on_requirement_restart: OnRequirementRestart::Keep,
+            conditions: Vec::new(),
             memory: memory.map(|(mib, class, guard)| MemoryPolicy { max_bytes: mib << 20, class, guard }),
             utility,
             ready: Ready::Start,

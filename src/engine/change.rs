@@ -39,6 +39,7 @@ impl Engine {
     /// the machine goes down all are.
     pub fn reconfigure(&mut self, now: Time, changes: Vec<(UnitId, Change)>, plan: &mut Plan) {
         self.now = now;
+        self.turn += 1;
         let event = Event::Reconfigured { changes: u16::try_from(changes.len()).unwrap_or(u16::MAX) };
         self.recorder.record(now, event);
         if self.shutdown.is_some() {
@@ -68,12 +69,14 @@ impl Engine {
         for unit in removed {
             self.want_down(unit, KillReason::Removed);
         }
+        self.part_rivals();
         self.welcome();
         self.generation += 1;
         for unit in self.all() {
             self.mark(unit);
         }
         self.settle(plan);
+        self.booting = false;
     }
 
     /// Somebody has this place: a unit that is there, or one that is not gone yet.
@@ -163,8 +166,8 @@ impl Engine {
         }
         let health_differs = service.policy.health != policy.health;
         // What it requires now is to be up before anybody finds that it is not.
-        service.calls_requirements |=
-            service.desired == Desired::Up && service.policy.requires != policy.requires;
+        service.calls_requirements |= service.desired == Desired::Up
+            && (service.policy.requires != policy.requires || service.policy.wants != policy.wants);
         service.policy = policy;
         health_differs.then_some(unit)
     }
@@ -219,13 +222,13 @@ impl Engine {
         let wished = service.desired == Desired::Up;
         let successor = service.successor.as_ref().map(|next| &next.policy);
         let autostart = successor.is_some_and(|next| next.autostart);
-        let is_service = successor.is_some_and(|next| next.kind == Kind::Service);
+        let stays_up = successor.is_some_and(|next| next.kind != Kind::Task);
         match service.state {
             State::Down(rest) => {
                 let starts = match rest {
                     Rest::Fatal => wished || autostart,
-                    Rest::Stopped | Rest::Exited => wished,
-                    Rest::Done => wished && is_service,
+                    Rest::Stopped | Rest::Exited | Rest::Skipped => wished,
+                    Rest::Done => wished && stays_up,
                     Rest::Gone => false,
                 };
                 self.change_over(unit, plan);
@@ -239,9 +242,9 @@ impl Engine {
             }
             State::Waiting => self.change_over(unit, plan),
             State::Parking | State::Spawning | State::Readying | State::Running if wished => {
-                service.again = true;
+                // `settle` stops it, after what follows its restart.
+                (service.again, service.follows) = (true, false);
                 self.want_up(unit);
-                self.begin_stop(unit, KillReason::Changed, plan);
             }
             // Its run is at its end.
             State::Freezing
@@ -277,7 +280,7 @@ impl Engine {
         {
             let Successor { policy, restarts } = *next;
             let was_refused = service.policy.refused.is_some();
-            let was_done = service.state == State::Down(Rest::Done) && policy.kind == Kind::Service;
+            let was_done = service.state == State::Down(Rest::Done) && policy.kind != Kind::Task;
             // Other cgroups, which count from nothing.
             service.counters = MemoryEvents::default();
             service.counters_at_start = service.counters;
@@ -331,6 +334,8 @@ impl Engine {
         if self.shutdown.is_some() || self.units.iter().any(|unit| unit.leaving && !unit.stuck) {
             return;
         }
+        // What comes makes way for what is there, as at boot for what was first.
+        self.booting = true;
         for unit in self.all() {
             let Some(service) = self.unit_mut(unit) else { continue };
             // One that somebody has called for already has begun.

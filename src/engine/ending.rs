@@ -39,7 +39,12 @@ impl Engine {
         let asks = service.policy.stop_command && state == State::Running;
         let saves = service.procedure == Procedure::Parked
             && service.policy.procedure.is_some_and(|procedure| procedure.on_stop);
+        let target = service.policy.kind == Kind::Target;
         match state {
+            State::Running if target => {
+                plan.tell(Record::Stopping { unit, reason });
+                self.after_run(unit, End::Asked(reason), plan);
+            }
             State::Readying | State::Running => {
                 plan.tell(Record::Stopping { unit, reason });
                 self.begin_end(unit, End::Asked(reason), plan);
@@ -293,23 +298,28 @@ impl Engine {
             service.restarts.exhausted(now, &budget);
         }
         if service.desired == Desired::Down {
-            self.come_down(unit, Rest::Stopped, None, plan);
+            self.come_down_as_wished(unit, plan);
             return;
         }
-        if std::mem::take(&mut service.again) {
+        let (again, follows) = (std::mem::take(&mut service.again), std::mem::take(&mut service.follows));
+        if again && !follows {
             service.restarts.forget();
             self.enter(unit, State::Waiting);
             return;
         }
         let (when, success) = (service.policy.restart.when, service.policy.success);
         let wants_restart = match end {
-            End::Asked(_) => {
+            End::Asked(reason) => {
+                if reason == KillReason::RequirementRestarts {
+                    service.restarts.excuse_last();
+                }
                 // A requirement went down under it: it comes back with the requirement.
                 self.enter(unit, State::Waiting);
                 return;
             }
             End::Own(exit) => match (service.policy.kind, when) {
-                (_, RestartWhen::Never | RestartWhen::OnExhaustion) => false,
+                // A target has no process that could end.
+                (_, RestartWhen::Never | RestartWhen::OnExhaustion) | (Kind::Target, _) => false,
                 (Kind::Service, RestartWhen::Always) => true,
                 (Kind::Task, RestartWhen::Always) | (_, RestartWhen::OnFailure) => !success.contains(exit),
             },
@@ -408,6 +418,12 @@ impl Engine {
         }
     }
 
+    /// Nothing of it lives, and that is what was asked.
+    pub(super) fn come_down_as_wished(&mut self, unit: UnitId, plan: &mut Plan) {
+        let rival = self.unit(unit).and_then(|service| service.rival);
+        self.come_down(unit, Rest::Stopped, rival.map(|unit| Trouble::Conflict { unit }), plan);
+    }
+
     pub(super) fn come_down(&mut self, unit: UnitId, rest: Rest, trouble: Option<Trouble>, plan: &mut Plan) {
         if let Some(service) = self.unit_mut(unit) {
             service.trouble = trouble;
@@ -415,9 +431,12 @@ impl Engine {
         self.enter(unit, State::Down(rest));
         match (rest, trouble) {
             (Rest::Fatal, Some(trouble)) => plan.tell(Record::Fatal { unit, trouble }),
-            (Rest::Done, _) => {}
+            (Rest::Skipped, Some(Trouble::ConditionNotMet { condition })) => {
+                plan.tell(Record::Skipped { unit, condition });
+            }
+            (Rest::Done | Rest::Skipped, _) => {}
             (Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone, _) => {
-                plan.tell(Record::Stopped { unit })
+                plan.tell(Record::Stopped { unit });
             }
         }
         if rest == Rest::Done {

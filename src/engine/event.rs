@@ -276,6 +276,9 @@ pub enum Event {
     Boot,
     /// No news but the time: something in the timer table is due.
     Deadline,
+    /// The answer to `Action::CheckConditions`: the first condition that is not met, from 0. `run` is the one that
+    /// would begin.
+    ConditionsChecked { unit: UnitId, run: RunId, unmet: Option<u8> },
     /// The procedure's process stands ready before `execve`.
     Parked { unit: UnitId, run: RunId, pid: u32 },
     /// The service's `execve` succeeded.

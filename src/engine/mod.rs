@@ -143,6 +143,10 @@ pub struct Engine {
     rescue: Rescue,
     /// In a shutdown: so many units, from the first one on, are down for good.
     found_down: usize,
+    /// Counts the turns.
+    turn: u64,
+    /// This turn is the one in which the first units are wished up.
+    booting: bool,
     generation: u64,
     now: Time,
 }
@@ -169,6 +173,8 @@ impl Engine {
             shutdown: None,
             rescue: Rescue::default(),
             found_down: 0,
+            turn: 0,
+            booting: false,
             generation: 0,
             now: Time::default(),
         }
@@ -182,10 +188,12 @@ impl Engine {
     /// One event, and what is to be done about it. Total: there is no event, in no state, that it cannot take.
     pub fn handle(&mut self, now: Time, event: Event, plan: &mut Plan) {
         self.now = now;
+        self.turn += 1;
         self.recorder.record(now, event);
         match event {
             Event::Boot => self.boot(),
             Event::Deadline => self.deadlines(plan),
+            Event::ConditionsChecked { unit, run, unmet } => self.conditions_checked(unit, run, unmet, plan),
             Event::Parked { unit, run, pid: _ } => self.parked(unit, run, plan),
             Event::Spawned { unit, run, pid } => self.spawned(unit, run, pid, plan),
             Event::SpawnFailed { unit, run, role, stage, errno } => {
@@ -216,6 +224,7 @@ impl Engine {
             Event::Reconfigured { changes: _ } => {}
         }
         self.settle(plan);
+        self.booting = false;
     }
 
     /// When `Event::Deadline` is wanted next; `None` while nothing waits for the time.
@@ -280,9 +289,13 @@ impl Engine {
     /// The only way to another state: notes the time, clears the last one's deadlines, and marks who may be concerned.
     fn enter(&mut self, unit: UnitId, state: State) {
         let now = self.now;
-        if let Some(service) = self.unit_mut(unit) {
-            service.state = state;
-            service.since = now;
+        let Some(service) = self.unit_mut(unit) else { return };
+        let was_up = service.state == State::Running;
+        service.state = state;
+        service.since = now;
+        service.checking = false;
+        if was_up {
+            self.restart_dependents(unit);
         }
         self.timers.clear(unit, TimerKind::Step);
         self.timers.clear(unit, TimerKind::Ready);

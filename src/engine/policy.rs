@@ -14,7 +14,7 @@ pub struct UnitId(pub u16);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunId(pub u32);
 
-/// Long-running, or runs once to an end.
+/// Long-running, runs once to an end, or runs nothing at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// Expected to stay up; its exit is judged by the restart policy.
@@ -22,6 +22,18 @@ pub enum Kind {
     Service,
     /// Runs once: DONE with exit code 0, else EXITED. May run again on request.
     Task,
+    /// A name for a group: no process, and RUNNING once what it requires is up.
+    Target,
+}
+
+/// What a unit does when one that it requires comes to the end of a run and begins another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnRequirementRestart {
+    /// It goes on.
+    #[default]
+    Keep,
+    /// It is stopped, and started again once the other is up.
+    Restart,
 }
 
 /// Which branch of the tree a unit's cgroup stands in.
@@ -250,15 +262,25 @@ pub struct UnitPolicy {
     pub name: String,
     /// One line for people.
     pub description: String,
-    /// Service or task.
+    /// Service, task or target.
     pub kind: Kind,
     /// Started at boot.
     pub autostart: bool,
     /// Order only: where these are on their way up too, this unit waits until they are RUNNING (a task: DONE) or have
     /// failed, and it is stopped before them.
     pub after: Vec<UnitId>,
+    /// `after`, said by the other side.
+    pub before: Vec<UnitId>,
     /// Started with this unit and before it; where one of these is down, this unit is stopped or not started.
     pub requires: Vec<UnitId>,
+    /// Started with this unit and before it; whether they come up, and stay up, is no matter.
+    pub wants: Vec<UnitId>,
+    /// Never up at the same time as this unit: the start of one stops the other, and waits for its end.
+    pub conflicts: Vec<UnitId>,
+    /// What it does when one of `requires` begins a new run.
+    pub on_requirement_restart: OnRequirementRestart,
+    /// What must be so for it to be started, as it was written; the runtime looks. One that is not so: SKIPPED.
+    pub conditions: Vec<String>,
     /// The memory bound, if any.
     pub memory: Option<MemoryPolicy>,
     /// What its running is worth, 0 to 100: under shortage the highest is served first.
@@ -293,7 +315,10 @@ impl UnitPolicy {
     /// Takes the neighbours, and what comes of its ends, of another definition of the same unit.
     pub fn take_neighbours(&mut self, other: &Self) {
         self.after.clone_from(&other.after);
+        self.before.clone_from(&other.before);
         self.requires.clone_from(&other.requires);
+        self.wants.clone_from(&other.wants);
+        self.conflicts.clone_from(&other.conflicts);
         self.restart.on_limit = other.restart.on_limit;
         self.restart.exhaustion.then = other.restart.exhaustion.then;
         if let Some(procedure) = &mut self.procedure {
@@ -316,7 +341,9 @@ impl UnitPolicy {
             Escalation::Fallback(to) => Some(to),
             Escalation::Stop | Escalation::Reboot | Escalation::PowerOff | Escalation::Rescue => None,
         });
-        self.after.iter_mut().chain(&mut self.requires).chain(fallbacks)
+        let lists =
+            [&mut self.after, &mut self.before, &mut self.requires, &mut self.wants, &mut self.conflicts];
+        lists.into_iter().flatten().chain(fallbacks)
     }
 
     /// The same, to be read.

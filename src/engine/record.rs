@@ -26,6 +26,10 @@ pub enum Record {
     Failed { unit: UnitId, failure: Failure },
     /// A service said something that is worth a line.
     Notified { unit: UnitId, note: Note },
+    /// A target is reached.
+    Reached { unit: UnitId },
+    /// A unit is not started, because a condition of its own is not met.
+    Skipped { unit: UnitId, condition: u8 },
     /// A task ended well.
     Done { unit: UnitId },
     /// The next start comes after a delay.

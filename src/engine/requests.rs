@@ -4,7 +4,7 @@ use super::action::{Action, Reply};
 use super::event::{ClientId, Verb};
 use super::limits::WAITS_MAX;
 use super::policy::UnitId;
-use super::service::State;
+use super::service::{Rest, State};
 use super::snapshot::{Desired, KillReason};
 use super::{Engine, Plan};
 
@@ -72,7 +72,7 @@ impl Engine {
             match verb {
                 Verb::Start => self.asked_start(client, unit),
                 Verb::Stop => self.asked_stop(client, unit, plan),
-                Verb::Restart => self.asked_restart(client, unit, plan),
+                Verb::Restart => self.asked_restart(client, unit),
                 Verb::Reload => self.asked_reload(client, unit, plan),
             }
         };
@@ -145,13 +145,13 @@ impl Engine {
         }
     }
 
-    fn asked_restart(&mut self, client: ClientId, unit: UnitId, plan: &mut Plan) -> Option<Reply> {
+    fn asked_restart(&mut self, client: ClientId, unit: UnitId) -> Option<Reply> {
         let Some(service) = self.unit_mut(unit) else { return Some(Reply::Failed) };
         match service.state {
             State::Parking | State::Spawning | State::Readying | State::Running => {
-                service.again = true;
+                // What follows its restart goes down first; `settle` sees to that.
+                (service.again, service.follows) = (true, false);
                 self.want_up(unit);
-                self.begin_stop(unit, KillReason::StopAsked, plan);
                 self.wait(client, unit, Until::Up)
             }
             State::Freezing
@@ -184,11 +184,13 @@ impl Engine {
     pub(super) fn answer_down(&mut self, unit: UnitId, plan: &mut Plan) {
         let stuck = self.unit(unit).is_some_and(|service| service.stuck);
         let wished_down = self.unit(unit).is_some_and(|service| service.desired == Desired::Down);
+        let skipped = self.unit(unit).is_some_and(|service| service.state == State::Down(Rest::Skipped));
         while let Some(wait) = self.waits.take(unit) {
             let reply = match wait.until {
                 Until::Down if stuck => Reply::Failed,
                 Until::Down => Reply::Stopped,
                 Until::Up if wished_down => Reply::Overruled,
+                Until::Up if skipped => Reply::Skipped,
                 Until::Up => Reply::Failed,
                 Until::Reloaded | Until::ReloadedAgain => Reply::ReloadFailed,
             };

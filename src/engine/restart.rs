@@ -58,6 +58,11 @@ impl Restarts {
         self.quick_deaths = 0;
     }
 
+    /// The last start ended for another unit's sake: it does not count.
+    pub(super) fn excuse_last(&mut self) {
+        self.starts.pop_back();
+    }
+
     pub(super) fn started(&mut self, now: Time, policy: &RestartPolicy) {
         note(&mut self.starts, now, policy.limit_starts);
     }

@@ -19,6 +19,7 @@
 use super::command::Commands;
 use super::doorbell::Trend;
 use super::event::{Exit, MemoryEvents, MemorySample, SpawnStage, Time};
+use super::graph::Links;
 use super::policy::{Kind, RunId, UnitId, UnitPolicy};
 use super::reload::Reload;
 use super::restart::Restarts;
@@ -38,6 +39,8 @@ pub(super) enum Rest {
     Fatal,
     /// A task that ended well.
     Done,
+    /// A condition of its own was not met. What requires it goes on without it.
+    Skipped,
     /// Taken out: nothing of it is left, and its place is free.
     Gone,
 }
@@ -47,7 +50,7 @@ pub(super) enum Rest {
 pub(super) enum State {
     /// At rest.
     Down(Rest),
-    /// Wants to start; something before it in the order is not ready.
+    /// Wants to start; something before it in the order is not ready, or its conditions are being looked at.
     Waiting,
     /// Its next start comes when the step timer is due.
     Backoff,
@@ -160,11 +163,11 @@ pub(super) struct Service {
     pub(super) leaving: bool,
     /// It comes up when all that leave are gone.
     pub(super) newcomer: bool,
-    /// Units that require this one.
-    pub(super) dependents: Vec<UnitId>,
-    /// Units that come after this one, for whichever reason.
-    pub(super) followers: Vec<UnitId>,
+    /// Its neighbours in the graph.
+    pub(super) links: Links,
     pub(super) desired: Desired,
+    /// The turn in which it was last wished up.
+    pub(super) wished_in_turn: u64,
     pub(super) state: State,
     pub(super) since: Time,
     pub(super) run: RunId,
@@ -206,6 +209,12 @@ pub(super) struct Service {
     pub(super) calls_dependents: bool,
     /// A restart was asked: after the stop comes a start.
     pub(super) again: bool,
+    /// That restart was not asked for by a person: a unit that it requires begins a new run.
+    pub(super) follows: bool,
+    /// Its conditions are being looked at.
+    pub(super) checking: bool,
+    /// It went down, or did not come up at boot, because of this unit, with which it conflicts.
+    pub(super) rival: Option<UnitId>,
     pub(super) kill_tries: u8,
     /// It did not die by any number of kills: nothing waits for it.
     pub(super) stuck: bool,
@@ -241,9 +250,9 @@ impl Service {
             successor: None,
             leaving: false,
             newcomer: false,
-            dependents: Vec::new(),
-            followers: Vec::new(),
+            links: Links::default(),
             desired: Desired::Down,
+            wished_in_turn: 0,
             state,
             since: Time::default(),
             run: RunId(0),
@@ -269,6 +278,9 @@ impl Service {
             for_itself: false,
             spared: false,
             again: false,
+            follows: false,
+            checking: false,
+            rival: None,
             kill_tries: 0,
             stuck: false,
             holds_reserve: false,
@@ -291,8 +303,9 @@ impl Service {
     /// Up, or for a task: has been up and ended well. What requires it may start.
     pub(super) fn satisfies(&self) -> bool {
         match self.state {
-            State::Running => self.policy.kind == Kind::Service,
-            State::Down(Rest::Done) => true,
+            // One that is to be restarted is as good as down.
+            State::Running => self.policy.kind != Kind::Task && !self.again,
+            State::Down(Rest::Done | Rest::Skipped) => true,
             State::Down(Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone)
             | State::Waiting
             | State::Backoff
@@ -331,7 +344,7 @@ impl Service {
             State::Down(Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone) => true,
             State::Waiting => self.wants_its_requirement(),
             State::Killing => self.stuck,
-            State::Down(Rest::Done)
+            State::Down(Rest::Done | Rest::Skipped)
             | State::Backoff
             | State::Parking
             | State::Spawning
@@ -352,7 +365,28 @@ impl Service {
 
     /// It would start, but something that it requires is down.
     pub(super) fn wants_its_requirement(&self) -> bool {
-        matches!(self.trouble, Some(Trouble::RequirementDown { .. }))
+        matches!(self.trouble, Some(Trouble::RequirementDown { .. } | Trouble::Conflict { .. }))
+    }
+
+    /// On its way up or up, with a process that a stop would have to end.
+    pub(super) fn is_started(&self) -> bool {
+        match self.state {
+            State::Parking | State::Spawning | State::Readying | State::Running => true,
+            State::Down(_)
+            | State::Waiting
+            | State::Backoff
+            | State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Asking
+            | State::Signalled
+            | State::Killing => false,
+        }
+    }
+
+    /// It has processes, or a wish to have some that nothing has overruled yet; one that does not die counts as down.
+    pub(super) fn must_be_awaited(&self) -> bool {
+        !self.state.is_down() && !self.stuck
     }
 
     /// The state's name for people.
@@ -362,6 +396,7 @@ impl Service {
             State::Down(Rest::Exited) => StateName::Exited,
             State::Down(Rest::Fatal) => StateName::Fatal,
             State::Down(Rest::Done) => StateName::Done,
+            State::Down(Rest::Skipped) => StateName::Skipped,
             State::Waiting if self.is_down_for_good() => StateName::Stopped,
             State::Waiting | State::Parking | State::Spawning | State::Readying => StateName::Starting,
             State::Backoff => StateName::Backoff,
@@ -384,6 +419,16 @@ impl Service {
     /// The number of its present or last life, as readers count them.
     pub(super) fn shown_run(&self) -> RunId {
         RunId(self.run.0 - self.inherited.0)
+    }
+
+    /// The condition for which it was skipped.
+    fn unmet_condition(&self) -> Option<&String> {
+        match self.trouble {
+            Some(Trouble::ConditionNotMet { condition }) => {
+                self.policy.conditions.get(usize::from(condition))
+            }
+            Some(_) | None => None,
+        }
     }
 
     /// The counters' growth since the run began.
@@ -432,6 +477,7 @@ impl Service {
             }),
             last_exit: self.last_exit,
             trouble: self.trouble,
+            condition: self.unmet_condition().cloned(),
             incidents: self.incidents,
             refused_settings: self.refused_settings(),
             exhaustions: self.restarts.exhaustions(now, &budget),

@@ -26,6 +26,8 @@ pub enum StateName {
     Fatal,
     /// A task that ended well.
     Done,
+    /// One of its conditions was not met: not started, and none the worse for it.
+    Skipped,
     /// Its memory is exhausted and its shutdown procedure is at work.
     Rescuing,
 }
@@ -115,6 +117,10 @@ pub enum KillReason {
     Shutdown,
     /// A unit that this one requires is down.
     RequirementDown,
+    /// A unit that this one requires begins a new run, and this one follows it.
+    RequirementRestarts,
+    /// A unit was started that it conflicts with.
+    Conflict,
     /// The shutdown procedure has saved what it could.
     ProcedureEnded,
     /// The shutdown procedure did not end by its deadline.
@@ -195,7 +201,17 @@ pub enum Trouble {
         /// Which.
         unit: UnitId,
     },
-    /// It stands in a circle of `requires` and `after`.
+    /// It, or a unit that it requires, conflicts with this one, which was started or was first.
+    Conflict {
+        /// Which.
+        unit: UnitId,
+    },
+    /// One of its conditions was not met when it was to be started.
+    ConditionNotMet {
+        /// Its place in the unit's list, from 0.
+        condition: u8,
+    },
+    /// It stands in a circle of units that wait for each other.
     OrderCycle,
     /// Its processes did not die within the deadline after `cgroup.kill`.
     Unkillable,
@@ -362,7 +378,7 @@ pub struct UnitView {
     pub name: String,
     /// One line for people.
     pub description: String,
-    /// Service or task.
+    /// Service, task or target.
     pub kind: Kind,
     /// What was asked.
     pub desired: Desired,
@@ -380,6 +396,9 @@ pub struct UnitView {
     pub last_exit: Option<Exit>,
     /// Why it is not up, or why it was last restarted.
     pub trouble: Option<Trouble>,
+    /// The condition that was not met, as it was written, while it is SKIPPED.
+    #[serde(default)]
+    pub condition: Option<String>,
     /// Exhaustions since boot.
     pub incidents: u32,
     /// Settings that the kernel did not take in the present or last run. A unit that is up does without them.

@@ -5,9 +5,9 @@
 use super::action::Action;
 use super::event::{Role, SpawnStage};
 use super::limits::START_DEADLINE_MS;
-use super::policy::{RunId, UnitId};
+use super::policy::{Kind, RunId, UnitId};
 use super::record::Record;
-use super::service::{End, Open, Procedure, Rest, State};
+use super::service::{End, Open, Procedure, Rest, Service, State};
 use super::setting::Setting;
 use super::snapshot::{Desired, KillReason, ProcedureResult};
 use super::timer::TimerKind;
@@ -24,9 +24,15 @@ impl Engine {
         if self.shutdown.is_some() {
             return;
         }
-        for unit in self.all() {
-            if self.unit(unit).is_some_and(|service| service.policy.autostart) {
-                self.want_up(unit);
+        self.booting = true;
+        // The most useful first: it is served first where two conflict.
+        for utility in (0..=u8::MAX).rev() {
+            for unit in self.all() {
+                let wished =
+                    |service: &Service| service.policy.autostart && service.policy.utility == utility;
+                if self.unit(unit).is_some_and(wished) {
+                    self.want_up(unit);
+                }
             }
         }
     }
@@ -34,12 +40,17 @@ impl Engine {
     /// Wishes the unit up. What it requires is called for when `settle` looks at it.
     pub(super) fn want_up(&mut self, unit: UnitId) {
         let Some(service) = self.unit_mut(unit) else { return };
-        if !service.may_start() {
+        if !service.may_start() || self.gives_way(unit) {
             return;
         }
+        let turn = self.turn;
+        let Some(service) = self.unit_mut(unit) else { return };
         service.desired = Desired::Up;
+        service.wished_in_turn = turn;
+        service.rival = None;
         service.calls_requirements = true;
         self.generation += 1;
+        self.displace_rivals(unit);
         self.mark(unit);
         let Some(service) = self.unit_mut(unit) else { return };
         match service.state {
@@ -87,7 +98,7 @@ impl Engine {
         service.up_since = None;
         service.said_ready = false;
         service.end = None;
-        service.again = false;
+        (service.again, service.follows) = (false, false);
         service.stuck = false;
         service.open = Open::default();
         service.pid = None;
@@ -101,7 +112,9 @@ impl Engine {
         service.sample = None;
         service.restarts.started(now, &service.policy.restart);
         let (run, parks) = (service.run, service.policy.procedure.is_some());
-        if parks {
+        if service.policy.kind == Kind::Target {
+            self.reach(unit, plan);
+        } else if parks {
             if let Some(service) = self.unit_mut(unit) {
                 service.open.procedure = true;
             }
@@ -112,6 +125,18 @@ impl Engine {
             self.spawn(unit, run, plan);
         }
         self.listen(unit, plan);
+    }
+
+    /// A target is up at once: what it stands for is.
+    fn reach(&mut self, unit: UnitId, plan: &mut Plan) {
+        let now = self.now;
+        if let Some(service) = self.unit_mut(unit) {
+            service.up_since = Some(now);
+        }
+        self.enter(unit, State::Running);
+        self.replace_fallback(unit, KillReason::Replaced);
+        plan.tell(Record::Reached { unit });
+        self.answer_started(unit, plan);
     }
 
     fn spawn(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {

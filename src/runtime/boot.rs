@@ -5,6 +5,7 @@
 
 use super::Config;
 use super::command::Commands;
+use super::conditions::Surroundings;
 use super::control::Control;
 use super::event_loop::Lifeboat;
 use super::output::Outputs;
@@ -25,7 +26,7 @@ use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
 use crate::sys::{clock, console, epitaph, kmsg, memory, mount, power};
 use crate::unit::{Identity, System, Unit};
-use crate::unit::{Loaded, enabled, load};
+use crate::unit::{Loaded, Wishes, enabled, load_with};
 use procfs::{Current, Meminfo};
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
@@ -192,7 +193,8 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         started: clock::now(),
         ..SystemView::default()
     };
-    let (units, rescue) = find_units(config, init, &mut view);
+    let surroundings = Surroundings::look(init);
+    let (units, rescue) = find_units(config, &surroundings, init, &mut view);
     let can_shield = shield(&mut view);
     let tree = prepare_tree(config, &mut view);
     if !init && !config.degraded_is_fine && !view.degraded.is_empty() {
@@ -239,6 +241,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         outputs,
         tree,
         can_shield,
+        surroundings,
         system: view,
         null,
         output,
@@ -253,19 +256,25 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
 
 /// The units as their files and people want them; not `system.ron`, which is read once.
 pub(super) fn load_units(config: &Config) -> Loaded {
-    load_all(config, None)
+    load_all(config, None, &Wishes::default())
 }
 
-fn load_all(config: &Config, system: Option<&Path>) -> Loaded {
-    let mut loaded = load(&config.unit_folders, system);
+fn load_all(config: &Config, system: Option<&Path>, wishes: &Wishes) -> Loaded {
+    let mut loaded = load_with(&config.unit_folders, system, wishes);
     enabled::apply(&config.state_folder, &mut loaded.units);
     loaded
 }
 
 /// The units with their shares of memory, and the one for the rescue; what is wrong with any of them is told, and goes
 /// into the view.
-fn find_units(config: &Config, init: bool, view: &mut SystemView) -> (Vec<Unit>, Option<UnitId>) {
-    let Loaded { mut units, system, faults } = load_all(config, Some(&config.system_file));
+fn find_units(
+    config: &Config,
+    surroundings: &Surroundings,
+    init: bool,
+    view: &mut SystemView,
+) -> (Vec<Unit>, Option<UnitId>) {
+    let wishes = Wishes { boot: surroundings.boot(), instances: Vec::new() };
+    let Loaded { mut units, system, faults } = load_all(config, Some(&config.system_file), &wishes);
     view.faults.extend(faults.iter().map(ToString::to_string));
     if config.unit_folders.iter().all(|folder| !folder.exists()) {
         let folders: Vec<String> =

@@ -375,6 +375,8 @@ fn restarts(old: &Unit, new: &Unit) -> bool {
     policy.description.clone_from(&before.description);
     policy.autostart = before.autostart;
     policy.utility = before.utility;
+    policy.on_requirement_restart = before.on_requirement_restart;
+    policy.conditions.clone_from(&before.conditions);
     policy.start_timeout_ms = before.start_timeout_ms;
     policy.stop_signal = before.stop_signal;
     policy.stop_timeout_ms = before.stop_timeout_ms;
@@ -388,6 +390,7 @@ fn restarts(old: &Unit, new: &Unit) -> bool {
         procedure.then = before.then;
     }
     same.health_address.clone_from(&old.health_address);
+    same.conditions.clone_from(&old.conditions);
     same != *old
 }
 

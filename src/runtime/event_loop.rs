@@ -5,6 +5,7 @@
 //! While nothing is ready and no deadline is due, nothing runs.
 
 use super::Config;
+use super::conditions::Surroundings;
 use super::control::Control;
 use super::errand::{Errand, Job};
 use super::output::Outputs;
@@ -53,6 +54,7 @@ pub(super) struct Lifeboat {
     pub(super) tree: Option<Tree>,
     /// lifeboat has the privilege to lower `oom_score_adj`.
     pub(super) can_shield: bool,
+    pub(super) surroundings: Surroundings,
     pub(super) system: SystemView,
     /// `/dev/null`, and where output goes that is not kept: lent to every child.
     pub(super) null: OwnedFd,

@@ -8,6 +8,7 @@ mod allocations;
 pub mod boot;
 mod change;
 mod command;
+mod conditions;
 mod control;
 pub mod errand;
 mod event_loop;

@@ -29,6 +29,7 @@ const ENOSYS: i32 = libc::ENOSYS;
 impl Lifeboat {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
+            Action::CheckConditions { unit, run } => self.check_conditions(unit, run),
             Action::Park { unit, run } => {
                 self.take_seat(unit, run);
                 if let Err(error) = self.park(unit) {

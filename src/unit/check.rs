@@ -1,19 +1,21 @@
 //! Raw to valid: what each field may hold, and what the fields must be together. All faults are told at once.
 //!
-//! A unit file is checked alone first (`draft`), then all of them together (`join`): names that exist, no circles.
+//! A unit file is checked alone here (`draft`), then all of them together (`relations::join`): names that exist, no
+//! circles.
 //! A file with any fault gives a refused unit: half of what a person wrote is not what they meant.
 
 use super::accounts::Accounts;
 use super::cgroup::{self, bytes};
-use super::circle;
 use super::diagnostic::{Diagnostic, Place, Wrong, did_you_mean, plain, short};
-use super::raw::{Occasion, RawShutdown, RawSystem, RawThen, RawUnit};
+use super::fallbacks::{self, Named};
+use super::raw::{Occasion, Places, RawShutdown, RawSystem, RawThen, RawUnit};
 use super::reader::{Item, Map, Reader, Slot};
+use super::relations::{self, Reference};
 use super::restart::{self, Fallbacks};
 use super::setup::{self, RawIdentity};
 use super::value::{Millis, Word};
-use super::{Identity, System, Unit, commands, optional, output, readiness};
-use crate::engine::policy::{Escalation, Kind, ProcedurePolicy, UnitId};
+use super::{Identity, System, Unit, commands, condition, optional, output, readiness, template};
+use crate::engine::policy::{Escalation, Kind, OnRequirementRestart, ProcedurePolicy};
 use crate::engine::snapshot::Trouble;
 use std::ffi::CString;
 use std::ops::{Range, RangeInclusive};
@@ -39,33 +41,51 @@ const CGROUP_FILES: [&str; 9] =
 #[derive(Debug)]
 pub(super) struct Draft {
     pub unit: Unit,
-    file: PathBuf,
-    after: Vec<Reference>,
-    requires: Vec<Reference>,
-    fallbacks: Vec<(restart::Place, Reference)>,
-}
-
-/// Another unit's name, and where it was written.
-#[derive(Debug)]
-struct Reference {
-    name: String,
-    place: Place,
+    pub file: PathBuf,
+    /// What it says of other units.
+    pub references: Vec<Reference>,
+    /// What runs in its stead.
+    pub fallbacks: Vec<Named>,
+    /// The units that it makes, where it is a template.
+    pub instances: Vec<String>,
 }
 
 impl Draft {
     /// What stands for a file that cannot be read.
     pub(super) fn refused(name: &str, file: &Path) -> Self {
         let unit = Unit::refused(name, Trouble::BadUnit);
-        Self { unit, file: file.to_owned(), after: Vec::new(), requires: Vec::new(), fallbacks: Vec::new() }
+        Self {
+            unit,
+            file: file.to_owned(),
+            references: Vec::new(),
+            fallbacks: Vec::new(),
+            instances: Vec::new(),
+        }
     }
 
     /// Keeps what `status` shows and forgets what could be started.
-    fn refuse(&mut self) {
+    pub(super) fn refuse(&mut self) {
         let policy = &mut self.unit.policy;
         let (name, description, kind) =
             (policy.name.clone(), std::mem::take(&mut policy.description), policy.kind);
-        *self = Self::refused(&name, &self.file);
+        let instances = std::mem::take(&mut self.instances);
+        *self = Self { instances, ..Self::refused(&name, &self.file) };
         (self.unit.policy.description, self.unit.policy.kind) = (description, kind);
+    }
+
+    /// Takes it out of the graph, as far as its own file put it there.
+    pub(super) fn forget_relations(&mut self) {
+        self.references.clear();
+        let policy = &mut self.unit.policy;
+        for list in [
+            &mut policy.requires,
+            &mut policy.wants,
+            &mut policy.after,
+            &mut policy.before,
+            &mut policy.conflicts,
+        ] {
+            list.clear();
+        }
     }
 }
 
@@ -91,7 +111,7 @@ pub(super) fn name_fault(name: &str) -> Option<Wrong> {
 
 /// Checks one file by itself.
 pub(super) fn draft(name: &str, file: &Path, text: &str, accounts: &Accounts) -> (Draft, Vec<Diagnostic>) {
-    let mut reader = Reader::new(file, text);
+    let mut reader = Reader::of_unit(file, text, name);
     let mut draft = Draft::refused(name, file);
     if let Some(raw) = reader.whole::<RawUnit>() {
         let whole = 0..text.len();
@@ -104,6 +124,22 @@ pub(super) fn draft(name: &str, file: &Path, text: &str, accounts: &Accounts) ->
     (draft, faults)
 }
 
+/// What a target may have: no more than a place among the other units.
+const FIELDS_OF_TARGETS: [&str; 12] = [
+    "description",
+    "kind",
+    "autostart",
+    "requires",
+    "wants",
+    "after",
+    "before",
+    "conflicts",
+    "on_requirement_restart",
+    "conditions",
+    "instances",
+    "utility",
+];
+
 fn checked(
     reader: &mut Reader<'_>,
     mut raw: RawUnit,
@@ -111,50 +147,74 @@ fn checked(
     accounts: &Accounts,
 ) -> Draft {
     let mut unit = Unit::empty(name);
+    let is_target = matches!(raw.kind, Slot::Given(Item { value: Kind::Target, .. }));
+    if is_target {
+        for (field, at) in raw.places() {
+            if !FIELDS_OF_TARGETS.contains(&field) {
+                let wrong = Wrong::new("a target runs nothing, so it has no such field");
+                reader.fault_in(field, &at, wrong.hint("take it out, or use kind: Service or Task"));
+            }
+        }
+    }
+    let references = relations::read(reader, &mut raw, name);
+    let instances = template::instances(reader, raw.instances.take(), name);
+    unit.conditions = condition::list(raw.conditions.take());
+    let policy = &mut unit.policy;
+    policy.conditions = unit.conditions.iter().map(ToString::to_string).collect();
+    policy.on_requirement_restart = raw.on_requirement_restart.take().value_or(OnRequirementRestart::Keep);
+    policy.description = description(reader, raw.description.take());
+    policy.kind = raw.kind.take().value_or(Kind::Service);
+    policy.autostart = raw.autostart.take().value_or(true);
+    policy.utility =
+        number(reader, "utility", raw.utility.take(), 0..=100).map_or(50, |it| it.try_into().unwrap_or(50));
+    let mut fallbacks = Fallbacks::new();
+    if !is_target {
+        fallbacks = program_into(reader, raw, whole, (&mut unit, accounts));
+    }
+    let fallbacks = fallbacks::read(reader, fallbacks, name);
+    Draft { unit, file: reader.file.to_owned(), references, fallbacks, instances }
+}
+
+/// Everything about a unit that runs something. Gives the names of what may run in its stead.
+fn program_into(
+    reader: &mut Reader<'_>,
+    mut raw: RawUnit,
+    whole: &Range<usize>,
+    (unit, accounts): (&mut Unit, &Accounts),
+) -> Fallbacks {
     unit.cgroup.optional = optional::read(reader, &mut raw);
     unit.setup = setup::setup(reader, &mut raw);
     let memory_absent = raw.memory.is_absent();
-    cgroup::read_into(reader, &mut raw, &mut unit);
-    let policy = &mut unit.policy;
-    policy.description = description(reader, raw.description);
-    policy.kind = raw.kind.value_or(Kind::Service);
-    policy.autostart = raw.autostart.value_or(true);
-    policy.utility =
-        number(reader, "utility", raw.utility, 0..=100).map_or(50, |it| it.try_into().unwrap_or(50));
-    readiness::read_into(reader, raw.ready, (raw.start_timeout, raw.watchdog), &mut unit);
-    readiness::health_into(reader, raw.health, &mut unit);
-    let stop_command_at = commands::stop_into(reader, raw.stop, &mut unit);
-    commands::reload_into(reader, raw.reload, &mut unit);
-    commands::memory_into(reader, raw.commands, &mut unit);
+    cgroup::read_into(reader, &mut raw, unit);
+    readiness::read_into(reader, raw.ready, (raw.start_timeout, raw.watchdog), unit);
+    readiness::health_into(reader, raw.health, unit);
+    let stop_command_at = commands::stop_into(reader, raw.stop, unit);
+    commands::reload_into(reader, raw.reload, unit);
+    commands::memory_into(reader, raw.commands, unit);
     unit.policy.success = restart::success(reader, raw.success);
     let mut fallbacks = Fallbacks::new();
     unit.policy.restart = restart::restart(reader, raw.restart, unit.policy.kind, &mut fallbacks);
     if raw.command.is_absent() {
-        reader.missing("command", whole, "every unit needs one: command: [\"/usr/bin/program\", \"--flag\"]");
+        let hint = "every unit but a target needs one: command: [\"/usr/bin/program\", \"--flag\"]";
+        reader.missing("command", whole, hint);
     }
     let RawUnit { user, group, groups, capabilities, .. } = raw;
     let identity = RawIdentity { user, group, groups, capabilities };
     unit.identity = setup::identity(reader, accounts, "", identity, &Identity::default());
     unit.command = command(reader, "command", raw.command);
     if let Some(shutdown) = raw.shutdown.given() {
-        let then = procedure(reader, shutdown, memory_absent, &mut unit, accounts);
+        let then = procedure(reader, shutdown, memory_absent, unit, accounts);
         let then = restart::then(then, restart::Place::Procedure, &mut fallbacks);
         if let (Some(procedure), Some(then)) = (&mut unit.policy.procedure, then) {
             procedure.then = then;
         }
     }
-    commands::no_procedure_instead(reader, stop_command_at, &unit);
+    commands::no_procedure_instead(reader, stop_command_at, unit);
     unit.environment = setup::environment_files(reader, raw.environment_files);
     unit.environment.extend(environment(reader, raw.environment));
     unit.working_directory = directory(reader, raw.working_directory);
-    output::read_into(reader, raw.output, raw.output_ring, &mut unit);
-    let after = references(reader, "after", raw.after, name);
-    let requires = references(reader, "requires", raw.requires, name);
-    let fallbacks = fallbacks
-        .into_iter()
-        .filter_map(|(place, to)| Some((place, reference(reader, place.field(), to, name)?)))
-        .collect();
-    Draft { unit, file: reader.file.to_owned(), after, requires, fallbacks }
+    output::read_into(reader, raw.output, raw.output_ring, unit);
+    fallbacks
 }
 
 fn description(reader: &mut Reader<'_>, slot: Slot<String>) -> String {
@@ -306,189 +366,22 @@ fn environment(reader: &mut Reader<'_>, slot: Slot<Map<String>>) -> Vec<CString>
     strings
 }
 
-fn references(
-    reader: &mut Reader<'_>,
-    field: &str,
-    slot: Slot<Vec<Item<String>>>,
-    own_name: &str,
-) -> Vec<Reference> {
-    let items = slot.given().map(|item| item.value).unwrap_or_default();
-    let mut list: Vec<Reference> = Vec::new();
-    for item in items {
-        if let Some(reference) = reference(reader, field, item, own_name)
-            && list.iter().all(|other| other.name != reference.name)
-        {
-            list.push(reference);
-        }
-    }
-    list
-}
-
-fn reference(reader: &mut Reader<'_>, field: &str, item: Item<String>, own_name: &str) -> Option<Reference> {
-    let Item { value: name, at } = item;
-    if name != own_name {
-        return Some(Reference { name, place: reader.place(&at) });
-    }
-    let is_list = matches!(field, "after" | "requires");
-    let wrong = if is_list {
-        Wrong::new("a unit cannot wait for itself").hint("take it out of the list")
-    } else {
-        Wrong::new("a unit cannot stand in for itself").hint("name another unit")
-    };
-    reader.fault_in(field, &at, wrong);
-    None
-}
-
-/// Looks up the names, gives the ids, and refuses circles. Ids are positions: the drafts are sorted by name.
-pub(super) fn join(mut drafts: Vec<Draft>) -> (Vec<Unit>, Vec<Diagnostic>) {
-    let mut faults = Vec::new();
-    let names: Vec<String> = drafts.iter().map(|draft| draft.unit.policy.name.clone()).collect();
-    for draft in &mut drafts {
-        let found = (
-            lookup(&names, "after", &draft.after, &draft.file, &mut faults),
-            lookup(&names, "requires", &draft.requires, &draft.file, &mut faults),
-        );
-        let policy = &mut draft.unit.policy;
-        if let (Some(after), Some(requires)) = found {
-            (policy.after, policy.requires) = (after, requires);
-        } else {
-            draft.refuse();
-        }
-    }
-    refuse_circles(&mut drafts, &names, &mut faults);
-    join_fallbacks(&mut drafts, &names, &mut faults);
-    (drafts.into_iter().map(|draft| draft.unit).collect(), faults)
-}
-
-/// The ids of the names, or none of them where one is unknown.
-fn lookup(
-    names: &[String],
-    field: &str,
-    references: &[Reference],
-    file: &Path,
-    faults: &mut Vec<Diagnostic>,
-) -> Option<Vec<UnitId>> {
-    let mut ids = Some(Vec::new());
-    for reference in references {
-        let found = names.binary_search(&reference.name).ok().and_then(|index| u16::try_from(index).ok());
-        if let (Some(index), Some(ids)) = (found, &mut ids) {
-            ids.push(UnitId(index));
-        }
-        if found.is_none() {
-            let wrong = Wrong::new(format!("there is no unit `{}`", short(&reference.name)));
-            let hint = did_you_mean(&reference.name, names.iter().map(String::as_str));
-            let hint = hint.unwrap_or_else(|| format!("is {}.ron missing?", short(&reference.name)));
-            faults.push(Diagnostic::at(file, &reference.place, field, wrong.hint(hint)));
-            ids = None;
-        }
-    }
-    ids
-}
-
-/// Looks up the fallbacks, and refuses circles of them: also where a fallback requires the unit in whose stead it is to
-/// run.
-fn join_fallbacks(drafts: &mut [Draft], names: &[String], faults: &mut Vec<Diagnostic>) {
-    for draft in &mut *drafts {
-        for (place, reference) in std::mem::take(&mut draft.fallbacks) {
-            match lookup(names, place.field(), std::slice::from_ref(&reference), &draft.file, faults) {
-                Some(ids) => {
-                    ids.first().into_iter().for_each(|&to| place.set(&mut draft.unit.policy, to));
-                    draft.fallbacks.push((place, reference));
-                }
-                None => draft.refuse(),
-            }
-        }
-    }
-    let edges: Vec<Vec<usize>> = drafts
-        .iter()
-        .map(|Draft { unit: Unit { policy, .. }, fallbacks, .. }| {
-            let fallbacks = fallbacks.iter().filter_map(|(place, _)| place.get(policy));
-            policy.requires.iter().copied().chain(fallbacks).map(|id| usize::from(id.0)).collect()
-        })
-        .collect();
-    for group in circle::groups(&edges) {
-        let way = circle::way_round(&edges, &group);
-        faults.extend(fallback_fault(drafts, names, &way));
-        for &member in &group {
-            drafts.get_mut(member).into_iter().for_each(Draft::refuse);
-        }
-    }
-}
-
-/// The fault of a circle in which a unit's fallback leads back to it, at a place that names a fallback.
-fn fallback_fault(drafts: &[Draft], names: &[String], way: &[usize]) -> Option<Diagnostic> {
-    let (draft, place, reference) = way.windows(2).find_map(|step| {
-        let (draft, next) = (drafts.get(*step.first()?)?, names.get(*step.last()?)?);
-        let (place, reference) = draft.fallbacks.iter().find(|(_, reference)| reference.name == *next)?;
-        Some((draft, place, reference))
-    })?;
-    let words: Vec<&str> = way.iter().filter_map(|index| names.get(*index).map(String::as_str)).collect();
-    let message = format!("these units stand in for each other: {}", words.join(" → "));
-    let hint = "a fallback neither falls back to nor requires the unit in whose stead it runs";
-    Some(Diagnostic::at(&draft.file, &reference.place, place.field(), Wrong::new(message).hint(hint)))
-}
-
-/// Refuses every unit that stands in a circle, tells each circle once, and takes the circle's edges away so that
-/// what is left has an order.
-fn refuse_circles(drafts: &mut [Draft], names: &[String], faults: &mut Vec<Diagnostic>) {
-    let edges: Vec<Vec<usize>> = drafts
-        .iter()
-        .map(|Draft { unit: Unit { policy, .. }, .. }| {
-            policy.after.iter().chain(&policy.requires).map(|id| usize::from(id.0)).collect()
-        })
-        .collect();
-    for group in circle::groups(&edges) {
-        let way = circle::way_round(&edges, &group);
-        faults.extend(circle_fault(drafts, names, &group, &way));
-        for &member in &group {
-            let Some(draft) = drafts.get_mut(member) else { continue };
-            let policy = &mut draft.unit.policy;
-            let outside = |id: &UnitId| group.binary_search(&usize::from(id.0)).is_err();
-            policy.after.retain(outside);
-            policy.requires.retain(outside);
-            policy.refused = Some(Trouble::OrderCycle);
-        }
-    }
-}
-
-/// The fault of a circle, at the place where its first unit names the next.
-fn circle_fault(drafts: &[Draft], names: &[String], group: &[usize], way: &[usize]) -> Option<Diagnostic> {
-    const SHOWN_MAX: usize = 16;
-    let name = |index: &usize| names.get(*index).map_or("", String::as_str);
-    let draft = drafts.get(*way.first()?)?;
-    let next = name(way.get(1)?);
-    let named = |list: &'static str, references: &'_ [Reference]| {
-        references.iter().find(|reference| reference.name == next).map(|found| (list, found.place.clone()))
-    };
-    let (field, place) = named("requires", &draft.requires).or_else(|| named("after", &draft.after))?;
-    let mut words: Vec<&str> = way.iter().map(name).collect();
-    if words.len() > SHOWN_MAX {
-        words.splice(SHOWN_MAX / 2..words.len() - SHOWN_MAX / 2, ["..."]);
-    }
-    let mut message = format!("these units wait for each other: {}", words.join(" → "));
-    let others: Vec<&str> = group.iter().filter(|member| !way.contains(member)).map(name).collect();
-    if !others.is_empty() {
-        let shown = others.iter().take(SHOWN_MAX).copied().collect::<Vec<_>>().join(", ");
-        let more = others.len().saturating_sub(SHOWN_MAX);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        message = format!("{message}; {shown}{more} in other circles with them");
-    }
-    let hint = "take one of these out of `after` or `requires`; none of them is started until then";
-    Some(Diagnostic::at(&draft.file, &place, field, Wrong::new(message).hint(hint)))
-}
-
 /// Checks `system.ron`. Where a field has a fault its default holds: the device still boots.
-pub(super) fn system(file: &Path, text: &str, units: &[Unit]) -> (System, Vec<Diagnostic>) {
+/// Also gives the place of `boot`.
+pub(super) fn system(file: &Path, text: &str, names: &[String]) -> (System, Option<Place>, Vec<Diagnostic>) {
     let mut reader = Reader::new(file, text);
     let mut system = System::default();
+    let mut boot_at = None;
     if let Some(raw) = reader.whole::<RawSystem>() {
         system.hostname = hostname(&mut reader, raw.hostname);
-        system.rescue = rescue(&mut reader, raw.rescue, units);
+        boot_at = raw.boot.place().map(|at| reader.place(&at));
+        system.boot = raw.boot.given().map(|item| item.value);
+        system.rescue = rescue(&mut reader, raw.rescue, names);
         system.reserve = raw.reserve.given().map(|item| item.value);
         system.margin = raw.margin.given().map(|item| item.value);
         system.sysctls = sysctls(&mut reader, raw.sysctls);
     }
-    (system, reader.faults.into_sorted(file))
+    (system, boot_at, reader.faults.into_sorted(file))
 }
 
 fn hostname(reader: &mut Reader<'_>, slot: Slot<String>) -> Option<String> {
@@ -503,13 +396,12 @@ fn hostname(reader: &mut Reader<'_>, slot: Slot<String>) -> Option<String> {
     Some(value)
 }
 
-fn rescue(reader: &mut Reader<'_>, slot: Slot<String>, units: &[Unit]) -> Option<String> {
+fn rescue(reader: &mut Reader<'_>, slot: Slot<String>, names: &[String]) -> Option<String> {
     let Item { value, at } = slot.given()?;
-    let names = || units.iter().map(|unit| unit.policy.name.as_str());
-    if names().any(|name| name == value) {
+    if names.contains(&value) {
         return Some(value);
     }
-    let hint = did_you_mean(&value, names());
+    let hint = did_you_mean(&value, names.iter().map(String::as_str));
     let hint = hint.unwrap_or_else(|| format!("is {}.ron missing?", short(&value)));
     let wrong = Wrong::new(format!("there is no unit `{}`", short(&value)));
     reader.fault_in("rescue", &at, wrong.hint(hint));

@@ -38,6 +38,8 @@ pub struct Diagnostic {
     pub source_line: String,
     /// Where in `source_line` the carets begin, in characters from 0, and how many there are.
     pub carets: (usize, usize),
+    /// Other places that have a part in it, a line each.
+    pub notes: Vec<String>,
 }
 
 impl Diagnostic {
@@ -53,6 +55,7 @@ impl Diagnostic {
             hint: Some(hint.into()).filter(|hint| !hint.is_empty()),
             source_line: String::new(),
             carets: (0, 0),
+            notes: Vec::new(),
         }
     }
 
@@ -67,6 +70,7 @@ impl Diagnostic {
             hint: wrong.hint,
             source_line: place.source_line.clone(),
             carets: place.carets,
+            notes: Vec::new(),
         }
     }
 }
@@ -84,6 +88,9 @@ impl fmt::Display for Diagnostic {
         if self.line > 0 {
             let (before, count) = self.carets;
             write!(f, "\n    {}\n    {:before$}{:^<count$}", self.source_line, "", "")?;
+        }
+        for note in &self.notes {
+            write!(f, "\n  {note}")?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\nhint: {hint}")?;
@@ -125,6 +132,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The place with its file, in one word.
+    pub(super) fn shown(&self, file: &Path) -> String {
+        format!("{}:{}:{}", plain(&file.to_string_lossy()), self.line, self.column)
+    }
+
     /// The place of a byte range in `text`. A range outside of the text or inside a character is moved to the
     /// nearest place that exists.
     pub(super) fn new(text: &str, at: &Range<usize>) -> Self {

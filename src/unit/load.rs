@@ -1,9 +1,10 @@
 //! Reads the folders. Whatever lies there, it neither waits nor gives up: a file that cannot be used costs that file.
 
 use super::accounts::Accounts;
+use super::boot::{self, Wish};
 use super::check::{self, Draft};
 use super::diagnostic::Diagnostic;
-use super::{System, Unit};
+use super::{System, Unit, conflicts, relations, template};
 use crate::engine::budget::Bytes;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -17,6 +18,9 @@ pub const FILE_BYTES_MAX: u64 = 256 << 10;
 /// The table of units has so many places.
 pub const UNITS_MAX: usize = 1_024;
 
+/// Where the kernel shows its command line, proc_cmdline(5).
+const COMMAND_LINE: &str = "/proc/cmdline";
+
 /// What the folders hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
@@ -28,44 +32,175 @@ pub struct Loaded {
     pub faults: Vec<Diagnostic>,
 }
 
+/// What is wished beside the files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// The unit to boot, as the kernel's command line names it; it goes before `system.ron`.
+    pub boot: Option<String>,
+    /// Instances of templates that somebody asked for by name.
+    pub instances: Vec<String>,
+}
+
 /// Reads every `*.ron` in the folders, and `system.ron`.
 ///
 /// A file in a later folder replaces the file of the same name in an earlier one, also where it is broken. A folder
 /// that does not exist holds nothing; hidden files are not looked at.
 #[must_use]
 pub fn load(dirs: &[PathBuf], system: Option<&Path>) -> Loaded {
-    let mut loaded = Loaded::default();
+    load_with(dirs, system, &Wishes::default())
+}
+
+/// [`load`], with something wished.
+#[must_use]
+pub fn load_with(dirs: &[PathBuf], system: Option<&Path>, wishes: &Wishes) -> Loaded {
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     let mut surplus = 0_usize;
+    let mut shelf = Shelf::default();
     for dir in dirs {
-        surplus += list(dir, &mut files, &mut loaded.faults);
+        surplus += list(dir, &mut files, &mut shelf.faults);
     }
+    shelf.fill(files, &wishes.instances);
+    let surplus = surplus + shelf.surplus;
     if let (Some(dir), true) = (dirs.last(), surplus > 0) {
         let message = format!("{UNITS_MAX} units are the most; {surplus} more, last by name, are left out");
-        loaded.faults.push(Diagnostic::of_file(dir, message, ""));
+        shelf.faults.insert(0, Diagnostic::of_file(dir, message, ""));
     }
-    let accounts = Accounts::default();
-    let mut drafts = Vec::new();
-    for (name, file) in &files {
-        let (draft, faults) = match read(file) {
-            Ok(text) => check::draft(name, file, &text, &accounts),
+    let mut drafts: Vec<Draft> = shelf.drafts.into_values().collect();
+    let mut faults = shelf.faults;
+    faults.extend(relations::join(&mut drafts));
+    let mut loaded = Loaded::default();
+    let mut place = None;
+    let names: Vec<String> = drafts.iter().map(|draft| draft.unit.policy.name.clone()).collect();
+    if let Some(file) = system.filter(|file| fs::symlink_metadata(file).is_ok()) {
+        let (system, boot_at, found) = match read(file) {
+            Ok(text) => check::system(file, &text, &names),
+            Err(fault) => (System::default(), None, vec![*fault]),
+        };
+        (loaded.system, place) = (system, boot_at);
+        faults.extend(found);
+    }
+    let by_kernel =
+        wishes.boot.as_deref().map(|name| Wish { name, file: Path::new(COMMAND_LINE), place: None });
+    let by_file = loaded.system.boot.as_deref().zip(system).map(|(name, file)| {
+        let place = place.as_ref();
+        Wish { name, file, place }
+    });
+    let wishes: Vec<Wish<'_>> = by_kernel.into_iter().chain(by_file).collect();
+    faults.extend(boot::choose(&mut drafts, &names, &wishes));
+    faults.extend(conflicts::at_boot(&drafts, &names));
+    loaded.units = relations::units(drafts);
+    loaded.faults = faults;
+    loaded
+}
+
+/// The files as drafts, with the instances of templates.
+#[derive(Default)]
+struct Shelf {
+    /// By name.
+    drafts: BTreeMap<String, Draft>,
+    templates: BTreeMap<String, Template>,
+    faults: Vec<Diagnostic>,
+    accounts: Accounts,
+    surplus: usize,
+}
+
+struct Template {
+    file: PathBuf,
+    text: Result<String, ()>,
+}
+
+impl Shelf {
+    fn fill(&mut self, files: BTreeMap<String, PathBuf>, wished: &[String]) {
+        let (templates, units): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|(name, _)| template::is_template(name));
+        let mut listed = Vec::new();
+        for (name, file) in templates {
+            let text = read(&file).map_err(|fault| self.faults.push(*fault));
+            if let Ok(text) = &text {
+                // Checked once for itself, with an argument that nobody is asked to know.
+                let (draft, faults) = check::draft(&format!("{name}i"), &file, text, &self.accounts);
+                listed.extend(draft.instances);
+                let holds_for_all = |fault: &Diagnostic| !fault.source_line.contains("%i");
+                self.tell(faults.into_iter().filter(holds_for_all).collect());
+            }
+            self.templates.insert(name, Template { file, text });
+        }
+        for (name, file) in units {
+            let link = template::split(&name).and_then(|(template, _)| self.templates.get(template));
+            // A link to the template is the template: its faults are told once, at its own place.
+            match link.is_some_and(|template| is_same(&template.file, &file)) {
+                true => self.add_instance(&name, true),
+                false => self.add(&name, &file, read(&file)),
+            }
+        }
+        for name in listed {
+            self.add_instance(&name, true);
+        }
+        for name in wished {
+            self.add_instance(name, false);
+        }
+        self.add_named_instances();
+    }
+
+    /// Instances that other units name, also those that such instances name.
+    fn add_named_instances(&mut self) {
+        let names_of = |draft: &Draft| -> Vec<String> {
+            let named = draft.references.iter().map(|reference| &reference.name);
+            named.chain(draft.fallbacks.iter().map(|fallback| &fallback.name)).cloned().collect()
+        };
+        let mut open: Vec<String> = self.drafts.values().flat_map(names_of).collect();
+        while let Some(name) = open.pop().filter(|_| self.surplus == 0) {
+            if check::name_fault(&name).is_none() && !self.drafts.contains_key(&name) {
+                self.add_instance(&name, false);
+                open.extend(self.drafts.get(&name).map(names_of).unwrap_or_default());
+            }
+        }
+    }
+
+    /// Makes an instance of a template, where there is one and nothing has the name yet. Where the instance only exists
+    /// because it is named, who names it starts it.
+    fn add_instance(&mut self, name: &str, by_itself: bool) {
+        let template = template::split(name).and_then(|(template, _)| self.templates.get(template));
+        let Some(Template { file, text }) = template.filter(|_| !self.drafts.contains_key(name)) else {
+            return;
+        };
+        if self.drafts.len() >= UNITS_MAX {
+            self.surplus += 1;
+            return;
+        }
+        let file = file.clone();
+        let (mut draft, faults) = match text {
+            Ok(text) => check::draft(name, &file, text, &self.accounts),
+            Err(()) => (Draft::refused(name, &file), Vec::new()),
+        };
+        draft.unit.policy.autostart &= by_itself;
+        self.tell(faults);
+        self.drafts.insert(name.to_owned(), draft);
+    }
+
+    fn add(&mut self, name: &str, file: &Path, text: Result<String, Box<Diagnostic>>) {
+        let (draft, faults) = match text {
+            Ok(text) => check::draft(name, file, &text, &self.accounts),
             Err(fault) => (Draft::refused(name, file), vec![*fault]),
         };
-        drafts.push(draft);
-        loaded.faults.extend(faults);
+        self.tell(faults);
+        self.drafts.insert(name.to_owned(), draft);
     }
-    let (units, faults) = check::join(drafts);
-    loaded.units = units;
-    loaded.faults.extend(faults);
-    if let Some(file) = system.filter(|file| fs::symlink_metadata(file).is_ok()) {
-        let (system, faults) = match read(file) {
-            Ok(text) => check::system(file, &text, &loaded.units),
-            Err(fault) => (System::default(), vec![*fault]),
-        };
-        loaded.system = system;
-        loaded.faults.extend(faults);
+
+    /// What is wrong with a template is wrong with each of its instances: told once.
+    fn tell(&mut self, faults: Vec<Diagnostic>) {
+        for fault in faults {
+            if !self.faults.contains(&fault) {
+                self.faults.push(fault);
+            }
+        }
     }
-    loaded
+}
+
+/// Whether a link leads to the file.
+fn is_same(file: &Path, link: &Path) -> bool {
+    let target = |path: &Path| fs::canonicalize(path).ok();
+    target(link).is_some_and(|found| Some(found) == target(file))
 }
 
 /// Adds the files of a folder by unit name. Gives the number of those that have no place.

@@ -5,30 +5,38 @@
 //! Nothing here starts anything; one broken file never keeps the others from being used.
 
 mod accounts;
+mod boot;
 mod cgroup;
 mod check;
 mod circle;
 mod commands;
+mod condition;
+mod conflicts;
 mod diagnostic;
 pub mod enabled;
+mod fallbacks;
 mod load;
 mod optional;
 mod output;
 mod raw;
 mod reader;
 mod readiness;
+mod relations;
 mod restart;
 mod setup;
+mod template;
 mod value;
 
+pub use boot::BOOT_WORD;
+pub use condition::{Condition, Test};
 pub use diagnostic::Diagnostic;
-pub use load::{FILE_BYTES_MAX, Loaded, UNITS_MAX, load};
+pub use load::{FILE_BYTES_MAX, Loaded, UNITS_MAX, Wishes, load, load_with};
 pub use raw::field_names;
 pub use value::Amount;
 
 use crate::engine::budget;
 use crate::engine::event::CommandKind;
-use crate::engine::policy::{Kind, Ready, RestartPolicy, Success, UnitPolicy};
+use crate::engine::policy::{Kind, OnRequirementRestart, Ready, RestartPolicy, Success, UnitPolicy};
 use crate::engine::setting::{Limit, Settings};
 use crate::engine::snapshot::Trouble;
 use rustix::process::{Resource, Rlimit};
@@ -190,7 +198,9 @@ pub enum HealthAddress {
 pub struct Unit {
     /// The part that decisions rest on.
     pub policy: UnitPolicy,
-    /// Program (an absolute path) and arguments. Empty only where `policy.refused` is set.
+    /// What `policy.conditions` stands for.
+    pub conditions: Vec<Condition>,
+    /// Program (an absolute path) and arguments. Empty only for a target, and where `policy.refused` is set.
     pub command: Vec<CString>,
     /// The shutdown procedure's program and arguments; empty where there is none.
     pub procedure: Vec<CString>,
@@ -239,7 +249,12 @@ impl Unit {
             kind: Kind::Service,
             autostart: true,
             after: Vec::new(),
+            before: Vec::new(),
             requires: Vec::new(),
+            wants: Vec::new(),
+            conflicts: Vec::new(),
+            on_requirement_restart: OnRequirementRestart::Keep,
+            conditions: Vec::new(),
             memory: None,
             utility: 50,
             ready: Ready::Start,
@@ -257,6 +272,7 @@ impl Unit {
         };
         Self {
             policy,
+            conditions: Vec::new(),
             command: Vec::new(),
             procedure: Vec::new(),
             environment: Vec::new(),
@@ -325,6 +341,8 @@ pub struct System {
     pub hostname: Option<String>,
     /// The unit that `Rescue` starts, where the user has said.
     pub rescue: Option<String>,
+    /// The unit to boot, if it is not every one with `autostart`.
+    pub boot: Option<String>,
     /// `memory.max` of the shutdown slice, where the user has said.
     pub reserve: Option<Amount>,
     /// Kept for the kernel and for lifeboat, where the user has said.

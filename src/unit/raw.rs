@@ -3,11 +3,17 @@
 //! There is no `Option` in these types, so nobody writes `Some(...)`; and `guard: None` means the guard `None`,
 //! which RON's own `IMPLICIT_SOME` would read as "not given".
 
+use super::condition::Condition;
 use super::reader::{Item, Map, Reader, Slot, Value};
 use super::value::{Amount, Millis, Size, Source, StopSignal, Word};
-use crate::engine::policy::{Class, Guard, Kind, RestartWhen};
+use crate::engine::policy::{Class, Guard, Kind, OnRequirementRestart, RestartWhen};
 use serde::Deserialize;
 use std::ops::Range;
+
+/// Which fields a section has been given, and where.
+pub(super) trait Places {
+    fn places(&self) -> Vec<(&'static str, Range<usize>)>;
+}
 
 /// Defines a section: a struct of slots, the list of its field names, and how it is read.
 macro_rules! section {
@@ -19,6 +25,13 @@ macro_rules! section {
         impl $name {
             /// The names of all fields.
             pub(super) const FIELDS: &'static [&'static str] = &[$(stringify!($field)),*];
+        }
+
+        impl Places for $name {
+            fn places(&self) -> Vec<(&'static str, Range<usize>)> {
+                let places = [$((stringify!($field), self.$field.place())),*];
+                places.into_iter().filter_map(|(name, place)| Some((name, place?))).collect()
+            }
         }
 
         impl Value for $name {
@@ -37,8 +50,14 @@ section! {
         kind: Kind,
         autostart: bool,
         command: Vec<Item<String>>,
-        after: Vec<Item<String>>,
         requires: Vec<Item<String>>,
+        wants: Vec<Item<String>>,
+        after: Vec<Item<String>>,
+        before: Vec<Item<String>>,
+        conflicts: Vec<Item<String>>,
+        on_requirement_restart: OnRequirementRestart,
+        conditions: Vec<Item<Condition>>,
+        instances: Vec<Item<String>>,
         memory: RawMemory,
         utility: u64,
         ready: Readiness,
@@ -297,6 +316,7 @@ section! {
     RawSystem ("System") {
         hostname: String,
         rescue: String,
+        boot: String,
         reserve: Amount,
         margin: Amount,
         sysctls: Map<Word>,
@@ -365,9 +385,23 @@ macro_rules! leaf {
 }
 
 leaf! {
-    String: "a string in quotes",
     u64: "a whole number",
-    Readiness: "Start, Notify, NotificationFd(3), Path(\"/run/x\") or AfterMs(200)",
+}
+
+impl Value for String {
+    fn read(reader: &mut Reader<'_>, at: &Range<usize>) -> Option<Self> {
+        let text = reader.leaf(at, "a string in quotes")?;
+        reader.expanded(at, text)
+    }
+}
+
+impl Value for Readiness {
+    fn read(reader: &mut Reader<'_>, at: &Range<usize>) -> Option<Self> {
+        match reader.leaf(at, "Start, Notify, NotificationFd(3), Path(\"/run/x\") or AfterMs(200)")? {
+            Self::Path(path) => reader.expanded(at, path).map(Self::Path),
+            other => Some(other),
+        }
+    }
 }
 
 /// Values that are one of a few words. By hand, because serde's code for each of them is a kilobyte.
@@ -384,7 +418,12 @@ macro_rules! words {
 
 words! {
     bool: "true or false" { "true" => true, "false" => false, }
-    Kind: "Service or Task" { "Service" => Self::Service, "Task" => Self::Task, }
+    Kind: "Service, Task or Target" {
+        "Service" => Self::Service,
+        "Task" => Self::Task,
+        "Target" => Self::Target,
+    }
+    OnRequirementRestart: "Keep or Restart" { "Keep" => Self::Keep, "Restart" => Self::Restart, }
     Class: "Guaranteed or Pool" { "Guaranteed" => Self::Guaranteed, "Pool" => Self::Pool, }
     Guard: "Shield or None" { "Shield" => Self::Shield, "None" => Self::None, }
     RestartWhen: "Always, OnFailure, OnExhaustion or Never" {

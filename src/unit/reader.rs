@@ -5,6 +5,7 @@
 //! fault costs one field, and the others are still looked at.
 
 use super::diagnostic::{Diagnostic, Faults, Place, Wrong, did_you_mean, nearest, short};
+use super::template;
 use ron::error::Error as RonError;
 use ron::value::RawValue;
 use serde::Deserialize;
@@ -179,11 +180,25 @@ pub(super) struct Reader<'a> {
     cut: bool,
     /// Fields that an unknown name was probably meant to be.
     meant: Vec<String>,
+    /// What `%i` stands for, in the file of a template or of an instance.
+    argument: Option<&'a str>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(file: &'a Path, text: &'a str) -> Self {
-        Self { file, text, path: Vec::new(), faults: Faults::default(), cut: false, meant: Vec::new() }
+        let faults = Faults::default();
+        Self { file, text, path: Vec::new(), faults, cut: false, meant: Vec::new(), argument: None }
+    }
+
+    /// The file of a unit: where its name has an argument, strings may hold it.
+    pub(super) fn of_unit(file: &'a Path, text: &'a str, name: &'a str) -> Self {
+        Self { argument: template::split(name).map(|(_, argument)| argument), ..Self::new(file, text) }
+    }
+
+    /// A string with the argument put in, where there is one. Every text that a user may write goes through this.
+    pub(super) fn expanded(&mut self, at: &Range<usize>, text: String) -> Option<String> {
+        let Some(argument) = self.argument.filter(|_| text.contains('%')) else { return Some(text) };
+        template::expand(&text, argument).map_err(|wrong| self.fault(at, wrong)).ok()
     }
 
     /// The whole text as one section.
@@ -436,7 +451,7 @@ fn describe(source: &str) -> String {
 fn cure(source: &str, want: &str) -> Option<String> {
     let is_string = source.starts_with('"');
     let inner = source.trim_matches('"');
-    if source.starts_with("Some") {
+    if source.starts_with("Some(") {
         return Some("write the value itself, without Some( )".to_owned());
     }
     match want {

@@ -58,6 +58,10 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         | Record::CommandStays { .. }
         | Record::Reloaded { .. }
         | Record::ReloadFailed { .. } => beside(out, record),
+        Record::Reached { .. } => write!(out, "RUNNING: reached"),
+        Record::Skipped { condition, .. } => {
+            write!(out, "SKIPPED: condition {} of its list is not met", u16::from(condition) + 1)
+        }
         Record::Done { .. } => write!(out, "DONE"),
         Record::Backoff { delay_ms, .. } => write!(out, "BACKOFF: starts again in {}", millis(delay_ms)),
         Record::Fatal { trouble, .. } => write!(out, "FATAL: {}", TroubleWords { trouble, names }),
@@ -65,13 +69,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
             write!(out, "memory {}", Exhaustions { times, within_ms })
         }
         Record::Escalating { escalation, .. } => escalating(out, escalation, names),
-        Record::CannotEscalate { escalation: Escalation::Rescue, .. } => {
-            write!(out, "stays down: there is no rescue here")
-        }
-        Record::CannotEscalate { escalation, .. } => {
-            write!(out, "stays down, this cannot be: ")?;
-            escalating(out, escalation, names)
-        }
+        Record::CannotEscalate { escalation, .. } => cannot_escalate(out, escalation, names),
         Record::RescueBegins { .. } => write!(out, "everything else is down, the rescue begins"),
         Record::Stopping { reason, .. } => write!(out, "STOPPING ({})", words::kill_reason(reason)),
         Record::Stopped { .. } => write!(out, "STOPPED"),
@@ -120,17 +118,14 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
             let (needs, free) = (Bytes(needs_bytes), Bytes(free_bytes));
             write!(out, "procedure waits for room in the reserve: needs {needs}, {free} free")
         }
-        Record::Rescuing { cause, deadline_ms, .. } => match cause {
-            Cause::Exhaustion | Cause::KernelOomKill => {
-                write!(out, "RESCUING: procedure released, deadline {}", millis(deadline_ms))
-            }
-            Cause::Stop => {
-                write!(out, "procedure released before the stop, deadline {}", millis(deadline_ms))
-            }
-            Cause::Failure => {
-                write!(out, "procedure released before the kill, deadline {}", millis(deadline_ms))
-            }
-        },
+        Record::Rescuing { cause, deadline_ms, .. } => {
+            let (state, before) = match cause {
+                Cause::Exhaustion | Cause::KernelOomKill => ("RESCUING: ", ""),
+                Cause::Stop => ("", " before the stop"),
+                Cause::Failure => ("", " before the kill"),
+            };
+            write!(out, "{state}procedure released{before}, deadline {}", millis(deadline_ms))
+        }
         Record::ProcedureOver { result: result @ ProcedureResult::None, .. } => {
             write!(out, "no procedure: {}", ProcedureWords(result))
         }
@@ -163,6 +158,8 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
         | Record::CommandStays { .. }
         | Record::Reloaded { .. }
         | Record::ReloadFailed { .. }
+        | Record::Reached { .. }
+        | Record::Skipped { .. }
         | Record::Done { .. }
         | Record::Backoff { .. }
         | Record::ExhaustedAgain { .. }
@@ -205,6 +202,14 @@ fn escalating<S: AsRef<str>>(out: &mut dyn Write, escalation: Escalation, names:
     }
 }
 
+fn cannot_escalate<S: AsRef<str>>(out: &mut dyn Write, escalation: Escalation, names: &[S]) -> fmt::Result {
+    if escalation == Escalation::Rescue {
+        return write!(out, "stays down: there is no rescue here");
+    }
+    write!(out, "stays down, this cannot be: ")?;
+    escalating(out, escalation, names)
+}
+
 fn killing(out: &mut dyn Write, role: Role, reason: KillReason) -> fmt::Result {
     let what = match role {
         Role::Service => "killing what is left",
@@ -231,6 +236,8 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::CommandStays { unit }
         | Record::Reloaded { unit, .. }
         | Record::ReloadFailed { unit }
+        | Record::Reached { unit }
+        | Record::Skipped { unit, .. }
         | Record::Done { unit }
         | Record::Backoff { unit, .. }
         | Record::Fatal { unit, .. }

@@ -65,7 +65,8 @@ pub fn lines<'a>(
 fn describe(out: &mut dyn Write, snapshot: &Snapshot, unit: &UnitView, wall: WallOffset) -> fmt::Result {
     match unit.state {
         StateName::Running => {
-            write!(out, "pid {}, ", unit.pid.unwrap_or(0))?;
+            // A target has no process.
+            unit.pid.map_or(Ok(()), |pid| write!(out, "pid {pid}, "))?;
             write!(out, "uptime {}", Uptime(snapshot.time.since_us(unit.since)))?;
         }
         StateName::Stopped | StateName::Exited => {
@@ -76,6 +77,7 @@ fn describe(out: &mut dyn Write, snapshot: &Snapshot, unit: &UnitView, wall: Wal
             }
             return trouble(out, ", ", snapshot, unit);
         }
+        StateName::Skipped => return skipped(out, unit),
         StateName::Done => return write!(out, "{}", wall.calendar(unit.since)),
         StateName::Fatal | StateName::Backoff => {
             return match unit.trouble {
@@ -105,6 +107,12 @@ fn asides(out: &mut String, snapshot: &Snapshot, unit: &UnitView) -> fmt::Result
     let lead = if out.is_empty() { "" } else { ", " };
     unit.fallback
         .map_or(Ok(()), |to| write!(out, "{lead}{} in its stead", words::name_of(&snapshot.names, to)))
+}
+
+/// The condition that was not met, as its file has it.
+fn skipped(out: &mut dyn Write, unit: &UnitView) -> fmt::Result {
+    let condition = unit.condition.as_deref().unwrap_or("a condition");
+    write!(out, "not met: {}", OneLine(condition))
 }
 
 /// What the service says of itself.

@@ -52,6 +52,9 @@ pub fn write(out: &mut dyn Write, why: &Story<'_>, wall: WallOffset, all: bool) 
         }
         None => writeln!(out, "  no trouble is on record")?,
     }
+    if let Some(condition) = &unit.condition {
+        writeln!(out, "  not met: {}", OneLine(condition))?;
+    }
     if let Some(exit) = unit.last_exit {
         writeln!(out, "  last end: {}", ExitWords(exit))?;
     }
@@ -99,6 +102,7 @@ fn next(why: &Story<'_>) -> &'static str {
         (StateName::Rescuing, Desired::Down) => "what is left is killed, and it stays down",
         (StateName::Running | StateName::Starting | StateName::Stopping, Desired::Down) => "it goes down",
         (StateName::Fatal, _) => "nothing, until the cause is removed and somebody starts it",
+        (StateName::Skipped, _) => "nothing, until somebody or something that needs it starts it",
         (StateName::Done, _) => "nothing: the task is done",
         (StateName::Stopped | StateName::Exited, _) | (StateName::Backoff, Desired::Down) => {
             "it stays down until somebody starts it"
@@ -127,11 +131,16 @@ fn said(out: &mut dyn Write, what: &str, words: &str) -> fmt::Result {
     Ok(())
 }
 
-/// What was found wrong with this unit: a fault of its file names the file, a refusal of the budget begins with the
-/// unit's name.
+/// What was found wrong with this unit: a fault of its file, or of its template's, names the file; a refusal of the
+/// budget begins with the unit's name.
 fn faults(out: &mut dyn Write, why: &Story<'_>) -> fmt::Result {
     let (file, name) = (format!("/{}.ron", why.unit.name), format!("{}: ", why.unit.name));
-    let is_its = |fault: &&String| fault.contains(&file) || fault.starts_with(&name);
+    let template = why.unit.name.split_once('@').map(|(template, _)| format!("/{template}@.ron"));
+    let is_its = |fault: &&String| {
+        fault.contains(&file)
+            || fault.starts_with(&name)
+            || template.as_ref().is_some_and(|template| fault.contains(template))
+    };
     for fault in why.faults.iter().filter(is_its) {
         for line in fault.lines() {
             writeln!(out, "  {}", OneLine(line))?;

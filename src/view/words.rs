@@ -26,6 +26,7 @@ pub fn state(state: StateName) -> &'static str {
         StateName::Exited => "EXITED",
         StateName::Fatal => "FATAL",
         StateName::Done => "DONE",
+        StateName::Skipped => "SKIPPED",
         StateName::Rescuing => "RESCUING",
     }
 }
@@ -121,6 +122,8 @@ pub fn kill_reason(reason: KillReason) -> &'static str {
         KillReason::StopTimedOut => "did not stop in time",
         KillReason::Shutdown => "the machine is going down",
         KillReason::RequirementDown => "a unit that it requires is down",
+        KillReason::RequirementRestarts => "a unit that it requires begins anew",
+        KillReason::Conflict => "a unit was started that it conflicts with",
         KillReason::ProcedureEnded => "procedure ended",
         KillReason::ProcedureTimedOut => "procedure met its deadline",
         KillReason::NoProcedure => "memory exhausted, no procedure",
@@ -369,7 +372,13 @@ impl<S: AsRef<str>> Display for TroubleWords<'_, S> {
             Trouble::RequirementDown { unit } => {
                 write!(f, "{} is down, which it requires", name_of(self.names, unit))
             }
-            Trouble::OrderCycle => write!(f, "it stands in a circle of requires and after"),
+            Trouble::Conflict { unit } => {
+                write!(f, "gave way to {}, with which it conflicts", name_of(self.names, unit))
+            }
+            Trouble::ConditionNotMet { condition } => {
+                write!(f, "condition {} of its list was not met", u16::from(condition) + 1)
+            }
+            Trouble::OrderCycle => write!(f, "it stands in a circle of units that wait for each other"),
             Trouble::Unkillable => write!(f, "its processes did not die after cgroup.kill"),
         }
     }
@@ -393,6 +402,8 @@ pub fn start_error(trouble: Option<Trouble>) -> (&'static str, bool) {
         Some(Trouble::OverBudget) => ("does not fit the memory budget", false),
         Some(Trouble::RequirementDown { .. }) => ("a required unit is down", true),
         Some(Trouble::OrderCycle) => ("circular order", false),
+        Some(Trouble::Conflict { .. }) => ("a conflicting unit is up", true),
+        Some(Trouble::ConditionNotMet { .. }) => ("condition not met", false),
         Some(Trouble::Unkillable) => ("processes do not die", true),
         Some(
             Trouble::Ended { .. }

@@ -240,12 +240,14 @@ fn snapshots_are_as_described() {
 
 #[test]
 fn enums_are_as_described() {
-    use StateName::{Backoff, Done, Exited, Fatal, Rescuing, Running, Starting, Stopped, Stopping};
+    use StateName::{Backoff, Done, Exited, Fatal, Rescuing, Running, Skipped, Starting, Stopped, Stopping};
     let described = interface(SUPERVISOR);
-    described
-        .same_words("State", &[Stopped, Starting, Running, Backoff, Stopping, Exited, Fatal, Done, Rescuing]);
+    described.same_words(
+        "State",
+        &[Stopped, Starting, Running, Backoff, Stopping, Exited, Fatal, Done, Skipped, Rescuing],
+    );
     described.same_words("Desired", &[Desired::Up, Desired::Down]);
-    described.same_words("Kind", &[Kind::Service, Kind::Task]);
+    described.same_words("Kind", &[Kind::Service, Kind::Task, Kind::Target]);
     described.same_words("Class", &[Class::Guaranteed, Class::Pool]);
     described.same_words("Guard", &[Guard::Shield, Guard::None]);
     described.same_words("Machine", &[ShutdownKind::PowerOff, ShutdownKind::Reboot, ShutdownKind::Halt]);
@@ -258,6 +260,7 @@ fn enums_are_as_described() {
             Reply::Stopped,
             Reply::AlreadyStarted,
             Reply::NotRunning,
+            Reply::Skipped,
             Reply::Reloaded,
             Reply::ReloadFailed,
             Reply::NoReload,

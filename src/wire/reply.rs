@@ -258,6 +258,7 @@ pub fn encode_outcome(out: &mut Vec<u8>, reply: Reply) -> Result<(), serde_json:
         | Reply::Stopped
         | Reply::AlreadyStarted
         | Reply::NotRunning
+        | Reply::Skipped
         | Reply::Failed
         | Reply::Reloaded
         | Reply::ReloadFailed

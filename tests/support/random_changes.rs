@@ -5,7 +5,7 @@ use crate::rng::Rng;
 use lifeboat::engine::Engine;
 use lifeboat::engine::action::Action;
 use lifeboat::engine::change::Change;
-use lifeboat::engine::policy::{Escalation, UnitId, UnitPolicy};
+use lifeboat::engine::policy::{Escalation, Kind, UnitId, UnitPolicy};
 
 /// The newest definitions by place, and the order in which units may name each other.
 pub(crate) struct Table {
@@ -18,8 +18,15 @@ pub(crate) struct Table {
 
 /// Takes these out of all that the unit names.
 fn forget(policy: &mut UnitPolicy, gone: &[UnitId]) {
-    policy.requires.retain(|other| !gone.contains(other));
-    policy.after.retain(|other| !gone.contains(other));
+    for list in [
+        &mut policy.requires,
+        &mut policy.wants,
+        &mut policy.after,
+        &mut policy.before,
+        &mut policy.conflicts,
+    ] {
+        list.retain(|other| !gone.contains(other));
+    }
     let is_gone = |then: &Escalation| matches!(then, Escalation::Fallback(to) if gone.contains(to));
     let restart = &mut policy.restart;
     let procedure = policy.procedure.as_mut().and_then(|procedure| procedure.then.as_mut());
@@ -44,12 +51,23 @@ impl Table {
         }
     }
 
-    fn before(&self, key: u64, engine: &Engine, gone: &[UnitId]) -> Vec<UnitId> {
+    /// Gives a unit with this key its neighbours.
+    fn relate(&self, rng: &mut Rng, (policy, key): (&mut UnitPolicy, u64), engine: &Engine, gone: &[UnitId]) {
+        let mut some = |of: Vec<UnitId>, share| of.into_iter().filter(|_| rng.per_mille(share)).collect();
+        policy.requires = some(self.that(engine, gone, |other| other < key), 200);
+        policy.wants = some(self.that(engine, gone, |other| other < key), 100);
+        policy.after = some(self.that(engine, gone, |other| other < key), 200);
+        policy.before = some(self.that(engine, gone, |other| other > key), 100);
+        policy.conflicts = some(self.that(engine, gone, |other| other != key), 30);
+    }
+
+    /// The units that stay, and whose keys are such.
+    fn that(&self, engine: &Engine, gone: &[UnitId], fits: impl Fn(u64) -> bool) -> Vec<UnitId> {
         (0u16..)
             .map(UnitId)
             .zip(&self.keys)
             .filter(|(unit, other)| {
-                **other < key && engine.is_present(*unit) && !engine.is_leaving(*unit) && !gone.contains(unit)
+                fits(**other) && engine.is_present(*unit) && !engine.is_leaving(*unit) && !gone.contains(unit)
             })
             .map(|(unit, _)| unit)
             .collect()
@@ -96,8 +114,9 @@ impl Table {
         let old = self.units[at].clone();
         let mut new = old.clone();
         if drawn {
-            let before = self.before(self.keys[at], engine, gone);
-            new = random_unit(rng, unit.0, &before, 200);
+            let before = self.that(engine, gone, |other| other < self.keys[at]);
+            new = random_unit(rng, unit.0, &before);
+            self.relate(rng, (&mut new, self.keys[at]), engine, gone);
             new.name.clone_from(&old.name);
             // What is done was judged by what counted as a success then.
             new.success = old.success;
@@ -109,10 +128,14 @@ impl Table {
             let wanted = new;
             new = UnitPolicy {
                 requires: wanted.requires,
+                wants: wanted.wants,
                 after: wanted.after,
+                before: wanted.before,
+                conflicts: wanted.conflicts,
+                on_requirement_restart: wanted.on_requirement_restart,
                 utility: wanted.utility,
                 restart: wanted.restart,
-                health: wanted.health,
+                health: wanted.health.filter(|_| old.kind == Kind::Service),
                 stop_timeout_ms: wanted.stop_timeout_ms,
                 ..old
             };
@@ -134,8 +157,9 @@ impl Table {
         for (name, place) in names.iter().zip(engine.places_for(&names)) {
             let Some(unit) = place else { continue };
             let key = rng.next();
-            let before = self.before(key, engine, gone);
-            let mut policy = random_unit(rng, unit.0, &before, 200);
+            let before = self.that(engine, gone, |other| other < key);
+            let mut policy = random_unit(rng, unit.0, &before);
+            self.relate(rng, (&mut policy, key), engine, gone);
             policy.name = (*name).to_owned();
             let at = usize::from(unit.0);
             if at == self.units.len() {

@@ -3,8 +3,8 @@
 use crate::rng::Rng;
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
-    Class, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy, ProcedurePolicy, Ready,
-    ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
+    Class, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy, OnRequirementRestart,
+    ProcedurePolicy, Ready, ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 
@@ -23,15 +23,21 @@ pub(crate) fn random_units(rng: &mut Rng) -> (Vec<UnitPolicy>, Vec<u64>) {
         .map(|id| {
             let before: Vec<UnitId> =
                 (0..count).filter(|&o| keys[usize::from(o)] < keys[usize::from(id)]).map(UnitId).collect();
-            random_unit(rng, id, &before, share)
+            let later: Vec<UnitId> =
+                (0..count).filter(|&o| keys[usize::from(o)] > keys[usize::from(id)]).map(UnitId).collect();
+            let others: Vec<UnitId> = (0..count).filter(|&o| o != id).map(UnitId).collect();
+            let mut some =
+                |of: &[UnitId], share| of.iter().copied().filter(|_| rng.per_mille(share)).collect();
+            let requires = some(&before, share);
+            let wants = some(&before, share / 2);
+            let after = some(&before, share);
+            let said_before = some(&later, share / 2);
+            let conflicts = some(&others, share / 8);
+            let unit = random_unit(rng, id, &before);
+            UnitPolicy { requires, wants, after, before: said_before, conflicts, ..unit }
         })
         .collect();
     (units, keys)
-}
-
-fn random_ready(rng: &mut Rng) -> Ready {
-    let delay_ms = rng.pick(&[1, 200, 2_000]);
-    rng.pick(&[Ready::Notify, Ready::Notify, Ready::NotificationFd, Ready::Path, Ready::AfterMs(delay_ms)])
 }
 
 /// What comes when it is given up. A fallback has a smaller key too, so that none leads back.
@@ -67,16 +73,20 @@ pub(crate) fn random_rescue(rng: &mut Rng, units: &[UnitPolicy]) -> Option<UnitI
     rng.per_mille(700).then_some(unit)
 }
 
-/// It may name these units, each as often of a thousand.
-pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId], share: u64) -> UnitPolicy {
-    let requires = before.iter().copied().filter(|_| rng.per_mille(share)).collect();
-    let after = before.iter().copied().filter(|_| rng.per_mille(share)).collect();
-    let memory = rng.per_mille(750).then(|| MemoryPolicy {
+/// Its fallbacks are among these units; it names no others.
+pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId]) -> UnitPolicy {
+    let kind = match rng.between(0, 9) {
+        0..2 => Kind::Task,
+        2 => Kind::Target,
+        _ => Kind::Service,
+    };
+    let runs = kind != Kind::Target;
+    let memory = (runs && rng.per_mille(750)).then(|| MemoryPolicy {
         max_bytes: rng.between(4, 64) * MIB,
         class: rng.pick(&[Class::Guaranteed, Class::Pool]),
         guard: rng.pick(&[Guard::Shield, Guard::Shield, Guard::Shield, Guard::None]),
     });
-    let procedure = rng.per_mille(650).then(|| ProcedurePolicy {
+    let procedure = (runs && rng.per_mille(650)).then(|| ProcedurePolicy {
         on_exhaustion: rng.per_mille(900),
         on_stop: rng.per_mille(400),
         on_failure: rng.per_mille(500),
@@ -84,8 +94,7 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId], share: u64)
         memory_bytes: rng.between(1, 8) * MIB,
         then: None,
     });
-    let kind = if rng.per_mille(200) { Kind::Task } else { Kind::Service };
-    let ready = if kind == Kind::Task || rng.per_mille(400) { Ready::Start } else { random_ready(rng) };
+    let ready = random_ready(rng, kind);
     let mut success = Success::default();
     if rng.per_mille(200) {
         success.add(rng.pick(&[Exit::Code(1), Exit::Signal(15), Exit::Signal(11)]));
@@ -95,8 +104,13 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId], share: u64)
         description: String::new(),
         kind,
         autostart: rng.per_mille(800),
-        after,
-        requires,
+        after: Vec::new(),
+        before: Vec::new(),
+        requires: Vec::new(),
+        wants: Vec::new(),
+        conflicts: Vec::new(),
+        on_requirement_restart: rng.pick(&[OnRequirementRestart::Keep, OnRequirementRestart::Restart]),
+        conditions: if rng.per_mille(200) { vec!["Init".into()] } else { Vec::new() },
         memory,
         utility: u8::try_from(rng.between(0, 100)).unwrap(),
         ready,
@@ -104,7 +118,7 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId], share: u64)
         watchdog_ms: (kind == Kind::Service && rng.per_mille(250)).then(|| rng.pick(&[500, 5_000])),
         health: (kind == Kind::Service).then(|| random_health(rng)).flatten(),
         reload: (kind == Kind::Service).then(|| random_reload(rng)).flatten(),
-        stop_command: rng.per_mille(300) && procedure.is_none_or(|procedure| !procedure.on_stop),
+        stop_command: rng.per_mille(300) && runs && procedure.is_none_or(|procedure| !procedure.on_stop),
         procedure,
         success,
         stop_signal: 15,
@@ -146,4 +160,12 @@ fn random_reload(rng: &mut Rng) -> Option<ReloadPolicy> {
         notifies: rng.per_mille(300),
         timeout_ms: rng.pick(&[50, 2_000]),
     })
+}
+
+fn random_ready(rng: &mut Rng, kind: Kind) -> Ready {
+    if kind != Kind::Service || rng.per_mille(400) {
+        return Ready::Start;
+    }
+    let delay_ms = rng.pick(&[1, 200, 2_000]);
+    rng.pick(&[Ready::Notify, Ready::Notify, Ready::NotificationFd, Ready::Path, Ready::AfterMs(delay_ms)])
 }

@@ -70,8 +70,9 @@ const STATES: [(&str, &str, &str, &str); 16] = [
 const ENDS: &str = r#"Exited("a", Service, CODE); Emptied("a", Service); Exited("a", Procedure, Signal(9)); Emptied("a", Procedure)"#;
 
 /// The events, each about the unit's present run. `Deadline` comes when the engine wants it.
-const EVENTS: [(&str, &str); 30] = [
+const EVENTS: [(&str, &str); 31] = [
     ("Deadline", "Deadline"),
+    ("ConditionsChecked, not met", r#"ConditionsChecked("a", 0)"#),
     ("Parked", r#"Parked("a")"#),
     ("Spawned", r#"Spawned("a")"#),
     ("SpawnFailed, service", r#"SpawnFailed("a", Service, Clone, 11)"#),

@@ -71,7 +71,7 @@ const BOOT50: Group = Group {
 const STAMP: (Source, &str) = (Source::Report, "stamp exec");
 
 /// All groups, in the order in which they run.
-pub const GROUPS: [Group; 26] = [
+pub const GROUPS: [Group; 28] = [
     CASES,
     Group { name: "changes", when: When::NewestKernel, deadline_s: 3_000, ..CASES },
     Group { name: "no-memory", cmdline: "cgroup_disable=memory", deadline_s: 300, ..CASES },
@@ -81,6 +81,20 @@ pub const GROUPS: [Group; 26] = [
         cmdline: "rdinit=/usr/bin/vm-guest vm.init=/sbin/lifeboat vm.mask=/sys/fs/cgroup",
         deadline_s: 300,
         shows: &["DEGRADED: cgroup v2 is not available", "going down: power off"],
+        ..CASES
+    },
+    Group {
+        name: "target",
+        when: When::NewestKernel,
+        cmdline: "lifeboat.target=graph-boot",
+        deadline_s: 120,
+        ..CASES
+    },
+    Group {
+        name: "no-target",
+        when: When::NewestKernel,
+        cmdline: "lifeboat.target=no-such-target",
+        deadline_s: 120,
         ..CASES
     },
     Group { name: "small", image: Image::Small, ram_mib: SMALL_MIB, deadline_s: 300, ..CASES },

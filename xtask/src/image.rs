@@ -176,6 +176,8 @@ fn add_tests(archive: &mut Archive) -> Result<()> {
 
 fn add_small(archive: &mut Archive) -> Result<()> {
     add_driver(archive)?;
+    let system = place::root().join("tests/vm/system-small.ron");
+    archive.file("etc/lifeboat/system.ron", 0o644, std::fs::read(&system).at("read", &system)?);
     add_tree(archive, &place::root().join("tests/vm/units-small"), UNITS)
 }
 

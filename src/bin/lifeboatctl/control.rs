@@ -107,7 +107,7 @@ impl Session<'_> {
         for (name, mut client) in asked {
             let answer: Answer = client.hear(Some(self.timeout)).map(|(OutcomeReply { outcome }, _)| outcome);
             let trouble = match answer {
-                Ok(Reply::Failed) => self.trouble(name),
+                Ok(Reply::Failed | Reply::Skipped) => self.trouble(name),
                 Ok(Reply::ReloadFailed) => {
                     self.failed_reload(name);
                     None
@@ -128,8 +128,12 @@ impl Session<'_> {
     fn trouble(&self, name: &str) -> Option<Trouble> {
         let mut client = Client::connect(&self.socket).ok()?;
         let now = status::snapshot(&mut client).ok()?;
-        let trouble = now.units.iter().find(|unit| unit.name == name)?.trouble?;
-        let words = TroubleWords { trouble, names: &now.names };
+        let unit = now.units.iter().find(|unit| unit.name == name)?;
+        let trouble = unit.trouble?;
+        let words = match &unit.condition {
+            Some(condition) => format!("not met: {}", OneLine(condition)),
+            None => TroubleWords { trouble, names: &now.names }.to_string(),
+        };
         output::complain("lifeboatctl", &format!("{name}: {words}"));
         Some(trouble)
     }
@@ -178,6 +182,8 @@ fn verdict(verb: Verb, answer: &Answer, trouble: Option<Trouble>) -> (String, Ex
         // What was asked for is so: not a failure.
         Ok(Reply::AlreadyStarted) => error("already started", Exit::Ok),
         Ok(Reply::NotRunning) => error("not running", Exit::Ok),
+        // Its own file wants it so: not a failure.
+        Ok(Reply::Skipped) => ("skipped".into(), Exit::Ok),
         Ok(Reply::Failed) => match (verb, start_error(trouble)) {
             (Verb::Stop, _) => error("not stopped", Exit::Failed),
             (Verb::Reload, _) => error("not reloaded", Exit::Failed),

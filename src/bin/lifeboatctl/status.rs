@@ -87,6 +87,7 @@ fn verdict(unit: &UnitView, no_fail: bool) -> Exit {
         | StateName::Backoff
         | StateName::Stopping
         | StateName::Done
+        | StateName::Skipped
         | StateName::Rescuing => Exit::Ok,
     }
 }
@@ -148,7 +149,9 @@ pub(crate) fn version(context: &Context) -> Result<Exit, Failure> {
 /// Nothing of the unit runs, and nothing is about to.
 pub(crate) fn is_down(unit: &UnitView) -> bool {
     match unit.state {
-        StateName::Stopped | StateName::Exited | StateName::Fatal | StateName::Done => true,
+        StateName::Stopped | StateName::Exited | StateName::Fatal | StateName::Done | StateName::Skipped => {
+            true
+        }
         StateName::Starting
         | StateName::Running
         | StateName::Backoff

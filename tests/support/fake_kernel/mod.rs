@@ -242,6 +242,10 @@ impl FakeKernel {
 
     pub(crate) fn perform(&mut self, action: Action) {
         match action {
+            Action::CheckConditions { unit, run } => {
+                let unmet = self.rng.per_mille(300).then_some(0);
+                self.tell(0, Event::ConditionsChecked { unit, run, unmet });
+            }
             Action::Park { unit, run } => self.park(unit, run),
             Action::Spawn { unit, run } => self.spawn(unit, run),
             Action::Probe { unit, run } => self.probe(unit, run),

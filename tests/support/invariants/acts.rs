@@ -1,12 +1,12 @@
 //! What the engine asks the kernel for: of the present run only, and procedures within the reserve.
 
-use super::{Invariant, Violation, Watch, hold};
+use super::{Invariant, Seen, Violation, Watch, hold};
 use crate::fake_kernel::FakeKernel;
 use crate::random_units::RESERVE_BYTES;
 use lifeboat::engine::action::{Action, CommandOrder, ProcedureOrder};
 use lifeboat::engine::event::{CommandKind, MemoryEvents, Role, Time};
 use lifeboat::engine::limits::KILL_TRIES_MAX;
-use lifeboat::engine::policy::{Guard, RunId, UnitId};
+use lifeboat::engine::policy::{Guard, Kind, RunId, UnitId};
 use lifeboat::engine::record::Record;
 use lifeboat::engine::snapshot::KillReason;
 
@@ -47,9 +47,32 @@ impl Watch {
             self.seen.iter_mut().for_each(|seen| seen.starts.clear());
         }
         for action in actions {
-            if let Action::Log(Record::Stopping { unit, .. }) = action {
-                self.seen[usize::from(unit.0)].stopping = true;
+            match action {
+                Action::Log(Record::Reached { unit }) => self.reached(now, *unit),
+                Action::Log(Record::Stopping { unit, reason }) => self.stopping(*unit, *reason),
+                _ => {}
             }
+        }
+    }
+
+    /// Of a target no more is seen than these words.
+    fn reached(&mut self, now: Time, unit: UnitId) {
+        let seen = &mut self.seen[usize::from(unit.0)];
+        let Seen { born, counters, command, command_kills, .. } = *seen;
+        let run = RunId(seen.run.0 + 1);
+        *seen = Seen { run, born, ready: Some(now), counters, command, command_kills, ..Seen::default() };
+    }
+
+    fn stopping(&mut self, unit: UnitId, reason: KillReason) {
+        let seen = &mut self.seen[usize::from(unit.0)];
+        seen.stopping = true;
+        if reason == KillReason::RequirementRestarts {
+            // It ends for another unit's sake: that start does not count.
+            seen.starts.pop();
+        }
+        if self.policies[usize::from(unit.0)].kind == Kind::Target {
+            // What started in this turn may have done so before.
+            self.targets_down.push((unit, seen.run));
         }
     }
 
@@ -61,6 +84,7 @@ impl Watch {
         kernel: &mut FakeKernel,
     ) -> Result<(), Violation> {
         match action {
+            Action::CheckConditions { unit, .. } => self.seen[usize::from(unit.0)].conditions = None,
             Action::Park { unit, run } => {
                 self.begins(now, (unit, run), kernel)?;
             }

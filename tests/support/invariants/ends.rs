@@ -9,9 +9,12 @@ use lifeboat::engine::snapshot::{Desired, Snapshot, StateName};
 
 fn is_down(state: StateName) -> bool {
     match state {
-        StateName::Stopped | StateName::Exited | StateName::Fatal | StateName::Done | StateName::Backoff => {
-            true
-        }
+        StateName::Stopped
+        | StateName::Exited
+        | StateName::Fatal
+        | StateName::Done
+        | StateName::Skipped
+        | StateName::Backoff => true,
         StateName::Starting | StateName::Running | StateName::Stopping | StateName::Rescuing => false,
     }
 }
@@ -63,7 +66,8 @@ impl Watch {
             let down = self.policies[at].requires.iter().find(|required| {
                 let found = state(usize::from(required.0));
                 found.is_some_and(|state| {
-                    is_down(state) && !matches!(state, StateName::Done | StateName::Backoff)
+                    is_down(state)
+                        && !matches!(state, StateName::Done | StateName::Skipped | StateName::Backoff)
                 })
             });
             hold(Invariant::StandsOnWhatIsUp, goes || down.is_none(), || {

@@ -32,7 +32,8 @@ fn with_requirements(policies: &[UnitPolicy], unit: UnitId) -> Vec<UnitId> {
     let mut found = vec![unit];
     let mut at = 0;
     while let Some(next) = found.get(at).and_then(|unit| policies.get(usize::from(unit.0))) {
-        let more: Vec<UnitId> = next.requires.iter().copied().filter(|it| !found.contains(it)).collect();
+        let more: Vec<UnitId> =
+            next.requires.iter().chain(&next.wants).copied().filter(|it| !found.contains(it)).collect();
         found.extend(more);
         at += 1;
     }
@@ -95,6 +96,9 @@ impl Watch {
                     self.call(unit, true);
                 }
                 Record::IncidentClosed { unit, .. } => self.exhausted(now, unit),
+                Record::Stopping { unit, reason: KillReason::RequirementRestarts } => {
+                    self.standings[usize::from(unit.0)].called = true;
+                }
                 Record::Stopping { unit, reason: KillReason::RequirementDown } => {
                     // It comes back with its requirement, however often it was started.
                     self.standings[usize::from(unit.0)].called = true;

@@ -32,6 +32,14 @@ pub(crate) enum Invariant {
     OneCommandAtOnce,
     /// A run begins only when what the unit requires is up.
     RequirementsAreUp,
+    /// A run begins only when the unit's conditions are met.
+    ConditionsAreMet,
+    /// A run begins only when nothing lives of what the unit conflicts with, and two such units are never up.
+    RivalsApart,
+    /// While nothing is on its way, what a unit that is up requires is up.
+    NothingOnADeadRequirement,
+    /// A unit that restarts with its requirements is never up in a run that began before theirs.
+    RestartsTogether,
     /// A service that is not ready by its `start_timeout`, or misses its watchdog, does not stay.
     NoSilence,
     /// A unit is shown as RUNNING only when it has shown that it is ready.
@@ -119,6 +127,15 @@ struct Seen {
     starts: Vec<Time>,
     /// When it began to go down.
     goes_since: Option<Time>,
+    /// What was last said of its conditions, for the run that would begin.
+    conditions: Option<Conditions>,
+}
+
+/// Of a unit that would start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Conditions {
+    Met,
+    NotMet,
 }
 
 pub(crate) struct Watch {
@@ -128,6 +145,8 @@ pub(crate) struct Watch {
     open_requests: BTreeMap<u64, u32>,
     gone: Vec<ClientId>,
     shutdown_at: Option<Time>,
+    /// Targets that have gone down in this turn.
+    targets_down: Vec<(UnitId, RunId)>,
     finished: bool,
     turn: u64,
     last: Option<Snapshot>,
@@ -149,6 +168,7 @@ impl Watch {
             open_requests: BTreeMap::new(),
             gone: Vec::new(),
             shutdown_at: None,
+            targets_down: Vec::new(),
             finished: false,
             turn: 0,
             last: None,
@@ -172,6 +192,7 @@ impl Watch {
     pub(crate) fn event(&mut self, now: Time, event: Event, kernel: &mut FakeKernel) {
         self.wanted(event);
         match event {
+            Event::ConditionsChecked { unit, run, unmet } => self.conditions_told(unit, run, unmet),
             Event::Parked { unit, run, .. } => {
                 if let Some(seen) = self.present(unit, run) {
                     seen.parked = true;
@@ -210,20 +231,7 @@ impl Watch {
             }
             Event::Ready { unit, run } => self.says_ready(now, unit, run, false),
             Event::Notified { unit, run, note: Note::Ready } => self.says_ready(now, unit, run, true),
-            Event::Notified { unit, run, note } => {
-                if let Some(seen) = self.present(unit, run) {
-                    match note {
-                        Note::Alive => seen.alive = now,
-                        Note::ExtendMs(_) => seen.extended = true,
-                        Note::Ready
-                        | Note::Reloading
-                        | Note::Stopping
-                        | Note::Failing
-                        | Note::MainPid(_)
-                        | Note::Status => {}
-                    }
-                }
-            }
+            Event::Notified { unit, run, note } => self.says(now, (unit, run), note),
             Event::Deadline => self.time_makes_ready(now),
             Event::Boot
             | Event::Probed { .. }
@@ -240,9 +248,34 @@ impl Watch {
         }
     }
 
+    fn says(&mut self, now: Time, (unit, run): (UnitId, RunId), note: Note) {
+        let Some(seen) = self.present(unit, run) else { return };
+        match note {
+            Note::Alive => seen.alive = now,
+            Note::ExtendMs(_) => seen.extended = true,
+            Note::Ready
+            | Note::Reloading
+            | Note::Stopping
+            | Note::Failing
+            | Note::MainPid(_)
+            | Note::Status => {}
+        }
+    }
+
+    /// The first answer counts.
+    fn conditions_told(&mut self, unit: UnitId, run: RunId, unmet: Option<u8>) {
+        if let Some(seen) = self.present(unit, RunId(run.0.saturating_sub(1))) {
+            let answer = if unmet.is_none() { Conditions::Met } else { Conditions::NotMet };
+            seen.conditions.get_or_insert(answer);
+        }
+    }
+
     /// After the turn.
     pub(crate) fn turn(&mut self, now: Time, engine: &Engine, kernel: &FakeKernel) -> Result<(), Violation> {
         self.turn += 1;
+        for (unit, run) in std::mem::take(&mut self.targets_down) {
+            self.present(unit, run).into_iter().for_each(|seen| seen.ending = true);
+        }
         self.no_silence(now)?;
         let quiet = engine.next_deadline().is_none() && kernel.pending == 0;
         if !quiet && !self.escalated && !self.turn.is_multiple_of(8) {

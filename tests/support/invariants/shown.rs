@@ -5,7 +5,7 @@ use crate::fake_kernel::FakeKernel;
 use lifeboat::engine::Engine;
 use lifeboat::engine::event::Time;
 use lifeboat::engine::limits::{FREEZE_DEADLINE_MS, KILL_TRIES_MAX};
-use lifeboat::engine::policy::{Kind, UnitId};
+use lifeboat::engine::policy::{Kind, OnRequirementRestart, UnitId};
 use lifeboat::engine::snapshot::{Incident, Snapshot, StateName, SystemView, UnitView};
 
 impl Watch {
@@ -19,6 +19,9 @@ impl Watch {
         let snapshot = engine.snapshot(now, SystemView::default());
         if quiet {
             self.nothing_hangs(&snapshot, kernel)?;
+        }
+        if !self.shutting_down() {
+            self.graph_holds(&snapshot, quiet)?;
         }
         snapshot.units.iter().try_for_each(unit_holds)?;
         self.escalations_hold(&snapshot)?;
@@ -48,6 +51,40 @@ impl Watch {
         Ok(())
     }
 
+    /// What units say of each other holds for what is shown of them.
+    fn graph_holds(&self, snapshot: &Snapshot, quiet: bool) -> Result<(), Violation> {
+        let state = |unit: UnitId| {
+            let name = snapshot.names.get(usize::from(unit.0))?;
+            snapshot.units.iter().find(|unit| unit.name == *name).map(|unit| unit.state)
+        };
+        let ids: Vec<UnitId> = (0..u16::try_from(self.policies.len()).unwrap()).map(UnitId).collect();
+        let up: Vec<UnitId> =
+            ids.iter().copied().filter(|unit| state(*unit) == Some(StateName::Running)).collect();
+        for &unit in &up {
+            // Units that have come to conflict while they ran part as soon as one of them can be stopped.
+            let apart = quiet || !self.changed;
+            let rival = up.iter().find(|other| apart && self.are_rivals(unit, **other));
+            hold(Invariant::RivalsApart, rival.is_none(), || format!("{unit:?} and {rival:?}"))?;
+            let policy = &self.policies[usize::from(unit.0)];
+            for &required in policy.requires.iter().filter(|_| quiet) {
+                let state = state(required);
+                let fine = matches!(state, Some(StateName::Running | StateName::Done | StateName::Skipped));
+                hold(Invariant::NothingOnADeadRequirement, fine, || format!("{unit:?} on {required:?}"))?;
+                let follows = policy.on_requirement_restart == OnRequirementRestart::Restart
+                    && state == Some(StateName::Running)
+                    // A unit that was given another requirement while it ran is older than that.
+                    && !self.changed
+                    // One that was skipped was as good as up; its first run is no restart.
+                    && self.policies[usize::from(required.0)].conditions.is_empty()
+                    && self.policies[usize::from(required.0)].kind != Kind::Task;
+                let ready = |unit: UnitId| self.seen[usize::from(unit.0)].ready;
+                let together = !follows || ready(required) <= ready(unit);
+                hold(Invariant::RestartsTogether, together, || format!("{unit:?} and {required:?}"))?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn nothing_hangs(&self, snapshot: &Snapshot, kernel: &FakeKernel) -> Result<(), Violation> {
         let runs_on = |name: &str| {
             snapshot.units.iter().any(|unit| unit.name == name && unit.state == StateName::Running)
@@ -59,7 +96,8 @@ impl Watch {
                 | StateName::Running
                 | StateName::Exited
                 | StateName::Fatal
-                | StateName::Done => true,
+                | StateName::Done
+                | StateName::Skipped => true,
                 StateName::Starting => long_task,
                 StateName::Backoff => false,
                 StateName::Stopping | StateName::Rescuing => {
@@ -88,10 +126,13 @@ fn visible(unit: &UnitView) -> impl PartialEq + use<> {
 
 fn unit_holds(unit: &UnitView) -> Result<(), Violation> {
     let fine = match unit.state {
-        StateName::Running => unit.pid.is_some() && unit.run.0 > 0,
-        StateName::Stopped | StateName::Exited | StateName::Fatal | StateName::Done | StateName::Backoff => {
-            unit.pid.is_none()
-        }
+        StateName::Running => unit.pid.is_some() == (unit.kind != Kind::Target) && unit.run.0 > 0,
+        StateName::Stopped
+        | StateName::Exited
+        | StateName::Fatal
+        | StateName::Done
+        | StateName::Skipped
+        | StateName::Backoff => unit.pid.is_none(),
         StateName::Starting => unit.pid.is_none() || unit.run.0 > 0,
         StateName::Stopping | StateName::Rescuing => unit.run.0 > 0,
     };

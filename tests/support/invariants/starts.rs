@@ -1,6 +1,6 @@
 //! When a run may begin.
 
-use super::{Invariant, Seen, Violation, Watch, hold};
+use super::{Conditions, Invariant, Seen, Violation, Watch, hold};
 use crate::fake_kernel::FakeKernel;
 use lifeboat::engine::event::Time;
 use lifeboat::engine::policy::{Kind, RunId, UnitId};
@@ -24,6 +24,11 @@ impl Watch {
             let up = self.is_up(required);
             hold(Invariant::RequirementsAreUp, up, || format!("{name} needs {required:?}"))?;
         }
+        let conditions = self.seen[usize::from(unit.0)].conditions;
+        let met = policy.conditions.is_empty() || conditions == Some(Conditions::Met);
+        hold(Invariant::ConditionsAreMet, met, || format!("{name}: {conditions:?}"))?;
+        let rival = kernel.living().find(|(other, ..)| self.are_rivals(unit, *other));
+        hold(Invariant::RivalsApart, rival.is_none(), || format!("{name} begins while {rival:?} lives"))?;
         let window_us = u64::from(policy.restart.limit_within_ms) * 1_000;
         let limit = policy.restart.limit_starts as usize;
         let seen = &mut self.seen[usize::from(unit.0)];
@@ -37,10 +42,19 @@ impl Watch {
         Ok(())
     }
 
+    /// Whichever of the two says so.
+    pub(super) fn are_rivals(&self, one: UnitId, other: UnitId) -> bool {
+        let says = |one: UnitId, other| self.policies[usize::from(one.0)].conflicts.contains(&other);
+        says(one, other) || says(other, one)
+    }
+
     pub(super) fn is_up(&self, unit: UnitId) -> bool {
         let seen = &self.seen[usize::from(unit.0)];
+        if seen.conditions == Some(Conditions::NotMet) {
+            return true;
+        }
         match self.policies[usize::from(unit.0)].kind {
-            Kind::Service => seen.ready.is_some() && seen.exit.is_none() && !seen.ending,
+            Kind::Service | Kind::Target => seen.ready.is_some() && seen.exit.is_none() && !seen.ending,
             Kind::Task => {
                 seen.exit.is_some_and(|exit| self.policies[usize::from(unit.0)].success.contains(exit))
             }

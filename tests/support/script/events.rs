@@ -14,6 +14,8 @@ use serde::Deserialize;
 pub(crate) enum What {
     Boot,
     Deadline,
+    /// The first condition that is not met, from 0.
+    ConditionsChecked(String, Option<u8>),
     Parked(String),
     Spawned(String),
     SpawnFailed(String, Role, SpawnStage, i32),
@@ -58,6 +60,7 @@ impl Stage {
         match what {
             What::Boot => Event::Boot,
             What::Deadline => Event::Deadline,
+            What::ConditionsChecked(name, unmet) => Self::conditions_checked(id(name), *unmet),
             What::Parked(name) => {
                 let (unit, run) = id(name);
                 Event::Parked { unit, run, pid: 200 + u32::from(unit.0) }
@@ -129,6 +132,11 @@ impl Stage {
             What::Emptied(_, role) => Event::Emptied { unit, run, role: *role },
             other => panic!("{other:?} is no end of a process"),
         }
+    }
+
+    /// About the run that would begin.
+    fn conditions_checked((unit, run): (UnitId, RunId), unmet: Option<u8>) -> Event {
+        Event::ConditionsChecked { unit, run: RunId(run.0 + 1), unmet }
     }
 
     fn word_of_a_service(what: &What, (unit, run): (UnitId, RunId)) -> Event {

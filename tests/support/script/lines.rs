@@ -10,6 +10,7 @@ impl Stage {
     pub(super) fn line(&self, action: Action) -> Option<String> {
         let of = |unit: UnitId, run: RunId| format!("{}/{}", self.names[usize::from(unit.0)], run.0);
         Some(match action {
+            Action::CheckConditions { unit, run } => format!("check {}", of(unit, run)),
             Action::Park { unit, run } => format!("park {}", of(unit, run)),
             Action::Spawn { unit, run } => format!("spawn {}", of(unit, run)),
             Action::Probe { unit, run } => format!("probe {}", of(unit, run)),

@@ -3,8 +3,8 @@
 use super::{MIB, id_in};
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
-    Class, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy, ProcedurePolicy, Ready,
-    ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
+    Class, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy, OnRequirementRestart,
+    ProcedurePolicy, Ready, ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 use serde::Deserialize;
@@ -16,7 +16,12 @@ pub(crate) struct Unit {
     kind: Kind,
     autostart: bool,
     requires: Vec<String>,
+    wants: Vec<String>,
     after: Vec<String>,
+    before: Vec<String>,
+    conflicts: Vec<String>,
+    on_requirement_restart: OnRequirementRestart,
+    conditions: Vec<String>,
     memory_mib: u64,
     guard: Guard,
     utility: u8,
@@ -47,7 +52,12 @@ impl Default for Unit {
             kind: Kind::Service,
             autostart: true,
             requires: Vec::new(),
+            wants: Vec::new(),
             after: Vec::new(),
+            before: Vec::new(),
+            conflicts: Vec::new(),
+            on_requirement_restart: OnRequirementRestart::Keep,
+            conditions: Vec::new(),
             memory_mib: 0,
             guard: Guard::Shield,
             utility: 50,
@@ -148,7 +158,12 @@ pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
         kind: unit.kind,
         autostart: unit.autostart,
         after: ids(&unit.after),
+        before: ids(&unit.before),
         requires: ids(&unit.requires),
+        wants: ids(&unit.wants),
+        conflicts: ids(&unit.conflicts),
+        on_requirement_restart: unit.on_requirement_restart,
+        conditions: unit.conditions.clone(),
         memory: (unit.memory_mib > 0).then_some(MemoryPolicy {
             max_bytes: unit.memory_mib * MIB,
             class: Class::Guaranteed,

@@ -13,6 +13,7 @@ mod delegate;
 mod disk;
 mod endings;
 mod ends;
+mod graph;
 mod growth;
 mod latency;
 mod left_behind;
@@ -72,6 +73,8 @@ fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
         ("no-memory", End::PowerOff, degraded::NO_MEMORY.to_vec()),
         ("no-psi", End::PowerOff, degraded::NO_PSI.to_vec()),
         ("no-cgroup2", End::PowerOff, degraded::NO_CGROUP2.to_vec()),
+        ("target", End::PowerOff, graph::TARGET.to_vec()),
+        ("no-target", End::PowerOff, graph::NO_TARGET.to_vec()),
         ("small", End::PowerOff, small::CASES.to_vec()),
         ("disk", End::PowerOff, disk::CASES.to_vec()),
         ("real", End::PowerOff, real_cases()),
@@ -103,6 +106,7 @@ fn main_cases() -> Vec<Case> {
         rescue::CASES,
         endings::CASES,
         units::CASES,
+        graph::CASES,
         output::CASES,
         control::CASES,
         confined::CASES,

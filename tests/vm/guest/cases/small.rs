@@ -3,11 +3,12 @@
 use super::Case;
 use crate::guest::{Guest, all_saved, ensure, expect};
 use lifeboat::engine::event::Exit;
-use lifeboat::engine::snapshot::{Killer, ProcedureResult, StateName};
+use lifeboat::engine::snapshot::{Desired, Killer, ProcedureResult, StateName};
 use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "small-boots-whole", deadline_s: 30, run: boots_whole },
+    Case { name: "small-boots-its-target", deadline_s: 30, run: boots_its_target },
     Case { name: "small-loses-nothing", deadline_s: 120, run: loses_nothing },
 ];
 
@@ -17,6 +18,13 @@ fn boots_whole(guest: &mut Guest) -> Result<(), String> {
     expect("degraded", &snapshot.system.degraded, &vec![])?;
     expect("faults", &snapshot.system.faults, &vec![])?;
     guest.wait_state("neighbour", StateName::Running, Duration::from_secs(10)).map(drop)
+}
+
+/// As system.ron names it.
+fn boots_its_target(guest: &mut Guest) -> Result<(), String> {
+    let spare = guest.unit("spare")?;
+    expect("what the target does not need", &(spare.state, spare.run.0), &(StateName::Stopped, 0))?;
+    expect("the target", &guest.unit("small")?.desired, &Desired::Up)
 }
 
 fn loses_nothing(guest: &mut Guest) -> Result<(), String> {
