@@ -8,6 +8,8 @@ mod changes;
 mod control;
 #[path = "process/init.rs"]
 mod init;
+#[path = "process/instances.rs"]
+mod instances;
 #[path = "process/output.rs"]
 mod output;
 #[path = "process/rig.rs"]

@@ -2,7 +2,7 @@
 //! of `unit_files.rs`.
 
 use lifeboat::engine::policy::{Kind, OnRequirementRestart};
-use lifeboat::unit::{self, Loaded, Unit, Wishes};
+use lifeboat::unit::{self, BootWish, Loaded, Unit, Wishes};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -133,7 +133,8 @@ fn the_unit_to_boot_is_chosen() {
         if let Some(name) = by_file {
             fs::write(root.path().join("system.ron"), format!("(boot: {name:?})")).unwrap();
         }
-        let loaded = load(&dir, &Wishes { boot: by_kernel.map(str::to_owned), instances: Vec::new() });
+        let boot = by_kernel.map(|name| BootWish::of_the_kernel(name.to_owned()));
+        let loaded = load(&dir, &Wishes { boot, instances: Vec::new() });
         let up: Vec<&str> =
             names(&loaded).into_iter().filter(|name| named(&loaded, name).policy.autostart).collect();
         assert_eq!(up, starts, "{by_file:?} {by_kernel:?}");

@@ -7,6 +7,7 @@ use super::Config;
 use super::command::Commands;
 use super::conditions::Surroundings;
 use super::control::Control;
+use super::errand::Errands;
 use super::event_loop::Lifeboat;
 use super::output::Outputs;
 use super::readiness::Notify;
@@ -25,8 +26,8 @@ use crate::sys::poll::{Interest, Poller};
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
 use crate::sys::{clock, console, epitaph, kmsg, memory, mount, power};
+use crate::unit::{BootWish, Loaded, Wishes, enabled, is_instance, load_with};
 use crate::unit::{Identity, System, Unit};
-use crate::unit::{Loaded, Wishes, enabled, load_with};
 use procfs::{Current, Meminfo};
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
@@ -194,7 +195,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         ..SystemView::default()
     };
     let surroundings = Surroundings::look(init);
-    let (units, rescue) = find_units(config, &surroundings, init, &mut view);
+    let (units, rescue, boot) = find_units(config, &surroundings, init, &mut view);
     let can_shield = shield(&mut view);
     let tree = prepare_tree(config, &mut view);
     if !init && !config.degraded_is_fine && !view.degraded.is_empty() {
@@ -247,20 +248,25 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         output,
         config: config.clone(),
         rescue: rescue_name,
-        errand: None,
-        update_again: false,
+        wishes: Wishes { boot, instances: Vec::new() },
+        errands: Errands::default(),
         next_reading: 0,
         finished: None,
     })
 }
 
 /// The units as their files and people want them; not `system.ron`, which is read once.
-pub(super) fn load_units(config: &Config) -> Loaded {
-    load_all(config, None, &Wishes::default())
+pub(super) fn load_units(config: &Config, wishes: &Wishes) -> Loaded {
+    load_all(config, None, wishes)
 }
 
 fn load_all(config: &Config, system: Option<&Path>, wishes: &Wishes) -> Loaded {
-    let mut loaded = load_with(&config.unit_folders, system, wishes);
+    let mut wishes = wishes.clone();
+    // An instance that is started at boot exists for that.
+    wishes
+        .instances
+        .extend(enabled::names(&config.state_folder).into_iter().filter(|name| is_instance(name)));
+    let mut loaded = load_with(&config.unit_folders, system, &wishes);
     enabled::apply(&config.state_folder, &mut loaded.units);
     loaded
 }
@@ -272,9 +278,9 @@ fn find_units(
     surroundings: &Surroundings,
     init: bool,
     view: &mut SystemView,
-) -> (Vec<Unit>, Option<UnitId>) {
-    let wishes = Wishes { boot: surroundings.boot(), instances: Vec::new() };
-    let Loaded { mut units, system, faults } = load_all(config, Some(&config.system_file), &wishes);
+) -> (Vec<Unit>, Option<UnitId>, Option<BootWish>) {
+    let wishes = Wishes { boot: surroundings.boot().map(BootWish::of_the_kernel), instances: Vec::new() };
+    let Loaded { mut units, system, faults, boots } = load_all(config, Some(&config.system_file), &wishes);
     view.faults.extend(faults.iter().map(ToString::to_string));
     if config.unit_folders.iter().all(|folder| !folder.exists()) {
         let folders: Vec<String> =
@@ -296,7 +302,7 @@ fn find_units(
         log::error!("{refusal}");
         view.faults.push(refusal.to_string());
     }
-    (units, rescue)
+    (units, rescue, boots)
 }
 
 /// The unit that is started where another one says `Rescue`; that there is none is a fault only where one says it.

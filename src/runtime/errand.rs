@@ -7,14 +7,15 @@
 //! Writing what `enable` and `disable` say (`--store`): the child's exit code is errno(3).
 
 use super::boot::overhead_bytes;
-use super::event_loop::Lifeboat;
+use super::event_loop::{Lifeboat, NOBODY};
 use super::{Config, boot};
 use crate::engine::event::{ClientId, Exit, Time};
 use crate::engine::policy::UnitId;
 use crate::sys::spawn::{Program, SpawnError, Start, start};
 use crate::sys::{children, clock};
-use crate::unit::{Unit, enabled};
+use crate::unit::{Unit, Wishes, enabled};
 use crate::wire::reply::ErrorReply;
+use std::collections::VecDeque;
 use std::ffi::{CString, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -32,37 +33,65 @@ pub(super) enum Job {
     Update { names: Vec<String> },
     /// Take one new unit.
     Add { name: String },
+    /// Make an instance of a template, and start it.
+    Instance { name: String },
     /// Let it hold from now on that this unit is started at boot, or not.
     Enable { unit: UnitId, autostart: bool },
 }
 
-/// An errand on its way. There is one at most.
+/// An errand on its way.
 #[derive(Debug)]
-pub(super) struct Errand {
+struct Errand {
     pid: u32,
     client: ClientId,
     job: Job,
     until: Time,
 }
 
+/// All errands: one at a time.
+#[derive(Debug, Default)]
+pub(super) struct Errands {
+    present: Option<Errand>,
+    waiting: VecDeque<(ClientId, Job)>,
+}
+
+/// More than a person asks for at once; each may take `ERRAND_MS`.
+const WAITING_MAX: usize = 32;
+
 impl Lifeboat {
-    /// Sends somebody; the answer goes to the client later.
+    /// Sends somebody when nobody else is on the way any more; the answer goes to the client later.
     pub(super) fn send_for(&mut self, client: ClientId, job: Job) {
-        if self.errand.is_some() {
-            return self.control.refuse(client, &ErrorReply::Busy {});
-        }
         if self.engine.is_shutting_down() {
             return self.control.refuse(client, &ErrorReply::ShuttingDown {});
         }
-        match self.start_errand(&job) {
-            Ok(pid) => {
-                self.control.expect_outcome(client);
-                self.errand = Some(Errand { pid, client, job, until: clock::now().plus_ms(ERRAND_MS) });
+        if self.errands.waiting.len() >= WAITING_MAX {
+            return self.control.refuse(client, &ErrorReply::Busy {});
+        }
+        self.control.expect_outcome(client);
+        self.errands.waiting.push_back((client, job));
+        self.next_errand();
+    }
+
+    fn next_errand(&mut self) {
+        while self.errands.present.is_none()
+            && let Some((client, job)) = self.errands.waiting.pop_front()
+        {
+            if self.engine.is_shutting_down() {
+                self.control.refuse(client, &ErrorReply::ShuttingDown {});
+                self.answered(client);
+                continue;
             }
-            Err(error) => {
-                let reason =
-                    format!("no process can be made to read the disk: {error} (errno {})", error.errno());
-                self.control.refuse(client, &ErrorReply::NotDone { reason });
+            match self.start_errand(&job) {
+                Ok(pid) => {
+                    let until = clock::now().plus_ms(ERRAND_MS);
+                    self.errands.present = Some(Errand { pid, client, job, until });
+                }
+                Err(error) => {
+                    let errno = error.errno();
+                    let reason = format!("no process can be made to read the disk: {error} (errno {errno})");
+                    self.control.refuse(client, &ErrorReply::NotDone { reason });
+                    self.answered(client);
+                }
             }
         }
     }
@@ -94,13 +123,13 @@ impl Lifeboat {
 
     /// When to call `errand_due`.
     pub(super) fn errand_until(&self) -> Option<Time> {
-        self.errand.as_ref().map(|errand| errand.until)
+        self.errands.present.as_ref().map(|errand| errand.until)
     }
 
     /// Gives an errand up whose time is over. Its process may be past killing: its end is reaped whenever it comes.
     pub(super) fn errand_due(&mut self) {
-        if self.errand.as_ref().is_some_and(|errand| errand.until <= clock::now())
-            && let Some(errand) = self.errand.take()
+        if self.errands.present.as_ref().is_some_and(|errand| errand.until <= clock::now())
+            && let Some(errand) = self.errands.present.take()
         {
             let _ = children::signal(errand.pid, libc::SIGKILL);
             let seconds = ERRAND_MS / 1_000;
@@ -108,7 +137,7 @@ impl Lifeboat {
                 Job::Enable { .. } => {
                     format!("nothing could be written within {seconds} s: is the disk dead?")
                 }
-                Job::Reread | Job::Update { .. } | Job::Add { .. } => {
+                Job::Reread | Job::Update { .. } | Job::Add { .. } | Job::Instance { .. } => {
                     format!("the unit files could not be read within {seconds} s: is the disk dead?")
                 }
             };
@@ -121,8 +150,9 @@ impl Lifeboat {
 
     /// A child has died: true where it was on an errand.
     pub(super) fn errand_ended(&mut self, pid: u32, exit: Exit) -> bool {
-        let Some(errand) = self.errand.take_if(|errand| errand.pid == pid) else { return false };
+        let Some(errand) = self.errands.present.take_if(|errand| errand.pid == pid) else { return false };
         let client = errand.client;
+        let mut waits = false;
         match (errand.job, exit) {
             (Job::Enable { unit, autostart }, Exit::Code(0)) => self.enabled(client, unit, autostart),
             (Job::Enable { unit, autostart }, Exit::Code(errno)) => {
@@ -131,30 +161,28 @@ impl Lifeboat {
             (Job::Reread, Exit::Code(0)) => self.reread(client),
             (Job::Update { names }, Exit::Code(0)) => self.update(client, &names),
             (Job::Add { name }, Exit::Code(0)) => self.add(client, name),
+            // Its answer comes when it is up, or is not.
+            (Job::Instance { name }, Exit::Code(0)) => waits = self.start_instance(client, name),
             (_, exit) => {
                 let reason = format!("the process that reads the disk ended with {exit:?}");
                 log::error!("{reason}");
                 self.control.refuse(client, &ErrorReply::NotDone { reason });
             }
         }
-        self.answered(client);
+        if !waits {
+            self.answered(client);
+        }
         self.next_errand();
         true
     }
 
-    /// What a signal has asked for meanwhile.
-    fn next_errand(&mut self) {
-        if std::mem::take(&mut self.update_again) {
-            self.update_all();
-        }
-    }
-
-    /// A signal asks for an update. One that comes while files are read already has its turn after that.
+    /// A signal asks for an update. One that comes while files are read already has its turn after that; it is never
+    /// refused, and one that waits stands for all.
     pub(super) fn update_all(&mut self) {
-        if self.errand.is_some() {
-            self.update_again = true;
-        } else {
-            self.send_for(super::event_loop::NOBODY, Job::Update { names: Vec::new() });
+        let update = (NOBODY, Job::Update { names: Vec::new() });
+        if !self.engine.is_shutting_down() && !self.errands.waiting.contains(&update) {
+            self.errands.waiting.push_back(update);
+            self.next_errand();
         }
     }
 }
@@ -162,7 +190,7 @@ impl Lifeboat {
 /// The child's side: reads all that lifeboat will read.
 pub fn look(state_folder: PathBuf, unit_folders: Vec<PathBuf>) {
     let config = Config { state_folder, unit_folders, ..Config::default() };
-    let loaded = boot::load_units(&config);
+    let loaded = boot::load_units(&config, &Wishes::default());
     let units: Vec<&Unit> = loaded.units.iter().collect();
     let _ = overhead_bytes(&units);
 }

@@ -7,13 +7,13 @@
 use super::Config;
 use super::conditions::Surroundings;
 use super::control::Control;
-use super::errand::{Errand, Job};
+use super::errand::{Errands, Job};
 use super::output::Outputs;
 use super::readiness::Notify;
 use super::seat::{Pids, Seat, Source};
 use super::story::Story;
 use crate::cgroup::tree::Tree;
-use crate::engine::event::{ClientId, Event, Role, ShutdownKind};
+use crate::engine::event::{ClientId, Event, Role, ShutdownKind, Verb};
 use crate::engine::policy::UnitId;
 use crate::engine::snapshot::{Snapshot, SystemView};
 use crate::engine::{Engine, Plan};
@@ -21,6 +21,7 @@ use crate::sys::clock;
 use crate::sys::error::SysError;
 use crate::sys::poll::{Poller, Ready, ReadyBuffer};
 use crate::sys::signals::Signals;
+use crate::unit::{Wishes, is_instance};
 use crate::wire::reply::{Description, Empty, ErrorReply, StatusReply, WhyReply};
 use crate::wire::request::{Call, ChangeVerb, Request};
 use crate::wire::{codec, interface};
@@ -63,10 +64,10 @@ pub(super) struct Lifeboat {
     pub(super) config: Config,
     /// The name of the unit for the rescue, where there was one at the start.
     pub(super) rescue: Option<String>,
+    /// What is wished beside the unit files.
+    pub(super) wishes: Wishes,
     /// What is done aside.
-    pub(super) errand: Option<Errand>,
-    /// A signal asked for an update while files were being read.
-    pub(super) update_again: bool,
+    pub(super) errands: Errands,
     /// The unit whose memory is read next when somebody looks.
     pub(super) next_reading: usize,
     /// Set by the engine's last action.
@@ -231,6 +232,9 @@ impl Lifeboat {
                 Some(unit) => {
                     self.control.expect_outcome(client);
                     self.events.push_back(Event::Asked { client, unit, verb });
+                }
+                None if matches!(verb, Verb::Start | Verb::Restart) && is_instance(&name) => {
+                    self.send_for(client, Job::Instance { name });
                 }
                 None => self.control.refuse(client, &ErrorReply::NoSuchUnit { name }),
             },

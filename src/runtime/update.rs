@@ -9,10 +9,10 @@ use super::story;
 use crate::cgroup::group::Group;
 use crate::cgroup::tree;
 use crate::engine::change::Change;
-use crate::engine::event::{ClientId, Event, Role};
+use crate::engine::event::{ClientId, Event, Role, Verb};
 use crate::engine::policy::{Class, UnitId, UnitPolicy};
 use crate::sys::clock;
-use crate::unit::enabled;
+use crate::unit::{enabled, is_instance};
 use crate::view::words;
 use crate::wire::reply::{ChangeReply, ChangesReply, Effect, Empty, ErrorReply};
 
@@ -48,7 +48,39 @@ impl Lifeboat {
             self.control.release(client);
             return self.control.refuse(client, &ErrorReply::NotDone { reason });
         }
+        self.wish(&name);
         self.update(client, &[name]);
+        self.forget_wishes();
+    }
+
+    /// Makes an instance of a template that nothing has asked for yet, and starts it. False where there is no such
+    /// template: that is answered then.
+    pub(super) fn start_instance(&mut self, client: ClientId, name: String) -> bool {
+        self.wish(&name);
+        let (plan, _) = self.plan_for(std::slice::from_ref(&name));
+        self.apply(plan);
+        self.forget_wishes();
+        let Some(unit) = self.id_of(&name) else {
+            self.control.refuse(client, &ErrorReply::NoSuchUnit { name });
+            return false;
+        };
+        self.events.push_back(Event::Asked { client, unit, verb: Verb::Start });
+        self.pump();
+        true
+    }
+
+    /// The instance exists from now on, where it can: it is no surplus to later updates.
+    fn wish(&mut self, name: &str) {
+        if is_instance(name) && !self.wishes.instances.iter().any(|known| known == name) {
+            self.wishes.instances.push(name.to_owned());
+        }
+    }
+
+    /// What is not there is not wished any more, so the list is no longer than the table.
+    fn forget_wishes(&mut self) {
+        let mut instances = std::mem::take(&mut self.wishes.instances);
+        instances.retain(|name| self.id_of(name).is_some());
+        self.wishes.instances = instances;
     }
 
     /// Takes a unit out that is at rest, until files are taken in again.
@@ -75,6 +107,7 @@ impl Lifeboat {
             return self.control.refuse(client, &ErrorReply::NotDone { reason });
         }
         self.reconfigure(vec![(unit, Change::Remove)]);
+        self.forget_wishes();
         self.control.reply(client, &Empty {});
     }
 
@@ -116,7 +149,7 @@ impl Lifeboat {
 
     /// Reads the files, which are in the page cache by now; also gives all that is wrong with them.
     fn plan_for(&mut self, names: &[String]) -> (Plan, Vec<String>) {
-        let loaded = load_units(&self.config);
+        let loaded = load_units(&self.config, &self.wishes);
         let mut faults: Vec<String> = loaded.faults.iter().map(ToString::to_string).collect();
         let present: Vec<Option<Present<'_>>> = (0u16..)
             .map(UnitId)

@@ -59,6 +59,54 @@ pub(super) fn refuse(drafts: &mut [Draft], names: &[String], faults: &mut Vec<Di
     }
 }
 
+/// Refuses a unit that requires, by way of others too, two units that conflict: it could never be up.
+pub(super) fn refuse_torn(drafts: &mut [Draft], names: &[String], faults: &mut Vec<Diagnostic>) {
+    for Conflict { author, other, .. } in all(drafts, names) {
+        let needs = [who_needs(drafts, author), who_needs(drafts, other)];
+        let needs_both = |unit: usize| needs.iter().all(|needs| needs.get(unit).copied().unwrap_or(false));
+        // What requires such a unit is not at fault itself.
+        let torn: Vec<usize> = (0..drafts.len())
+            .filter(|&unit| needs_both(unit))
+            .filter(|&unit| {
+                let requires = drafts.get(unit).map(|draft| draft.unit.policy.requires.as_slice());
+                !positions(requires.unwrap_or_default()).any(needs_both)
+            })
+            .collect();
+        let name = |index: usize| names.get(index).map_or("", String::as_str);
+        for unit in torn {
+            let Some(draft) = drafts.get_mut(unit) else { continue };
+            let mut stated =
+                draft.references.iter().filter(|reference| reference.relation == Relation::Requires);
+            let way = |reference: &&Reference| {
+                names
+                    .binary_search(&reference.name)
+                    .is_ok_and(|at| needs.iter().any(|needs| needs.get(at).copied().unwrap_or(false)))
+            };
+            // The later of the two.
+            let Some(reference) = stated.rfind(way) else { continue };
+            let wrong =
+                format!("`{}` requires `{}` and `{}`, which conflict", name(unit), name(author), name(other));
+            let wrong =
+                Wrong::new(wrong).hint("take one of them out, or use `wants`: then the first one is started");
+            faults.push(Diagnostic::at(&draft.file, &reference.place, "requires", wrong));
+            draft.refuse();
+        }
+    }
+}
+
+/// Which units cannot be up without this one, itself included.
+fn who_needs(drafts: &[Draft], unit: usize) -> Vec<bool> {
+    let mut met = vec![false; drafts.len()];
+    let mut open = vec![unit];
+    while let Some(unit) = open.pop() {
+        let Some(seen) = met.get_mut(unit).filter(|seen| !**seen) else { continue };
+        *seen = true;
+        let requires = |draft: &Draft| positions(&draft.unit.policy.requires).any(|other| other == unit);
+        open.extend(drafts.iter().enumerate().filter(|(_, draft)| requires(draft)).map(|(at, _)| at));
+    }
+    met
+}
+
 /// Tells of units that conflict and are all to be started at boot.
 pub(super) fn at_boot(drafts: &[Draft], names: &[String]) -> Vec<Diagnostic> {
     let wished =

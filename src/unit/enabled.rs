@@ -18,13 +18,21 @@ pub fn file_of(folder: &Path, name: &str, autostart: bool) -> PathBuf {
     folder.join(if autostart { ENABLED } else { DISABLED }).join(name)
 }
 
+/// The units that are to be started at boot.
+#[must_use]
+pub fn names(folder: &Path) -> BTreeSet<String> {
+    let enabled = listed(folder, ENABLED);
+    enabled.difference(&listed(folder, DISABLED)).cloned().collect()
+}
+
+fn listed(folder: &Path, list: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder.join(list)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
 /// Lets what was said hold for these units.
 pub fn apply(folder: &Path, units: &mut [Unit]) {
-    let names = |list: &str| -> BTreeSet<String> {
-        let entries = fs::read_dir(folder.join(list)).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-    };
-    let (enabled, disabled) = (names(ENABLED), names(DISABLED));
+    let (enabled, disabled) = (listed(folder, ENABLED), listed(folder, DISABLED));
     for unit in units.iter_mut().filter(|unit| unit.policy.refused.is_none()) {
         let said = match (enabled.contains(&unit.policy.name), disabled.contains(&unit.policy.name)) {
             (_, true) => Some(false),

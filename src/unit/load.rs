@@ -1,7 +1,7 @@
 //! Reads the folders. Whatever lies there, it neither waits nor gives up: a file that cannot be used costs that file.
 
 use super::accounts::Accounts;
-use super::boot::{self, Wish};
+use super::boot::{self, BootWish};
 use super::check::{self, Draft};
 use super::diagnostic::Diagnostic;
 use super::{System, Unit, conflicts, relations, template};
@@ -18,9 +18,6 @@ pub const FILE_BYTES_MAX: u64 = 256 << 10;
 /// The table of units has so many places.
 pub const UNITS_MAX: usize = 1_024;
 
-/// Where the kernel shows its command line, proc_cmdline(5).
-const COMMAND_LINE: &str = "/proc/cmdline";
-
 /// What the folders hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
@@ -30,13 +27,15 @@ pub struct Loaded {
     pub system: System,
     /// Everything that is wrong with the files.
     pub faults: Vec<Diagnostic>,
+    /// The unit that is booted, where one is named.
+    pub boots: Option<BootWish>,
 }
 
 /// What is wished beside the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wishes {
-    /// The unit to boot, as the kernel's command line names it; it goes before `system.ron`.
-    pub boot: Option<String>,
+    /// The unit to boot, which goes before the one that `system.ron` names.
+    pub boot: Option<BootWish>,
     /// Instances of templates that somebody asked for by name.
     pub instances: Vec<String>,
 }
@@ -79,14 +78,12 @@ pub fn load_with(dirs: &[PathBuf], system: Option<&Path>, wishes: &Wishes) -> Lo
         (loaded.system, place) = (system, boot_at);
         faults.extend(found);
     }
-    let by_kernel =
-        wishes.boot.as_deref().map(|name| Wish { name, file: Path::new(COMMAND_LINE), place: None });
-    let by_file = loaded.system.boot.as_deref().zip(system).map(|(name, file)| {
-        let place = place.as_ref();
-        Wish { name, file, place }
-    });
-    let wishes: Vec<Wish<'_>> = by_kernel.into_iter().chain(by_file).collect();
-    faults.extend(boot::choose(&mut drafts, &names, &wishes));
+    let by_file = loaded.system.boot.clone().zip(system);
+    let by_file = by_file.map(|(name, file)| (BootWish { name, file: file.to_owned() }, place));
+    let wishes: Vec<_> = wishes.boot.clone().map(|wish| (wish, None)).into_iter().chain(by_file).collect();
+    let (boots, found) = boot::choose(&mut drafts, &names, wishes);
+    loaded.boots = boots;
+    faults.extend(found);
     faults.extend(conflicts::at_boot(&drafts, &names));
     loaded.units = relations::units(drafts);
     loaded.faults = faults;

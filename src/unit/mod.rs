@@ -27,11 +27,12 @@ mod setup;
 mod template;
 mod value;
 
-pub use boot::BOOT_WORD;
+pub use boot::{BOOT_WORD, BootWish};
 pub use condition::{Condition, Test};
 pub use diagnostic::Diagnostic;
 pub use load::{FILE_BYTES_MAX, Loaded, UNITS_MAX, Wishes, load, load_with};
 pub use raw::field_names;
+pub use template::is_instance;
 pub use value::Amount;
 
 use crate::engine::budget;

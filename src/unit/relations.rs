@@ -113,6 +113,7 @@ pub(super) fn join(drafts: &mut [Draft]) -> Vec<Diagnostic> {
     let graph = Graph { names: &names };
     graph.refuse_circles(drafts, &mut faults);
     conflicts::refuse(drafts, &names, &mut faults);
+    conflicts::refuse_torn(drafts, &names, &mut faults);
     fallbacks::join(drafts, &names, &mut faults);
     faults
 }

@@ -1,6 +1,7 @@
 //! Templates: `getty@.ron` describes `getty@ttyS0`, `getty@ttyS1`, ... Every string in such a file may hold `%i`, which
 //! stands for what follows the `@` in the unit's name, and `%%` for a percent sign.
 
+use super::check;
 use super::diagnostic::{Wrong, short};
 use super::reader::{Item, Reader, Slot};
 
@@ -15,6 +16,12 @@ pub(super) fn split(name: &str) -> Option<(&str, &str)> {
 /// Whether a file of this name is a template.
 pub(super) fn is_template(name: &str) -> bool {
     name.find('@').is_some_and(|at| at + 1 == name.len())
+}
+
+/// Whether a unit of this name can come of a template.
+#[must_use]
+pub fn is_instance(name: &str) -> bool {
+    split(name).is_some() && check::name_fault(name).is_none()
 }
 
 /// Puts the argument in.
@@ -50,7 +57,7 @@ pub(super) fn instances(reader: &mut Reader<'_>, slot: Slot<Vec<Item<String>>>, 
     let mut names = Vec::new();
     for Item { value: argument, at } in list {
         let name = format!("{template}{argument}");
-        match super::check::name_fault(&name).filter(|_| !argument.is_empty()) {
+        match check::name_fault(&name).filter(|_| !argument.is_empty()) {
             None if !argument.is_empty() => names.push(name),
             _ => {
                 let wrong =

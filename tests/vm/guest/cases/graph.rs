@@ -81,6 +81,9 @@ fn template_instance(guest: &mut Guest) -> Result<(), String> {
     ensure(made("by-own-file") && !made("own"), || "the own file does not replace the template".into())?;
     let names: Vec<String> = guest.status()?.units.into_iter().map(|unit| unit.name).collect();
     ensure(!names.iter().any(|name| name == "make@"), || "the template itself is a unit".into())?;
+    guest.start("make@asked")?;
+    ensure(made("asked"), || "the instance that was asked for has made nothing".into())?;
+    expect("remove", &lifeboatctl(&["remove", "make@asked"])?.0, &0)?;
     guest.stop("graph-makes")
 }
 
