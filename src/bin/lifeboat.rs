@@ -32,12 +32,14 @@ fn main() -> ExitCode {
         boot::as_init(&Config::default());
     }
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if let [first, path, numbers @ ..] = arguments.as_slice()
+    if let [first, path, max_bytes, keep, unit, written] = arguments.as_slice()
         && first == "--write-log"
-        && let [Some(max_bytes), Some(keep)] = [0, 1].map(|at| numbers.get(at)?.to_str()?.parse().ok())
+        && let [Some(max_bytes), Some(keep)] = [max_bytes, keep].map(|word| word.to_str()?.parse().ok())
     {
         // lifeboat starts itself so, for a unit's log.
-        log_file::write_log(path.into(), max_bytes, u32::try_from(keep).unwrap_or(u32::MAX));
+        let [unit, written] = [unit, written].map(|word| word.to_string_lossy().into_owned());
+        let keep = u32::try_from(keep).unwrap_or(u32::MAX);
+        log_file::write_log(path.into(), max_bytes, keep, log_file::Whose { unit, written });
         return ExitCode::SUCCESS;
     }
     match arguments.as_slice() {

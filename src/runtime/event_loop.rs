@@ -213,6 +213,10 @@ impl Lifeboat {
                 let snapshot = self.fresh_snapshot(self.id_of(&name));
                 match WhyReply::of(&snapshot, &name) {
                     Some(mut why) => {
+                        if let Some(unit) = self.id_of(&name) {
+                            let blamed = self.blamed(unit, &why.unit);
+                            why.faults.to_mut().extend(blamed);
+                        }
                         if may_change && let Some(unit) = self.id_of(&name) {
                             let words = self.outputs.last_words(unit);
                             why.last_words = String::from_utf8_lossy(&words).into_owned();

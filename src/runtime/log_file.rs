@@ -23,10 +23,19 @@ const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 /// A longer line is written in pieces.
 const LINE_BYTES_MAX: u64 = 4_096;
 
+/// Whose log it is, for complaints.
+#[derive(Clone, Debug, Default)]
+pub struct Whose {
+    /// The unit's name.
+    pub unit: String,
+    /// Where its log is named, with the field.
+    pub written: String,
+}
+
 /// Starts the process that writes a log; gives the pipe to it, nonblocking, and its pid. It complains to `complaints`.
 /// A failure is told, and the unit runs without its log.
 pub(super) fn start_writer(
-    log: &LogFile,
+    (log, whose): (&LogFile, &Whose),
     null: BorrowedFd<'_>,
     complaints: BorrowedFd<'_>,
     oom_score_adj: i32,
@@ -34,7 +43,10 @@ pub(super) fn start_writer(
     let numbers =
         [log.max_bytes.to_string(), log.keep.to_string()].map(|text| CString::new(text).unwrap_or_default());
     let [max_bytes, keep] = numbers;
-    let argv = [c"/proc/self/exe".to_owned(), c"--write-log".to_owned(), log.path.clone(), max_bytes, keep];
+    let whose = [&whose.unit, &whose.written].map(|text| CString::new(text.as_str()).unwrap_or_default());
+    let [unit, written] = whose;
+    let part = c"--write-log".to_owned();
+    let argv = [c"/proc/self/exe".to_owned(), part, log.path.clone(), max_bytes, keep, unit, written];
     let started = Program::new(&argv, &[]).and_then(|program| {
         let (read, write) = input_pipe()?;
         let child = start(&Start {
@@ -59,8 +71,8 @@ pub(super) fn start_writer(
 }
 
 /// The other end: writes standard input to the file, until it ends.
-pub fn write_log(path: PathBuf, max_bytes: u64, keep: u32) {
-    let mut log = Log { path, max_bytes, keep, file: None, complained: None };
+pub fn write_log(path: PathBuf, max_bytes: u64, keep: u32, whose: Whose) {
+    let mut log = Log { path, max_bytes, keep, whose, file: None, complained: None };
     let mut input = io::stdin().lock();
     let mut line = Vec::new();
     loop {
@@ -74,10 +86,20 @@ pub fn write_log(path: PathBuf, max_bytes: u64, keep: u32) {
     }
 }
 
+fn cure(error: io::ErrorKind) -> &'static str {
+    match error {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there",
+        io::ErrorKind::ReadOnlyFilesystem => "mount it writable",
+        io::ErrorKind::NotFound => "make its folder",
+        _ => "see that it can be written",
+    }
+}
+
 struct Log {
     path: PathBuf,
     max_bytes: u64,
     keep: u32,
+    whose: Whose,
     /// The file and its length; `None` where it has to be opened.
     file: Option<(File, u64)>,
     complained: Option<Instant>,
@@ -91,10 +113,12 @@ impl Log {
             if self.complained.is_none_or(|at| at.elapsed() > COMPLAINT_PAUSE) {
                 self.complained = Some(Instant::now());
                 // There is nobody else to tell.
+                let Whose { unit, written } = &self.whose;
+                let (path, cure) = (self.path.display(), cure(error.kind()));
                 let _ = writeln!(
                     io::stderr(),
-                    "lifeboat: lines are lost: cannot write {}: {error}",
-                    self.path.display()
+                    "lifeboat: {unit}: lines are lost: cannot write {path}: {error}; {cure}, or name another path in \
+                     {written}"
                 );
             }
         }
@@ -151,7 +175,14 @@ mod tests {
         let check = |keep, expected: &[&str]| {
             let folder = tempfile::tempdir().expect("a folder");
             let path = folder.path().join("x.log");
-            let mut log = Log { path: path.clone(), max_bytes: 8, keep, file: None, complained: None };
+            let mut log = Log {
+                path: path.clone(),
+                max_bytes: 8,
+                keep,
+                whose: Whose::default(),
+                file: None,
+                complained: None,
+            };
             for line in ["one\n", "two\n", "three\n", "4\n", "a line that is too long\n", "six\n"] {
                 log.append(line.as_bytes());
             }
@@ -179,7 +210,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("x.log");
         std::fs::write(&path, "12345\n").expect("a file");
-        let mut log = Log { path: path.clone(), max_bytes: 8, keep: 1, file: None, complained: None };
+        let mut log = Log {
+            path: path.clone(),
+            max_bytes: 8,
+            keep: 1,
+            whose: Whose::default(),
+            file: None,
+            complained: None,
+        };
         log.append(b"\n");
         log.append(b"next\n");
         assert_eq!(std::fs::read_to_string(&path).expect("the file"), "next\n");

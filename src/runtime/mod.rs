@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod allocations;
+mod blame;
 pub mod boot;
 mod change;
 mod command;

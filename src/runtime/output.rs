@@ -17,7 +17,7 @@ mod layout;
 pub(super) use layout::ring_bytes;
 
 use super::event_loop::Lifeboat;
-use super::log_file::start_writer;
+use super::log_file::{Whose, start_writer};
 use super::perform::PROCEDURE;
 use super::ring::Ring;
 use super::seat::Source;
@@ -397,12 +397,14 @@ impl Lifeboat {
     /// The writer of a unit's log file lives as long as lifeboat. One that has ended is replaced at the unit's next
     /// start.
     fn open_log(&mut self, unit: UnitId) {
-        let log = self.seats.get(usize::from(unit.0)).and_then(|seat| seat.unit.log.as_ref());
-        if let (Some(log), Some(feed)) = (log, self.outputs.feed_mut(unit))
+        let Some(owner) = self.seats.get(usize::from(unit.0)).map(|seat| &seat.unit) else { return };
+        if let (Some(log), Some(feed)) = (&owner.log, self.outputs.feed_mut(unit))
             && feed.file.fd.is_none()
         {
+            let written = owner.origin.of_field("output").to_string();
+            let whose = Whose { unit: owner.policy.name.clone(), written };
             let oom_score_adj = if self.can_shield { PROCEDURE } else { 0 };
-            let writer = start_writer(log, self.null.as_fd(), self.output.as_fd(), oom_score_adj);
+            let writer = start_writer((log, &whose), self.null.as_fd(), self.output.as_fd(), oom_score_adj);
             if let Some((pipe, pid)) = writer {
                 feed.file = Sink::new(Some(pipe));
                 feed.writer_pid = pid;

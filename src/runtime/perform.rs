@@ -60,7 +60,10 @@ impl Lifeboat {
             }
             Action::RunCommand { unit, run, order } => self.run_command(unit, run, order),
             Action::KillCommand { unit, run, reason: _ } => self.kill_command(unit, run),
-            Action::Log(record) => self.story.tell(&record, &self.names),
+            Action::Log(record) => {
+                self.story.tell(&record, &self.names);
+                self.blame(&record);
+            }
             Action::Reply { client, reply } => {
                 self.control.outcome(client, reply);
                 if !self.control.flush(client, &self.poller) {

@@ -107,6 +107,13 @@ impl Story {
         places.push(b"\n");
     }
 
+    /// One more line about what was told last.
+    pub(super) fn add(&self, words: fmt::Arguments<'_>) {
+        let mut places = self.places();
+        let _ = fmt::write(&mut *places, words);
+        places.push(b"\n");
+    }
+
     /// Where the lines of units go that say so: as PID 1 the console, else lifeboat's standard output. Nonblocking.
     pub(super) fn output_for_lines(&self) -> Option<OwnedFd> {
         let opened = if self.init { console::open_console() } else { console::own_output() };

@@ -14,7 +14,7 @@ use super::relations::{self, Reference};
 use super::restart::{self, Fallbacks};
 use super::setup::{self, RawIdentity};
 use super::value::{Millis, Word};
-use super::{Identity, System, Unit, commands, condition, optional, output, readiness, template};
+use super::{Identity, Origin, System, Unit, commands, condition, optional, output, readiness, template};
 use crate::engine::policy::{Escalation, Kind, OnRequirementRestart, ProcedurePolicy};
 use crate::engine::snapshot::Trouble;
 use std::ffi::CString;
@@ -147,6 +147,8 @@ fn checked(
     accounts: &Accounts,
 ) -> Draft {
     let mut unit = Unit::empty(name);
+    let lines = raw.places().into_iter().map(|(field, at)| (field, reader.place(&at).line()));
+    unit.origin = Origin::new(reader.file, lines);
     let is_target = matches!(raw.kind, Slot::Given(Item { value: Kind::Target, .. }));
     if is_target {
         for (field, at) in raw.places() {

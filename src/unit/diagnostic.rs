@@ -132,6 +132,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Its line, from 1.
+    pub(super) fn line(&self) -> usize {
+        self.line
+    }
+
     /// The place with its file, in one word.
     pub(super) fn shown(&self, file: &Path) -> String {
         format!("{}:{}:{}", plain(&file.to_string_lossy()), self.line, self.column)

@@ -17,6 +17,7 @@ pub mod enabled;
 mod fallbacks;
 mod load;
 mod optional;
+mod origin;
 mod output;
 mod raw;
 mod reader;
@@ -31,6 +32,7 @@ pub use boot::{BOOT_WORD, BootWish};
 pub use condition::{Condition, Test};
 pub use diagnostic::Diagnostic;
 pub use load::{FILE_BYTES_MAX, Loaded, UNITS_MAX, Wishes, load, load_with};
+pub use origin::{Origin, Written};
 pub use raw::field_names;
 pub use template::is_instance;
 pub use value::Amount;
@@ -199,6 +201,8 @@ pub enum HealthAddress {
 pub struct Unit {
     /// The part that decisions rest on.
     pub policy: UnitPolicy,
+    /// Where it is written.
+    pub origin: Origin,
     /// What `policy.conditions` stands for.
     pub conditions: Vec<Condition>,
     /// Program (an absolute path) and arguments. Empty only for a target, and where `policy.refused` is set.
@@ -273,6 +277,7 @@ impl Unit {
         };
         Self {
             policy,
+            origin: Origin::default(),
             conditions: Vec::new(),
             command: Vec::new(),
             procedure: Vec::new(),

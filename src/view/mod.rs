@@ -4,6 +4,7 @@
 //! one log record without allocating, and `words` holds what they share. Nothing here asks a clock: the snapshot
 //! carries its time, and the distance to the wall clock is a parameter.
 
+pub mod cure;
 pub mod record;
 pub mod status;
 pub mod why;

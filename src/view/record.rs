@@ -2,6 +2,7 @@
 //!
 //! The exhaustion path calls this with a fixed buffer: nothing here allocates.
 
+use super::cure;
 use super::words::{self, Bytes, Exhaustions, ExitWords, Millis, ProcedureWords, Took, TroubleWords};
 use crate::engine::event::{Effect, Exit, Note, Role};
 use crate::engine::policy::{Escalation, UnitId};
@@ -42,8 +43,8 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         }
         Record::SettingRefused { setting, errno, skipped, .. } => {
             let goes_on = if skipped { "it goes on without" } else { "it is not started" };
-            let (name, cure) = (setting.name(), words::cure(setting, errno));
-            write!(out, "{name} is not taken: {}; {goes_on}; {cure}", words::untaken(errno))
+            let (name, cure) = (setting.name(), cure::of_setting(setting, errno));
+            write!(out, "{name} is not taken: {}; {goes_on}; {cure}", cure::untaken(errno))
         }
         Record::KilledBelow { oom_kill, .. } => {
             write!(out, "the kernel's OOM killer struck in a cgroup of its own making: oom_kill ({oom_kill})")

@@ -1,5 +1,6 @@
 //! `why`: the story of a unit's last trouble and of its incidents, with what happened when.
 
+use super::cure;
 use super::status::{OneLine, WallOffset};
 use super::words::{
     self, Bytes, Exhaustions, ExitWords, Millis, ProcedureWords, Tenths, TroubleWords, Uptime,
@@ -60,9 +61,9 @@ pub fn write(out: &mut dyn Write, why: &Story<'_>, wall: WallOffset, all: bool) 
     }
     for refused in &unit.refused_settings {
         let name = OneLine(&refused.setting);
-        write!(out, "  {name} is not taken: {}", words::untaken(refused.errno))?;
+        write!(out, "  {name} is not taken: {}", cure::untaken(refused.errno))?;
         match Setting::of_name(&refused.setting) {
-            Some(setting) => writeln!(out, "; {}", words::cure(setting, refused.errno))?,
+            Some(setting) => writeln!(out, "; {}", cure::of_setting(setting, refused.errno))?,
             None => writeln!(out)?,
         }
     }

@@ -2,7 +2,6 @@
 
 use crate::engine::event::{CommandKind, Exit, Role, ShutdownKind, SpawnStage};
 use crate::engine::policy::UnitId;
-use crate::engine::setting::Setting;
 use crate::engine::snapshot::{Cause, Failure, KillReason, Killer, ProcedureResult, StateName, Trouble};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -65,52 +64,6 @@ pub fn stage(stage: SpawnStage) -> &'static str {
         SpawnStage::User => "setresuid",
         SpawnStage::Capabilities => "setting its capabilities",
         SpawnStage::NoNewPrivs => "setting no_new_privs",
-    }
-}
-
-/// Why the kernel did not take a setting.
-#[must_use]
-pub fn untaken(number: i32) -> &'static str {
-    match Errno::from_raw(number) {
-        Errno::ERANGE => "it is out of the kernel's range, or the kernel kept another value",
-        Errno::ENOTBLK => "it is no disk",
-        _ => errno(number),
-    }
-}
-
-/// What helps where the kernel did not take a setting.
-#[must_use]
-pub fn cure(setting: Setting, errno: i32) -> &'static str {
-    let is_missing = matches!(Errno::from_raw(errno), Errno::ENOENT | Errno::ENOSYS | Errno::EOPNOTSUPP);
-    match setting {
-        Setting::IoMax if is_missing => {
-            "see that the disk is there, and build the kernel with CONFIG_BLK_DEV_THROTTLING=y"
-        }
-        Setting::IoMax => "name the device of a whole disk, no partition",
-        Setting::CpuCpus | Setting::CpuMems if !is_missing => "name only what the machine has",
-        Setting::ReadOnly | Setting::Hidden if errno == Errno::ENOENT as i32 => {
-            "name what is there, or write it with a - in front"
-        }
-        Setting::Cpus => "name only processors that the machine has",
-        _ if !is_missing => "see the kernel's log, or take it out of the unit's file",
-        Setting::CpuMax => {
-            "build the kernel with CONFIG_CFS_BANDWIDTH=y, or have the controller cpu delegated to lifeboat"
-        }
-        Setting::CpuWeight => {
-            "build the kernel with CONFIG_FAIR_GROUP_SCHED=y, or have the controller cpu delegated to lifeboat"
-        }
-        Setting::CpuCpus | Setting::CpuMems => {
-            "build the kernel with CONFIG_CPUSETS=y, or have the controller cpuset delegated to lifeboat"
-        }
-        Setting::IoWeight => {
-            "build the kernel with CONFIG_BLK_CGROUP_IOCOST=y, or have the controller io delegated to lifeboat"
-        }
-        Setting::MemorySwapMax => "build the kernel with CONFIG_SWAP=y",
-        Setting::MemoryZswapMax => "build the kernel with CONFIG_ZSWAP=y, Linux 5.19 or later",
-        Setting::ReadOnly => "use Linux 5.12 or later",
-        Setting::IoPriority => "build the kernel with CONFIG_BLOCK=y",
-        Setting::Delegate => "use Linux 4.14 or later",
-        _ => "see that the kernel and its configuration have it",
     }
 }
 

@@ -321,8 +321,13 @@ fn a_log_that_cannot_be_written_stops_nobody() {
         .shell("b", "echo one; exec sleep 1000", &format!("output: File((path: {path:?}))"))
         .shell("full", "echo one; echo two; exec sleep 1000", "output: File((path: \"/dev/full\"))")
         .start();
-    for words in ["/none/a.log: No such file or directory", "/dev/full: No space left on device"] {
-        until("no complaint", &rig, || rig.log().contains(words));
+    for words in [
+        "a: lines are lost: cannot write",
+        "/none/a.log: No such file or directory (os error 2); make its folder, or name another path in ",
+        "/units/a.ron:1: output",
+        "full: lines are lost: cannot write /dev/full: No space left on device (os error 28); make room there",
+    ] {
+        until(words, &rig, || rig.log().contains(words));
     }
     assert_eq!(wait_for_words(&rig, "a", "two"), b"one\ntwo\n");
     assert_eq!(wait_for_words(&rig, "full", "two"), b"one\ntwo\n");
@@ -340,7 +345,7 @@ fn a_log_that_cannot_be_written_stops_nobody() {
         let all = procfs::process::all_processes().expect("/proc").flatten().map(|process| process.pid);
         all.filter(is_writer).collect()
     };
-    assert_eq!(writers().len(), 2, "of those in the folder");
+    assert_eq!(writers().len(), 3, "one for each unit in the folder");
     for pid in writers() {
         kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("a kill");
     }

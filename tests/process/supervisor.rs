@@ -272,3 +272,27 @@ fn nobody_may_look_but_not_change() {
     check(&["shutdown"], "", "lifeboatctl: your user may look at lifeboat, but not change it\n", 4);
     assert_eq!(rig.running("a"), pid);
 }
+
+/// What only the kernel can tell at the start, with the place in the unit's file and what helps.
+#[test]
+fn a_start_that_fails_names_file_line_and_cure() {
+    let rig = Place::new(Cgroups::None)
+        .unit("missing", "(\n    command: [\"/bin/no-such-program\"],\n)")
+        .unit("locked", "(\n    command: [\"/etc/passwd\"],\n)")
+        .unit("away", "(\n    command: [\"/bin/true\"],\n    working_directory: \"/no-such-folder\",\n)")
+        .unit("processors", "(\n    command: [\"/bin/true\"],\n\n    cpus: \"1000\",\n)")
+        .unit("fine", SLEEPER)
+        .start();
+    for (name, words) in [
+        ("missing", "missing.ron:2: command: /bin/no-such-program: put the program there"),
+        ("locked", "locked.ron:2: command: /etc/passwd: make it executable (chmod +x)"),
+        ("away", "away.ron:3: working_directory: /no-such-folder: make the folder, or take the field out"),
+        ("processors", "processors.ron:4: cpus"),
+    ] {
+        rig.wait_until(name, |unit| unit.state == StateName::Fatal);
+        let why = rig.ctl(&["why", name]);
+        assert!(why.out.contains(words), "{words:?} is missing in {why:?}");
+        assert!(rig.log().contains(words), "{words:?} is missing in {}", rig.log());
+    }
+    rig.running("fine");
+}
