@@ -1,7 +1,10 @@
 //! The real `lifeboatctl` against a small server that answers as each case says: texts, exit codes, requests.
 
-use lifeboat::engine::action::Reply;
-use lifeboat::engine::event::{ShutdownKind, Verb};
+#[path = "cli/limits.rs"]
+mod limits;
+
+use lifeboat::engine::action::{LimitAnswer, LimitOutcome, Reply};
+use lifeboat::engine::event::{Below, ShutdownKind, Verb};
 use lifeboat::engine::snapshot::Snapshot;
 use lifeboat::wire::codec::{Inbox, REQUEST_BYTES_MAX, encode_error, encode_reply};
 use lifeboat::wire::interface::info;
@@ -156,6 +159,17 @@ fn server(case: &str, verbs: Reply) -> Server {
         Request::Ask { name, .. } if snapshot.units.iter().any(|unit| unit.name == *name) => outcome(verbs),
         Request::Ask { name, .. } => error(&ErrorReply::NoSuchUnit { name: name.clone() }),
         Request::Shutdown { .. } => reply(&Empty {}),
+        Request::Limit { name, limit, below } => {
+            let outcome = match (name.as_str(), below) {
+                ("bus", _) => LimitOutcome::Applied,
+                ("recorder", Below::Rescue) => LimitOutcome::Rescued,
+                ("recorder", Below::Refuse) => LimitOutcome::BelowUse,
+                ("setup", _) => LimitOutcome::OverBudget,
+                _ => return error(&ErrorReply::NoSuchUnit { name: name.clone() }),
+            };
+            let bytes = limit.value.map(|value| 2 * value);
+            reply(&LimitAnswer { current_bytes: bytes, free_bytes: Some(1 << 20), ..outcome.into() })
+        }
         Request::Tail { name, .. } if name == "bus" => {
             reply(&TailReply { data: "aGkAG1s=".into(), position: 7, kept_bytes: 4_096 })
         }

@@ -18,8 +18,9 @@ use fake_kernel::FakeKernel;
 use invariants::{Invariant, Violation, Watch};
 use lifeboat::engine::action::Action;
 use lifeboat::engine::change::Change;
-use lifeboat::engine::event::{ClientId, Event, ShutdownKind, Time, Verb};
+use lifeboat::engine::event::{Below, ClientId, Event, ShutdownKind, Time, Verb};
 use lifeboat::engine::policy::{UnitId, UnitPolicy};
+use lifeboat::engine::setting::{Limit, Setting};
 use lifeboat::engine::{Engine, Plan};
 use random_changes::Table;
 use random_units::{RESERVE_BYTES, random_rescue, random_units};
@@ -175,7 +176,19 @@ fn visits(kernel: &mut FakeKernel, units: &[UnitPolicy]) {
         let verb = kernel.rng.pick(&[Verb::Start, Verb::Stop, Verb::Restart, Verb::Reload, Verb::Reload]);
         // The place behind the last unit is there too: nobody's.
         let unit = UnitId(u16::try_from(kernel.rng.between(0, units.len() as u64 * 10) / 10).unwrap());
-        kernel.outside(at_ms, Event::Asked { client, unit, verb });
+        if kernel.rng.per_mille(250) {
+            let setting = kernel.rng.pick(&[
+                Setting::MemoryMax,
+                Setting::MemoryMax,
+                Setting::MemoryHigh,
+                Setting::CpuMax,
+            ]);
+            let limit = Limit { setting, value: Some(kernel.rng.between(1, 80) << 20) };
+            let below = kernel.rng.pick(&[Below::Refuse, Below::Rescue]);
+            kernel.outside(at_ms, Event::LimitAsked { client, unit, limit, below });
+        } else {
+            kernel.outside(at_ms, Event::Asked { client, unit, verb });
+        }
         if kernel.rng.per_mille(200) {
             let gone_ms = at_ms + kernel.rng.between(0, 2_000);
             kernel.outside(gone_ms, Event::ClientGone { client });

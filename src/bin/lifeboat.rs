@@ -1,6 +1,6 @@
 //! lifeboat: PID 1 on an embedded image, or a supervisor below another init.
 
-use lifeboat::runtime::{Config, boot, errand, log_file};
+use lifeboat::runtime::{Config, boot, errand, limiting, log_file};
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::Write;
@@ -50,6 +50,10 @@ fn main() -> ExitCode {
         }
         [first, state, name, yes] if first == "--store" => {
             return ExitCode::from(errand::store(state.into(), name.clone(), yes == "yes"));
+        }
+        // And so, to change a limit of a unit that runs.
+        [first, words @ ..] if first == "--set-limit" => {
+            return ExitCode::from(limiting::set_limit_aside(words));
         }
         _ => {}
     }

@@ -8,6 +8,7 @@
 pub mod capabilities;
 pub mod group;
 pub mod limits;
+pub mod lowering;
 pub mod member;
 pub mod parse;
 pub mod place;

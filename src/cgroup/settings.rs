@@ -98,6 +98,13 @@ fn file_of(setting: Setting) -> Option<&'static str> {
     })
 }
 
+/// Whether the group in `folder` has this limit of memory.
+#[must_use]
+pub fn has_memory_limit(folder: &Path, limit: Limit) -> bool {
+    let text = file_of(limit.setting).and_then(|file| read_value(&folder.join(file)).ok().flatten());
+    text.is_some_and(|text| is_page_limit(String::from_utf8_lossy(&text).trim_end(), limit.value))
+}
+
 /// Sees to it that the group in `folder` has this limit. A `memory.max` or `memory.high` below what is used makes the
 /// kernel reclaim in this call, and at `memory.max` kill: not to be called so by who must not wait.
 pub fn set_limit(folder: &Path, limit: Limit, cpu_period_us: u32) -> Result<(), SysError> {

@@ -10,6 +10,7 @@
 use super::event::{ClientId, CommandKind, Role, ShutdownKind};
 use super::policy::{RunId, UnitId};
 use super::record::Record;
+use super::setting::Limit;
 use super::snapshot::{Cause, KillReason};
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,67 @@ pub enum Reply {
     TooManyWaiting,
 }
 
+/// How a limit is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LimitStep {
+    /// It is written now: that can neither wait nor kill.
+    AtOnce,
+    /// Aside, memory is reclaimed until what is left would fit below it, with some room; nothing is written.
+    Reclaim,
+    /// Aside, while the unit stands still: the same once more, and then it is written.
+    Set,
+    /// Nothing is written; it holds from the next run on.
+    Keep,
+}
+
+/// What became of a change of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LimitOutcome {
+    /// It holds.
+    Applied,
+    /// Nothing runs: it holds from the next run on.
+    Kept,
+    /// The unit uses more, and that cannot be reclaimed.
+    BelowUse,
+    /// The same: the shutdown procedure is at work, and the next run begins with the new limit.
+    Rescued,
+    /// The same: there is no shutdown procedure for an exhaustion.
+    NoProcedure,
+    /// It does not fit into the machine beside the others.
+    OverBudget,
+    /// The kernel did not take it.
+    NotTaken,
+    /// The unit's file has no `memory`, or it would be left without a bound.
+    NoBound,
+    /// Above `memory.high` no shield holds.
+    Shielded,
+    /// The unit is on its way up or down, refused, or another limit is being changed.
+    NotNow,
+    /// The run came to its end meanwhile.
+    Overruled,
+    /// It took too long.
+    TimedOut,
+}
+
+/// The answer to a change of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitAnswer {
+    /// What became of it.
+    pub outcome: LimitOutcome,
+    /// `memory.current`, where that is more than the limit.
+    pub current_bytes: Option<u64>,
+    /// What it could be at most, where it does not fit into the machine.
+    pub free_bytes: Option<u64>,
+    /// errno(3), where the kernel did not take it.
+    pub errno: Option<i32>,
+}
+
+impl From<LimitOutcome> for LimitAnswer {
+    fn from(outcome: LimitOutcome) -> Self {
+        Self { outcome, current_bytes: None, free_bytes: None, errno: None }
+    }
+}
+
 /// Everything that the engine can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
@@ -82,6 +144,14 @@ pub enum Action {
     EndProbe { unit: UnitId, run: RunId },
     /// Write 1 to `cgroup.freeze` of the service: `Frozen` or `Failed`.
     Freeze { unit: UnitId, run: RunId },
+    /// Write 1 to `cgroup.freeze` of the service for a moment: `Frozen` or `Failed`.
+    Hold { unit: UnitId, run: RunId },
+    /// Write 0 to `cgroup.freeze` of the service.
+    Thaw { unit: UnitId, run: RunId },
+    /// Try a limit of the service's cgroup: `LimitTried`, but for `Keep`.
+    TryLimit { unit: UnitId, run: RunId, limit: Limit, step: LimitStep },
+    /// Give up what is being done aside about a limit.
+    EndLimit { unit: UnitId, run: RunId },
     /// Let the parked procedure go: `ProcedureRunning` or `SpawnFailed`, later `Exited`.
     StartProcedure { unit: UnitId, run: RunId, order: ProcedureOrder },
     /// Send a signal to the service's first process.
@@ -107,6 +177,8 @@ pub enum Action {
     Log(Record),
     /// Answer a request.
     Reply { client: ClientId, reply: Reply },
+    /// Answer a request to change a limit.
+    ReplyLimit { client: ClientId, answer: LimitAnswer },
     /// All units are down: end the machine (or, below another init, this process).
     Finish { how: ShutdownKind },
 }

@@ -8,7 +8,7 @@
 //! A change may allocate: the tables grow here, so that no later turn has to.
 
 use super::action::Action;
-use super::event::{CommandKind, Event, MemoryEvents, Time};
+use super::event::{Event, MemoryEvents, Time};
 use super::limits::UNITS_MAX;
 use super::policy::{Kind, RunId, UnitId, UnitPolicy};
 use super::record::Record;
@@ -184,15 +184,8 @@ impl Engine {
         let Some(service) = self.unit_mut(unit).filter(|service| service.state == State::Running) else {
             return;
         };
-        let run = service.run;
         service.misses = 0;
-        let (probing, at_work) = (service.probing, service.commands.at_work());
-        if probing {
-            plan.push(Action::EndProbe { unit, run });
-        }
-        if at_work == Some(CommandKind::Health) {
-            self.end_command(unit, KillReason::NotNeeded, plan);
-        }
+        self.break_off_probe(unit, plan);
         self.timers.clear(unit, TimerKind::Health);
         self.plan_probe(unit);
     }

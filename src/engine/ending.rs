@@ -51,7 +51,7 @@ impl Engine {
                 if saves {
                     self.freeze(unit, plan);
                 } else if asks {
-                    self.stop_step(unit, State::Asking);
+                    self.stop_step(unit, State::Asking, plan);
                     self.run_command(unit, CommandKind::Stop, plan);
                 } else {
                     self.signal_to_stop(unit, plan);
@@ -74,7 +74,8 @@ impl Engine {
     }
 
     /// A step of an ordinary stop; each has `stop.timeout`.
-    fn stop_step(&mut self, unit: UnitId, state: State) {
+    fn stop_step(&mut self, unit: UnitId, state: State, plan: &mut Plan) {
+        self.overrule_limiting(unit, true, plan);
         let timeout_ms = self.unit(unit).map_or(0, |service| u64::from(service.policy.stop_timeout_ms));
         self.enter(unit, state);
         self.step_deadline(unit, timeout_ms);
@@ -82,7 +83,7 @@ impl Engine {
 
     /// The stop signal to the first process; where that is gone, to what it left behind.
     fn signal_to_stop(&mut self, unit: UnitId, plan: &mut Plan) {
-        self.stop_step(unit, State::Signalled);
+        self.stop_step(unit, State::Signalled, plan);
         let Some(service) = self.unit(unit) else { return };
         let (run, signal) = (service.run, service.policy.stop_signal);
         if service.open.main {
@@ -112,6 +113,7 @@ impl Engine {
 
     /// Kills both cgroups of the unit and waits until nothing of the run is left.
     pub(super) fn kill(&mut self, unit: UnitId, reason: KillReason, plan: &mut Plan) {
+        self.overrule_limiting(unit, false, plan);
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         service.open.service_cgroup = true;
@@ -251,6 +253,7 @@ impl Engine {
         plan.tell(Record::EffectFailed { unit, effect, errno });
         match (effect, state) {
             // No freezer: the procedure runs beside a living service rather than not at all.
+            (Effect::Freeze, State::Running) => self.limit_not_taken(unit, errno, plan),
             (Effect::Freeze, State::Freezing) => self.procedure_may_start(unit, plan),
             (Effect::StartProcedure, State::Saving) => {
                 self.procedure_spawn_failed(unit, SpawnStage::Exec, errno, plan);

@@ -9,7 +9,7 @@
 )]
 
 use super::policy::{RunId, UnitId};
-use super::setting::Setting;
+use super::setting::{Limit, Setting};
 use serde::{Deserialize, Serialize};
 
 /// Microseconds of `CLOCK_BOOTTIME` (clock_gettime(2)): it also runs while the machine sleeps.
@@ -252,6 +252,28 @@ pub enum Verb {
     Reload,
 }
 
+/// What is to happen where a new `memory.max` is below what the unit uses, and that cannot be reclaimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Below {
+    /// Nothing: the old limit holds.
+    Refuse,
+    /// The unit's shutdown procedure saves it; its next run begins with the new limit.
+    Rescue,
+}
+
+/// What came of a step on the way to a new limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tried {
+    /// What the unit uses fits below it; nothing is written yet.
+    Fits,
+    /// It holds.
+    Taken,
+    /// More is used, and cannot be reclaimed.
+    TooFull { current_bytes: u64 },
+    /// The kernel did not take it.
+    Refused { errno: i32 },
+}
+
 /// A connection of the control socket. Never reused while lifeboat runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientId(pub u64);
@@ -310,6 +332,10 @@ pub enum Event {
     MemorySampled { unit: UnitId, run: RunId, sample: MemorySample },
     /// A PSI trigger of the service's cgroup fired.
     PressureRang { unit: UnitId, run: RunId },
+    /// A person asked for another limit.
+    LimitAsked { client: ClientId, unit: UnitId, limit: Limit, below: Below },
+    /// The answer to `Action::TryLimit`.
+    LimitTried { unit: UnitId, run: RunId, limit: Limit, tried: Tried },
     /// A person asked something of a unit.
     Asked { client: ClientId, unit: UnitId, verb: Verb },
     /// The connection is gone: nobody waits for its answers.

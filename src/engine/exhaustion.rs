@@ -113,6 +113,7 @@ impl Engine {
     }
 
     pub(super) fn freeze(&mut self, unit: UnitId, plan: &mut Plan) {
+        self.overrule_limiting(unit, false, plan);
         let Some(service) = self.unit(unit) else { return };
         let run = service.run;
         self.enter(unit, State::Freezing);
@@ -123,7 +124,9 @@ impl Engine {
     pub(super) fn frozen(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.live(unit, run) else { return };
-        if let Some(incident) = &mut service.incident {
+        if let Some(incident) = &mut service.incident
+            && incident.killed.is_none()
+        {
             incident.frozen.get_or_insert(now);
         }
         match service.state {
@@ -132,6 +135,7 @@ impl Engine {
                 plan.tell(Record::Frozen { unit, after_us });
                 self.procedure_may_start(unit, plan);
             }
+            State::Running => self.held(unit, plan),
             // Late, after its deadline: noted in the incident.
             State::Down(_)
             | State::Waiting
@@ -139,7 +143,6 @@ impl Engine {
             | State::Parking
             | State::Spawning
             | State::Readying
-            | State::Running
             | State::Queued
             | State::Saving
             | State::Asking

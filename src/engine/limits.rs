@@ -29,6 +29,14 @@ pub const EXTENDED_MS_MAX: u64 = 600_000;
 /// uninterruptible sleep does not freeze at all, and its procedure must not wait for it.
 pub const FREEZE_DEADLINE_MS: u64 = 500;
 
+/// Reclaiming before a lower limit while the unit runs, and before any change that is not held up by memory: dirty
+/// pages go to a slow flash at some MiB a second.
+pub const LIMIT_RECLAIM_MS: u64 = 10_000;
+
+/// From the moment at which the unit stands still to going on without the lower limit: the process that writes it is
+/// made and executed in it, and no service should miss more than a breath.
+pub const LIMIT_SET_MS: u64 = 1_500;
+
 /// From writing `cgroup.kill` to writing it again.
 pub const KILL_RETRY_MS: u64 = 2_000;
 

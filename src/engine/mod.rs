@@ -24,6 +24,7 @@ mod escalation;
 pub mod event;
 mod exhaustion;
 mod graph;
+mod limiting;
 pub mod limits;
 pub mod policy;
 mod readiness;
@@ -42,6 +43,7 @@ mod timer;
 use action::Action;
 use escalation::Rescue;
 use event::{Event, Time};
+use limiting::Room;
 use policy::{RunId, UnitId, UnitPolicy};
 use record::Record;
 use recorder::Recorder;
@@ -139,6 +141,7 @@ pub struct Engine {
     incident_count: u32,
     reserve_bytes: u64,
     reserve_used_bytes: u64,
+    room: Room,
     shutdown: Option<ShutdownState>,
     rescue: Rescue,
     /// In a shutdown: so many units, from the first one on, are down for good.
@@ -170,6 +173,7 @@ impl Engine {
             incident_count: 0,
             reserve_bytes,
             reserve_used_bytes: 0,
+            room: Room { guaranteed_bytes: u64::MAX, pool_bytes: u64::MAX },
             shutdown: None,
             rescue: Rescue::default(),
             found_down: 0,
@@ -218,7 +222,16 @@ impl Engine {
             Event::MemorySampled { unit, run, sample } => self.memory_sampled(unit, run, sample, plan),
             Event::PressureRang { unit, run } => self.pressure_rang(unit, run, plan),
             Event::Asked { client, unit, verb } => self.asked(client, unit, verb, plan),
-            Event::ClientGone { client } => self.waits.forget(client),
+            Event::LimitAsked { client, unit, limit, below } => {
+                self.limit_asked((client, below), unit, limit, plan)
+            }
+            Event::LimitTried { unit, run, limit, tried } => {
+                self.limit_tried((unit, run), limit, tried, plan)
+            }
+            Event::ClientGone { client } => {
+                self.waits.forget(client);
+                self.forget_limiting(client);
+            }
             Event::ShutdownAsked { how } => self.shutdown_asked(how, plan),
             // Recorded only: what it led to was done by `reconfigure`.
             Event::Reconfigured { changes: _ } => {}
@@ -336,7 +349,8 @@ impl Engine {
             State::Asking => self.stop_command_timed_out(unit, plan),
             State::Signalled => self.kill(unit, snapshot::KillReason::StopTimedOut, plan),
             State::Killing => self.kill_again(unit, plan),
-            State::Down(_) | State::Waiting | State::Running | State::Queued => {}
+            State::Running => self.limiting_timed_out(unit, plan),
+            State::Down(_) | State::Waiting | State::Queued => {}
         }
     }
 }

@@ -182,6 +182,31 @@ impl Engine {
         }
     }
 
+    /// While the unit is held still it cannot show that it is alive.
+    pub(super) fn stop_clocks(&mut self, unit: UnitId, plan: &mut Plan) {
+        self.timers.clear(unit, TimerKind::Watchdog);
+        self.timers.clear(unit, TimerKind::Health);
+        self.break_off_probe(unit, plan);
+    }
+
+    /// A health check that is open says nothing of the service any more.
+    pub(super) fn break_off_probe(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        let (run, at_work) = (service.run, service.commands.at_work());
+        if std::mem::take(&mut service.probing) {
+            plan.push(Action::EndProbe { unit, run });
+        }
+        if at_work == Some(CommandKind::Health) {
+            self.end_command(unit, KillReason::NotNeeded, plan);
+        }
+    }
+
+    /// It goes on, with its whole time before it.
+    pub(super) fn start_clocks(&mut self, unit: UnitId) {
+        self.feed_watchdog(unit);
+        self.plan_probe(unit);
+    }
+
     /// The next check is due, or the present one has taken too long.
     pub(super) fn health_due(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit_mut(unit) else { return };

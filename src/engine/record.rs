@@ -7,7 +7,7 @@
 
 use super::event::{CommandKind, Exit, Note, Role, ShutdownKind, SpawnStage};
 use super::policy::{Escalation, UnitId};
-use super::setting::Setting;
+use super::setting::{Limit, Setting};
 use super::snapshot::{Cause, Failure, KillReason, ProcedureResult, Trouble, Verdict};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,8 @@ pub enum Record {
     Exhausted { unit: UnitId, cause: Cause, verdict: Verdict, limit_bytes: u64 },
     /// The kernel killed in a cgroup that the unit has made, at that one's own limit.
     KilledBelow { unit: UnitId, oom_kill: u64 },
+    /// A limit is another one from now on.
+    LimitChanged { unit: UnitId, limit: Limit },
     /// The service stands still.
     Frozen { unit: UnitId, after_us: u64 },
     /// The service did not freeze in time; we go on.

@@ -20,6 +20,7 @@ use super::command::Commands;
 use super::doorbell::Trend;
 use super::event::{Exit, MemoryEvents, MemorySample, SpawnStage, Time};
 use super::graph::Links;
+use super::limiting::Limiting;
 use super::policy::{Kind, RunId, UnitId, UnitPolicy};
 use super::reload::Reload;
 use super::restart::Restarts;
@@ -215,6 +216,8 @@ pub(super) struct Service {
     pub(super) checking: bool,
     /// It went down, or did not come up at boot, because of this unit, with which it conflicts.
     pub(super) rival: Option<UnitId>,
+    /// A limit that is being changed while it runs.
+    pub(super) limiting: Option<Limiting>,
     pub(super) kill_tries: u8,
     /// It did not die by any number of kills: nothing waits for it.
     pub(super) stuck: bool,
@@ -281,6 +284,7 @@ impl Service {
             follows: false,
             checking: false,
             rival: None,
+            limiting: None,
             kill_tries: 0,
             stuck: false,
             holds_reserve: false,

@@ -163,6 +163,22 @@ pub struct Limit {
     pub value: Option<u64>,
 }
 
+impl Limit {
+    /// Whether the kernel could take it: the bounds of the fields in unit files.
+    #[must_use]
+    pub fn is_sane(self) -> bool {
+        match (self.setting, self.value) {
+            (Setting::MemoryMax, Some(bytes)) => bytes >= 64 << 10,
+            (Setting::CpuWeight | Setting::IoWeight, value) => {
+                value.is_some_and(|weight| (1..=10_000).contains(&weight))
+            }
+            (Setting::PidsMax, Some(max)) => (1..=4_194_304).contains(&max),
+            (Setting::CpuMax, Some(share)) => (1..=10_240_000).contains(&share),
+            _ => true,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

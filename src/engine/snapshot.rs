@@ -85,6 +85,11 @@ pub enum Verdict {
         /// Time to exhaustion at that slope.
         left_ms: u64,
     },
+    /// A person wanted it below a new limit, and it does not fit.
+    LimitLowered {
+        /// `memory.current` then.
+        current_bytes: u64,
+    },
     /// The kernel killed: `oom_kill` in `memory.events.local` rose.
     KernelKilled {
         /// How many processes.

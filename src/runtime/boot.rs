@@ -225,6 +225,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     let mut engine = Engine::new(policies, view.budget.reserve_bytes);
     engine.set_rescue(rescue);
     let rescue_name = rescue.and_then(|unit| names.get(usize::from(unit.0)).cloned());
+    engine.set_room(view.budget.guaranteed_bytes, view.budget.pool_bytes);
     let mut events = VecDeque::with_capacity(4 * count + 64);
     events.push_back(Event::Boot);
     Ok(Lifeboat {
@@ -234,6 +235,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         seats,
         names,
         pids: Pids::with_capacity(2 * count),
+        helpers: Vec::new(),
         poller,
         signals,
         control,

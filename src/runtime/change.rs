@@ -13,8 +13,10 @@ use crate::wire::reply::{Difference, Effect};
 /// A unit that is there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Present<'a> {
-    /// Its newest definition.
+    /// Its newest definition, as its file had it.
     pub(super) unit: &'a Unit,
+    /// Its `memory.max` now, where that is another than its file had.
+    pub(super) limited_bytes: Option<u64>,
     /// That one holds from its next run on.
     pub(super) pending: bool,
     /// It was taken out and is on its way down.
@@ -234,6 +236,10 @@ impl<'a> Planner<'a> {
                 let mut policy = unit.policy.clone();
                 if stays {
                     policy.utility = budget::SERVED_FIRST;
+                    let limited_bytes = self.present(at).and_then(|it| it.limited_bytes);
+                    if let (Some(memory), Some(bytes)) = (&mut policy.memory, limited_bytes) {
+                        memory.max_bytes = bytes;
+                    }
                 }
                 (at, policy)
             })
@@ -419,8 +425,10 @@ mod tests {
 
     fn planned(before: &[(&str, &str)], after: &[(&str, &str)], room: Room) -> Plan {
         let old = units(before);
-        let present: Vec<Option<Present<'_>>> =
-            old.iter().map(|unit| Some(Present { unit, pending: false, leaving: false })).collect();
+        let present: Vec<Option<Present<'_>>> = old
+            .iter()
+            .map(|unit| Some(Present { unit, limited_bytes: None, pending: false, leaving: false }))
+            .collect();
         let count = u16::try_from(old.len()).expect("few units");
         let places = |names: &[&str]| (count..).map(UnitId).map(Some).take(names.len()).collect();
         plan(&present, units(after), &[], places, (room, |_: &[&Unit]| 0))

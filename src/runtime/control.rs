@@ -12,7 +12,7 @@
 use super::boot::StartError;
 use super::seat::Source;
 use super::story;
-use crate::engine::action::Reply;
+use crate::engine::action::{LimitAnswer, Reply};
 use crate::engine::event::{ClientId, Time};
 use crate::engine::policy::UnitId;
 use crate::sys::clock;
@@ -349,6 +349,12 @@ impl Control {
         let Some(client) = self.client(id) else { return };
         client.waiting = Waiting::No;
         client.broken |= encode_outcome(&mut client.out, reply).is_err();
+    }
+
+    pub(super) fn limit_outcome(&mut self, id: ClientId, answer: &LimitAnswer) {
+        let Some(client) = self.client(id) else { return };
+        client.waiting = Waiting::No;
+        client.broken |= codec::encode_reply(&mut client.out, answer, false).is_err();
     }
 
     pub(super) fn watch(&mut self, id: ClientId) {

@@ -8,6 +8,7 @@ use super::Config;
 use super::conditions::Surroundings;
 use super::control::Control;
 use super::errand::{Errands, Job};
+use super::limiting::Helper;
 use super::output::Outputs;
 use super::readiness::Notify;
 use super::seat::{Pids, Seat, Source};
@@ -45,6 +46,8 @@ pub(super) struct Lifeboat {
     pub(super) seats: Vec<Seat>,
     pub(super) names: Vec<String>,
     pub(super) pids: Pids,
+    /// The processes that work on limits, one for each unit at most.
+    pub(super) helpers: Vec<Helper>,
     pub(super) poller: Poller,
     pub(super) signals: Signals,
     pub(super) control: Control,
@@ -245,6 +248,13 @@ impl Lifeboat {
             Request::Reread => self.send_for(client, Job::Reread),
             Request::Update { names } => self.send_for(client, Job::Update { names }),
             Request::Change { how, name } => self.change_unit(client, how, name),
+            Request::Limit { name, limit, below } => match self.id_of(&name) {
+                Some(unit) => {
+                    self.control.expect_outcome(client);
+                    self.events.push_back(Event::LimitAsked { client, unit, limit, below });
+                }
+                None => self.control.refuse(client, &ErrorReply::NoSuchUnit { name }),
+            },
             Request::Shutdown { how } => {
                 self.control.reply(client, &Empty {});
                 self.events.push_back(Event::ShutdownAsked { how });
@@ -258,6 +268,11 @@ impl Lifeboat {
             Request::Ask { verb, name } => {
                 if let Some(unit) = self.id_of(&name) {
                     self.events.push_back(Event::Asked { client: NOBODY, unit, verb });
+                }
+            }
+            Request::Limit { name, limit, below } => {
+                if let Some(unit) = self.id_of(&name) {
+                    self.events.push_back(Event::LimitAsked { client: NOBODY, unit, limit, below });
                 }
             }
             Request::Shutdown { how } => self.events.push_back(Event::ShutdownAsked { how }),

@@ -15,6 +15,7 @@ pub mod errand;
 mod event_loop;
 mod groups;
 mod health;
+pub mod limiting;
 pub mod log_file;
 mod output;
 mod perform;

@@ -6,7 +6,7 @@ use super::seat::Process;
 use crate::cgroup::group::Group;
 use crate::cgroup::parse::GroupState;
 use crate::engine::action::{Action, ProcedureOrder};
-use crate::engine::event::{Effect, Event, Role, SpawnStage};
+use crate::engine::event::{ClientId, Effect, Event, Role, SpawnStage};
 use crate::engine::policy::{Guard, RunId, UnitId};
 use crate::sys::children;
 use crate::sys::spawn::{Order, SpawnError, Start, notification_pipe, park, release, start};
@@ -46,6 +46,14 @@ impl Lifeboat {
             Action::EndProbe { unit, run: _ } => self.end_probe(unit),
             Action::LookForPath { unit, run } => self.look_for_path(unit, run),
             Action::Freeze { unit, run } => self.freeze(unit, run),
+            Action::Hold { unit, run } => self.freeze(unit, run),
+            Action::Thaw { unit, run: _ } => self.thaw(unit),
+            Action::TryLimit { unit, run, limit, step } => self.try_limit((unit, run), limit, step),
+            Action::EndLimit { unit, run: _ } => self.end_limit(unit),
+            Action::ReplyLimit { client, answer } => {
+                self.control.limit_outcome(client, &answer);
+                self.flush_answer(client);
+            }
             Action::StartProcedure { unit, run, order } => self.start_procedure(unit, run, order),
             Action::Signal { unit, run: _, signal, reason: _ } => self.signal(unit, signal),
             Action::SignalAll { unit, run, signal, reason: _ } => self.signal_all(unit, run, signal),
@@ -66,12 +74,16 @@ impl Lifeboat {
             }
             Action::Reply { client, reply } => {
                 self.control.outcome(client, reply);
-                if !self.control.flush(client, &self.poller) {
-                    self.control.close(client);
-                    self.events.push_back(Event::ClientGone { client });
-                }
+                self.flush_answer(client);
             }
             Action::Finish { how } => self.finished = Some(how),
+        }
+    }
+
+    fn flush_answer(&mut self, client: ClientId) {
+        if !self.control.flush(client, &self.poller) {
+            self.control.close(client);
+            self.events.push_back(Event::ClientGone { client });
         }
     }
 

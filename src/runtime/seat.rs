@@ -7,6 +7,7 @@ use super::readiness::Stamp;
 use crate::cgroup::group::Group;
 use crate::engine::event::Role;
 use crate::engine::policy::{RunId, UnitId};
+use crate::engine::setting::Limit;
 use crate::sys::spawn::{Program, Step};
 use crate::unit::Unit;
 use std::collections::HashMap;
@@ -26,6 +27,9 @@ pub(super) struct Process {
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) unit: Unit,
+    /// The unit as its file has it, where limits were changed since that was read; and those limits.
+    pub(super) written: Option<Box<Unit>>,
+    pub(super) limited: Vec<Limit>,
     /// What takes this seat's place when nothing of the present run is left.
     pub(super) next: Option<Box<Seat>>,
     pub(super) program: Option<Program>,
@@ -69,6 +73,8 @@ impl Seat {
     ) -> Self {
         Self {
             unit,
+            written: None,
+            limited: Vec::new(),
             next: None,
             program,
             procedure_program,

@@ -115,6 +115,9 @@ impl Lifeboat {
     pub(super) fn enabled(&mut self, client: ClientId, unit: UnitId, autostart: bool) {
         if let Some(seat) = self.seats.get_mut(usize::from(unit.0)) {
             seat.unit.policy.autostart = autostart;
+            if let Some(written) = &mut seat.written {
+                written.policy.autostart = autostart;
+            }
             if let Some(next) = &mut seat.next {
                 next.unit.policy.autostart = autostart;
             }
@@ -156,7 +159,16 @@ impl Lifeboat {
             .zip(&self.seats)
             .map(|(unit, seat)| {
                 self.engine.is_present(unit).then(|| Present {
-                    unit: seat.next.as_ref().map_or(&seat.unit, |next| &next.unit),
+                    unit: match (&seat.next, &seat.written) {
+                        (Some(next), _) => &next.unit,
+                        (None, Some(written)) => written,
+                        (None, None) => &seat.unit,
+                    },
+                    limited_bytes: seat
+                        .written
+                        .as_ref()
+                        .and(seat.unit.policy.memory)
+                        .map(|memory| memory.max_bytes),
                     pending: seat.next.is_some(),
                     leaving: self.engine.is_leaving(unit),
                 })
@@ -173,6 +185,15 @@ impl Lifeboat {
         let places = |names: &[&str]| self.engine.places_for(names);
         let plan = plan(&present, loaded.units, names, places, (room, overhead_bytes));
         faults.extend(plan.faults.iter().cloned());
+        // What was found of units that are not looked at now still holds.
+        let others = |fault: &&String| {
+            let unit = fault.split_once(": ").map(|(name, _)| name);
+            let known =
+                unit.is_some_and(|unit| self.id_of(unit).is_some() && !names.iter().any(|it| it == unit));
+            !names.is_empty() && known && !faults.contains(fault)
+        };
+        let others: Vec<String> = self.system.faults.iter().filter(others).cloned().collect();
+        faults.extend(others);
         for fault in faults.iter().filter(|fault| !self.system.faults.contains(fault)) {
             log::error!("{fault}");
         }
@@ -208,11 +229,13 @@ impl Lifeboat {
                     (Change::Replace(unit.policy.clone()), Some(seat_of(*unit, notify)))
                 }
                 Some(Step::Adjust(unit)) => {
-                    let change = Change::Adjust(unit.policy.clone());
+                    let mut limited = (*unit).clone();
                     if let Some(seat) = self.seats.get_mut(at) {
-                        seat.unit = *unit;
+                        seat.limited.iter().for_each(|limit| limited.take_limit(*limit));
+                        seat.written = seat.written.is_some().then_some(unit);
+                        seat.unit = limited.clone();
                     }
-                    (change, None)
+                    (Change::Adjust(limited.policy), None)
                 }
             };
             match (&change, seat) {
@@ -238,6 +261,7 @@ impl Lifeboat {
         }
         if self.system.budget.total_bytes > 0 {
             self.system.budget = plan.budget;
+            self.engine.set_room(plan.budget.guaranteed_bytes, plan.budget.pool_bytes);
         }
         self.make_room(&new);
         changes.sort_by_key(|(unit, _)| *unit);

@@ -160,6 +160,31 @@ pub(crate) fn share_of_cpu(text: &str, period_us: u32) -> Result<u64, Wrong> {
     Ok(share)
 }
 
+/// A limit as `lifeboatctl limit` takes it: `memory.max=16MiB`.
+///
+/// # Errors
+/// What is wrong, with a hint.
+pub fn parse_limit(text: &str) -> Result<Limit, String> {
+    let told = |wrong: Wrong| match wrong.hint {
+        Some(hint) => format!("{}; {hint}", wrong.message),
+        None => wrong.message,
+    };
+    let live = || {
+        let names: Vec<&str> = Setting::all().filter(|it| it.is_live()).map(Setting::name).collect();
+        format!("limits that can be changed are {}", names.join(", "))
+    };
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("write NAME=VALUE; {}", live()))?;
+    let setting = Setting::of_name(name).filter(|setting| setting.is_live());
+    let setting = setting.ok_or_else(|| format!("`{}` cannot be changed; {}", short(name), live()))?;
+    let value = match (setting, value) {
+        (_, "max") => None,
+        (Setting::CpuMax, share) => Some(share_of_cpu(share, 1_000_000).map_err(told)?),
+        (_, size) => Some(super::value::size_of(size).map_err(told)?),
+    };
+    let limit = Limit { setting, value };
+    if limit.is_sane() { Ok(limit) } else { Err(format!("`{}` is out of range", short(text))) }
+}
+
 /// A list as cpuset(7) has it, such as `0-3,8`.
 fn list(reader: &mut Reader<'_>, field: &str, (what, slot): (&str, Slot<String>)) -> Option<String> {
     let Item { value: text, at } = slot.given()?;

@@ -29,6 +29,7 @@ mod template;
 mod value;
 
 pub use boot::{BOOT_WORD, BootWish};
+pub use cgroup::parse_limit;
 pub use condition::{Condition, Test};
 pub use diagnostic::Diagnostic;
 pub use load::{FILE_BYTES_MAX, Loaded, UNITS_MAX, Wishes, load, load_with};
@@ -40,7 +41,7 @@ pub use value::Amount;
 use crate::engine::budget;
 use crate::engine::event::CommandKind;
 use crate::engine::policy::{Kind, OnRequirementRestart, Ready, RestartPolicy, Success, UnitPolicy};
-use crate::engine::setting::{Limit, Settings};
+use crate::engine::setting::{Limit, Setting, Settings};
 use crate::engine::snapshot::Trouble;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CpuSet;
@@ -322,6 +323,23 @@ impl Unit {
             CommandKind::Stop => &self.stop_command,
             CommandKind::Reload => &self.reload_command,
             CommandKind::Health => &self.health_command,
+        }
+    }
+
+    /// Takes another limit than its file has.
+    pub fn take_limit(&mut self, limit: Limit) {
+        match (limit.setting, limit.value) {
+            (Setting::MemoryMax, Some(bytes)) => {
+                if let Some(memory) = &mut self.policy.memory {
+                    memory.max_bytes = bytes;
+                }
+            }
+            (Setting::PidsMax, value) => self.pids_max = value.and_then(|max| max.try_into().ok()),
+            _ => {
+                let limits = &mut self.cgroup.limits;
+                limits.retain(|known| known.setting != limit.setting);
+                limits.push(limit);
+            }
         }
     }
 

@@ -41,13 +41,8 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
             };
             write!(out, "{what}: {}: {}", words::stage(stage), words::errno(errno))
         }
-        Record::SettingRefused { setting, errno, skipped, .. } => {
-            let goes_on = if skipped { "it goes on without" } else { "it is not started" };
-            let (name, cure) = (setting.name(), cure::of_setting(setting, errno));
-            write!(out, "{name} is not taken: {}; {goes_on}; {cure}", cure::untaken(errno))
-        }
-        Record::KilledBelow { oom_kill, .. } => {
-            write!(out, "the kernel's OOM killer struck in a cgroup of its own making: oom_kill ({oom_kill})")
+        Record::SettingRefused { .. } | Record::LimitChanged { .. } | Record::KilledBelow { .. } => {
+            limits(out, record)
         }
         Record::Ended { exit: Exit::Code(code), .. } => write!(out, "exited with code {code}"),
         Record::Ended { exit: exit @ Exit::Signal(_), .. } => {
@@ -105,6 +100,24 @@ fn beside(out: &mut dyn Write, record: &Record) -> fmt::Result {
     write!(out, "{}", if stays { "what a command left does not die" } else { "not reloaded, it runs on" })
 }
 
+/// The records about settings and limits.
+fn limits(out: &mut dyn Write, record: &Record) -> fmt::Result {
+    match *record {
+        Record::SettingRefused { setting, errno, skipped, .. } => {
+            let goes_on = if skipped { "it goes on without" } else { "it is not started" };
+            let (name, cure) = (setting.name(), cure::of_setting(setting, errno));
+            write!(out, "{name} is not taken: {}; {goes_on}; {cure}", cure::untaken(errno))
+        }
+        Record::LimitChanged { limit, .. } => {
+            write!(out, "{} is {} now", limit.setting.name(), words::LimitWords(limit))
+        }
+        Record::KilledBelow { oom_kill, .. } => {
+            write!(out, "the kernel's OOM killer struck in a cgroup of its own making: oom_kill ({oom_kill})")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The records of the path from an exhaustion to its end.
 fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
     match *record {
@@ -152,6 +165,7 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
         | Record::SpawnFailed { .. }
         | Record::SettingRefused { .. }
         | Record::KilledBelow { .. }
+        | Record::LimitChanged { .. }
         | Record::Ended { .. }
         | Record::Failed { .. }
         | Record::Notified { .. }
@@ -186,6 +200,9 @@ fn exhausted(out: &mut dyn Write, cause: Cause, verdict: Verdict, limit: Bytes) 
         (_, Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms }) => {
             let (used, slope, left) = (Bytes(unreclaimable_bytes), Bytes(bytes_per_s), Millis(left_ms));
             write!(out, "memory is exhausted in {left}: {used} and {slope}/s more, limit {limit}")
+        }
+        (_, Verdict::LimitLowered { current_bytes }) => {
+            write!(out, "{} are in use, which do not fit below the new limit {limit}", Bytes(current_bytes))
         }
         (_, Verdict::KernelKilled { oom_kill }) => {
             write!(out, "the kernel's OOM killer struck: oom_kill ({oom_kill}), limit {limit}")
@@ -230,6 +247,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::SpawnFailed { unit, .. }
         | Record::SettingRefused { unit, .. }
         | Record::KilledBelow { unit, .. }
+        | Record::LimitChanged { unit, .. }
         | Record::Ended { unit, .. }
         | Record::Failed { unit, .. }
         | Record::Notified { unit, .. }

@@ -184,6 +184,9 @@ fn evidence(out: &mut dyn Write, incident: &Incident) -> fmt::Result {
             let (used, slope) = (Bytes(unreclaimable_bytes), Bytes(bytes_per_s));
             writeln!(out, "{used} unreclaimable, growing {slope}/s: {} left", Millis(left_ms))
         }
+        Verdict::LimitLowered { current_bytes } => {
+            writeln!(out, "a person asked for a limit below the {} in use", Bytes(current_bytes))
+        }
         Verdict::KernelKilled { oom_kill } => {
             writeln!(out, "the kernel killed (memory.events: oom_kill +{oom_kill})")
         }

@@ -2,6 +2,7 @@
 
 use crate::engine::event::{CommandKind, Exit, Role, ShutdownKind, SpawnStage};
 use crate::engine::policy::UnitId;
+use crate::engine::setting::{Limit, Setting};
 use crate::engine::snapshot::{Cause, Failure, KillReason, Killer, ProcedureResult, StateName, Trouble};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -153,6 +154,22 @@ pub fn shutdown(how: ShutdownKind) -> &'static str {
         ShutdownKind::PowerOff => "power off",
         ShutdownKind::Reboot => "reboot",
         ShutdownKind::Halt => "halt",
+    }
+}
+
+/// A limit's value: "32 MiB", "50 %", "max".
+#[derive(Clone, Copy, Debug)]
+pub struct LimitWords(pub Limit);
+
+impl Display for LimitWords {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match (self.0.setting, self.0.value) {
+            (_, None) => f.write_str("max"),
+            (Setting::CpuMax, Some(share)) if share % 100 == 0 => write!(f, "{} %", share / 100),
+            (Setting::CpuMax, Some(share)) => write!(f, "{}.{:02} %", share / 100, share % 100),
+            (Setting::MemoryMax | Setting::MemoryHigh, Some(bytes)) => write!(f, "{}", Bytes(bytes)),
+            (_, Some(value)) => write!(f, "{value}"),
+        }
     }
 }
 

@@ -4,9 +4,10 @@
 use super::interface::{SERVICE, SUPERVISOR, description, info};
 use super::reply::{ChangeReply, ChangesReply, Difference, Effect, ErrorReply, StatusReply, WhyReply};
 use super::request::{Call, ChangeVerb, Request, parse};
-use crate::engine::action::Reply;
-use crate::engine::event::{CommandKind, Exit, ShutdownKind, SpawnStage, Verb};
+use crate::engine::action::{LimitAnswer, LimitOutcome, Reply};
+use crate::engine::event::{Below, CommandKind, Exit, ShutdownKind, SpawnStage, Verb};
 use crate::engine::policy::{Class, Guard, Kind};
+use crate::engine::setting::{Limit, Setting};
 use crate::engine::snapshot::{Desired, Snapshot, StateName, Verdict};
 use serde::Serialize;
 use serde_json::Value;
@@ -274,6 +275,11 @@ fn enums_are_as_described() {
         "Effect",
         &[Effect::Start, Effect::Add, Effect::Adjust, Effect::Restart, Effect::Remove, Effect::Refused],
     );
+}
+
+#[test]
+fn answers_about_changes_are_as_described() {
+    let described = interface(SUPERVISOR);
     let change = ChangeReply {
         name: "a".into(),
         difference: Difference::Changed,
@@ -285,9 +291,37 @@ fn enums_are_as_described() {
     for method in ["Reread", "Update", "Add"] {
         described.check(&value, &described.methods[method].1, method);
     }
+    described.same_words("Below", &[Below::Refuse, Below::Rescue]);
+    use LimitOutcome as L;
+    let outcomes = [
+        L::Applied,
+        L::Kept,
+        L::BelowUse,
+        L::Rescued,
+        L::NoProcedure,
+        L::OverBudget,
+        L::NotTaken,
+        L::NoBound,
+        L::Shielded,
+        L::NotNow,
+        L::Overruled,
+        L::TimedOut,
+    ];
+    described.same_words("LimitOutcome", &outcomes);
+    for outcome in outcomes {
+        let answer = LimitAnswer { current_bytes: Some(1), ..outcome.into() };
+        let value = serde_json::to_value(answer).expect("it serializes");
+        described.check(&value, &described.methods["Limit"].1, "Limit");
+    }
+}
+
+#[test]
+fn verdicts_and_ends_are_as_described() {
+    let described = interface(SUPERVISOR);
     let verdicts = [
         Verdict::OomEvent { oom: 1 },
         Verdict::Predicted { unreclaimable_bytes: 1, bytes_per_s: 1, left_ms: 1 },
+        Verdict::LimitLowered { current_bytes: 1 },
         Verdict::KernelKilled { oom_kill: 1 },
     ];
     for verdict in verdicts {
@@ -319,6 +353,10 @@ fn requests() -> Vec<Request> {
         [Verb::Start, Verb::Stop, Verb::Restart, Verb::Reload]
             .map(|verb| Request::Ask { verb, name: name() }),
     );
+    for (below, value) in [(Below::Refuse, Some(16 << 20)), (Below::Rescue, None)] {
+        let limit = Limit { setting: Setting::MemoryMax, value };
+        requests.push(Request::Limit { name: name(), limit, below });
+    }
     requests.extend(
         [ChangeVerb::Add, ChangeVerb::Remove, ChangeVerb::Enable, ChangeVerb::Disable]
             .map(|how| Request::Change { how, name: name() }),

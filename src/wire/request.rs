@@ -5,7 +5,8 @@
 
 use super::interface::{SERVICE, SUPERVISOR};
 use super::reply::ErrorReply;
-use crate::engine::event::{ShutdownKind, Verb};
+use crate::engine::event::{Below, ShutdownKind, Verb};
+use crate::engine::setting::{Limit, Setting};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -64,6 +65,15 @@ pub enum Request {
         /// The unit's name.
         name: String,
     },
+    /// `Limit`
+    Limit {
+        /// The unit's name.
+        name: String,
+        /// Which limit, and its new value.
+        limit: Limit,
+        /// What happens where the unit uses more.
+        below: Below,
+    },
     /// `Shutdown`
     Shutdown {
         /// How the machine is to end.
@@ -105,6 +115,7 @@ impl Request {
             Self::Change { how: ChangeVerb::Remove, .. } => "org.lifeboat.Supervisor.Remove",
             Self::Change { how: ChangeVerb::Enable, .. } => "org.lifeboat.Supervisor.Enable",
             Self::Change { how: ChangeVerb::Disable, .. } => "org.lifeboat.Supervisor.Disable",
+            Self::Limit { .. } => "org.lifeboat.Supervisor.Limit",
             Self::Shutdown { .. } => "org.lifeboat.Supervisor.Shutdown",
         }
     }
@@ -118,6 +129,7 @@ impl Request {
             | Self::Reread
             | Self::Update { .. }
             | Self::Change { .. }
+            | Self::Limit { .. }
             | Self::Shutdown { .. } => true,
             Self::GetInfo
             | Self::GetInterfaceDescription { .. }
@@ -215,6 +227,7 @@ fn request_of(method: &str, parameters: Parameters) -> Result<Request, ErrorRepl
             name: parameters.name.text("name")?,
             bytes: parameters.bytes.number("bytes")?,
         }),
+        (SUPERVISOR, "Limit") => limit_request(parameters),
         (SUPERVISOR, "Shutdown") => match parameters.how.text("how")?.as_str() {
             "PowerOff" => Ok(Request::Shutdown { how: ShutdownKind::PowerOff }),
             "Reboot" => Ok(Request::Shutdown { how: ShutdownKind::Reboot }),
@@ -224,6 +237,28 @@ fn request_of(method: &str, parameters: Parameters) -> Result<Request, ErrorRepl
         (SERVICE | SUPERVISOR, _) => Err(ErrorReply::MethodNotFound { method: echo(method) }),
         _ => Err(ErrorReply::InterfaceNotFound { interface: echo(interface) }),
     }
+}
+
+fn limit_request(parameters: Parameters) -> Result<Request, ErrorReply> {
+    let wrong = |parameter: &str| ErrorReply::InvalidParameter { parameter: parameter.into() };
+    let name = parameters.name.text("name")?;
+    let setting = Setting::of_name(&parameters.limit.text("limit")?).ok_or_else(|| wrong("limit"))?;
+    let limit = Limit { setting, value: parameters.value.number("value")? };
+    if !setting.is_live() {
+        return Err(wrong("limit"));
+    }
+    if !limit.is_sane() {
+        return Err(wrong("value"));
+    }
+    let below = match parameters.below {
+        Field::Missing => Below::Refuse,
+        field => match field.text("below")?.as_str() {
+            "Refuse" => Below::Refuse,
+            "Rescue" => Below::Rescue,
+            _ => return Err(wrong("below")),
+        },
+    };
+    Ok(Request::Limit { name, limit, below })
 }
 
 /// The head of what the client sent, cut at a character.
@@ -248,6 +283,9 @@ struct Parameters {
     how: Field,
     bytes: Field,
     names: Field,
+    limit: Field,
+    value: Field,
+    below: Field,
 }
 
 /// A parameter as it came in.
@@ -317,6 +355,9 @@ impl<'de> Visitor<'de> for ParametersVisitor {
                 "how" => &mut parameters.how,
                 "bytes" => &mut parameters.bytes,
                 "names" => &mut parameters.names,
+                "limit" => &mut parameters.limit,
+                "value" => &mut parameters.value,
+                "below" => &mut parameters.below,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                     continue;
@@ -428,6 +469,12 @@ impl Serialize for Sent<'_> {
             Request::Tail { name, bytes } => {
                 map.serialize_entry("name", name)?;
                 map.serialize_entry("bytes", bytes)?;
+            }
+            Request::Limit { name, limit, below } => {
+                map.serialize_entry("name", name)?;
+                map.serialize_entry("limit", limit.setting.name())?;
+                map.serialize_entry("value", &limit.value)?;
+                map.serialize_entry("below", below)?;
             }
             Request::Shutdown { how } => map.serialize_entry("how", how)?,
         }

@@ -225,3 +225,29 @@ fn many_updates_leave_nothing_behind() {
     }
     assert_eq!(rig.running("kept"), kept);
 }
+
+#[test]
+fn a_limit_that_was_changed_is_no_difference_to_the_file() {
+    let text =
+        |rest: &str| format!("(command: [\"/bin/sleep\", \"1000\"], memory: (max: \"32MiB\"), {rest})");
+    let rig = Place::new(Cgroups::None).unit("a", &text("autostart: false")).start();
+    let bytes = |rig: &Rig| rig.wait_until("a", |_| true).memory.expect("its bound").max_bytes;
+    rig.ctl(&["limit", "a", "memory.max=16MiB", "pids.max=20"]).check(
+        "a: memory.max is from its next start on 16 MiB\na: pids.max is from its next start on 20\n",
+        0,
+    );
+    rig.ctl(&["reread"]).check("No config updates to processes\n", 0);
+    rig.ctl(&["update"]).check("", 0);
+    assert_eq!(bytes(&rig), 16 << 20);
+    // What changes without a restart leaves the limit.
+    write(&rig, "a", &text("autostart: false, description: \"other words\""));
+    rig.ctl(&["update"]).check("a: updated process group\n", 0);
+    assert_eq!(bytes(&rig), 16 << 20);
+    assert_eq!(rig.wait_until("a", |_| true).description, "other words");
+    rig.ctl(&["update"]).check("", 0);
+    // Another bound in the file goes before.
+    write(&rig, "a", &text("autostart: false").replace("32MiB", "24MiB"));
+    rig.ctl(&["update"]);
+    assert_eq!(bytes(&rig), 24 << 20);
+    rig.ctl(&["reread"]).check("No config updates to processes\n", 0);
+}

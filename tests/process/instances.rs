@@ -81,3 +81,17 @@ fn the_target_to_boot_holds_for_updates_too() {
         rig.wait_until(name, |unit| unit.state == StateName::Stopped && unit.run.0 == 0);
     }
 }
+
+#[test]
+fn what_is_wrong_with_others_stays_known() {
+    let rig = Place::new(Cgroups::None)
+        .unit("doze@", TEMPLATE)
+        .unit("vast", "(command: [\"/bin/sleep\", \"1000\"], memory: (max: \"100000GiB\"))")
+        .start();
+    let told = |rig: &Rig| rig.ctl(&["why", "vast"]).out.contains("lower memory.max");
+    assert!(told(&rig));
+    rig.ctl(&["start", "doze@1000"]).check("doze@1000: started\n", 0);
+    assert!(told(&rig), "{}", rig.ctl(&["why", "vast"]).out);
+    rig.ctl(&["update"]);
+    assert!(told(&rig), "{}", rig.ctl(&["why", "vast"]).out);
+}

@@ -13,7 +13,7 @@ const UNITS: &str = r#"units: [
 ]"#;
 
 /// How to come into each state: kind, restart policy, and steps at time 0.
-const STATES: [(&str, &str, &str, &str); 16] = [
+const STATES: [(&str, &str, &str, &str); 19] = [
     ("Stopped", "Service", "Always", ""),
     ("Waiting", "Service", "Always", "Boot"),
     ("Parking", "Service", "Always", r#"Boot; Spawned("r")"#),
@@ -24,6 +24,18 @@ const STATES: [(&str, &str, &str, &str); 16] = [
         "Service, watchdog_ms: 5000, reload: (command: true)",
         "Always",
         r#"Boot; Spawned("r"); Parked("a"); Spawned("a")"#,
+    ),
+    (
+        "Running, a limit is being lowered",
+        "Service",
+        "Always",
+        r#"Boot; Spawned("r"); Parked("a"); Spawned("a"); LimitAsked(1, "a", MemoryMax, 16777216, Rescue)"#,
+    ),
+    (
+        "Running, held for a limit",
+        "Service",
+        "Always",
+        r#"Boot; Spawned("r"); Parked("a"); Spawned("a"); LimitAsked(1, "a", MemoryMax, 16777216, Rescue); LimitTried("a", MemoryMax, 16777216, Fits); Frozen("a")"#,
     ),
     ("Freezing", "Service", "Always", r#"Boot; Spawned("r"); Parked("a"); Spawned("a"); Oom("a", 1)"#),
     (
@@ -65,12 +77,18 @@ const STATES: [(&str, &str, &str, &str); 16] = [
         r#"Boot; Spawned("r"); SpawnFailed("a", Procedure, Exec, 2); Emptied("a", Service); Emptied("a", Procedure)"#,
     ),
     ("Done", "Task", "Always", r#"Boot; Spawned("r"); Parked("a"); Spawned("a"); ENDS_WELL"#),
+    (
+        "Skipped",
+        r#"Service, conditions: ["Init"]"#,
+        "Always",
+        r#"Boot; Spawned("r"); ConditionsChecked("a", 0)"#,
+    ),
 ];
 
 const ENDS: &str = r#"Exited("a", Service, CODE); Emptied("a", Service); Exited("a", Procedure, Signal(9)); Emptied("a", Procedure)"#;
 
 /// The events, each about the unit's present run. `Deadline` comes when the engine wants it.
-const EVENTS: [(&str, &str); 31] = [
+const EVENTS: [(&str, &str); 37] = [
     ("Deadline", "Deadline"),
     ("ConditionsChecked, not met", r#"ConditionsChecked("a", 0)"#),
     ("Parked", r#"Parked("a")"#),
@@ -101,6 +119,12 @@ const EVENTS: [(&str, &str); 31] = [
     ("Asked, stop", r#"Asked(7, "a", Stop)"#),
     ("Asked, restart", r#"Asked(7, "a", Restart)"#),
     ("Asked, reload", r#"Asked(7, "a", Reload)"#),
+    ("LimitAsked, memory.max lower", r#"LimitAsked(7, "a", MemoryMax, 16777215, Refuse)"#),
+    ("LimitAsked, cpu.weight", r#"LimitAsked(7, "a", CpuWeight, 5, Refuse)"#),
+    ("LimitTried, fits", r#"LimitTried("a", MemoryMax, 16777216, Fits)"#),
+    ("LimitTried, taken", r#"LimitTried("a", MemoryMax, 16777216, Taken)"#),
+    ("LimitTried, too full", r#"LimitTried("a", MemoryMax, 16777216, TooFull(current_bytes: 20000000))"#),
+    ("LimitTried, refused", r#"LimitTried("a", MemoryMax, 16777216, Refused(errno: 22))"#),
     ("ShutdownAsked", "ShutdownAsked(PowerOff)"),
 ];
 

@@ -49,7 +49,7 @@ const CASES: Group = Group {
     when: When::EveryKernel,
     image: Image::Test,
     cmdline: "",
-    ram_mib: 768,
+    ram_mib: 1024,
     deadline_s: 900,
     marker: (Source::Console, "lifeboat 0."),
     disk: false,

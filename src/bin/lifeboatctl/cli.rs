@@ -3,7 +3,9 @@
 use crate::exit::{Exit, Failure};
 use crate::output;
 use clap::{Args, Parser, Subcommand};
-use lifeboat::engine::event::ShutdownKind;
+use lifeboat::engine::event::{Below, ShutdownKind};
+use lifeboat::engine::setting::Limit;
+use lifeboat::unit::parse_limit;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -88,6 +90,9 @@ pub(crate) enum Verb {
     Enable(Enable),
     /// Start units at boot no more
     Disable(Enable),
+    /// Change limits of a unit that runs, without a kill: memory.max, memory.high, cpu.max, cpu.weight, pids.max,
+    /// io.weight
+    Limit(NewLimits),
     /// Stop everything and end the machine
     Shutdown(How),
     /// Show units, then each change as it happens
@@ -135,6 +140,29 @@ pub(crate) struct Enable {
     /// How long to wait for units that start or stop now: seconds, or a time such as "2m"
     #[arg(long, value_name = "TIME", default_value = "90s", value_parser = time)]
     pub(crate) timeout: Duration,
+}
+
+/// Which limits.
+#[derive(Args)]
+pub(crate) struct NewLimits {
+    /// The unit
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// New limits, as "memory.max=16MiB" or "cpu.max=50%"; "max" is none. They are changed one after the other, up to
+    /// the first that is refused
+    #[arg(value_name = "LIMIT=VALUE", required = true, value_parser = parse_limit)]
+    pub(crate) limits: Vec<Limit>,
+    /// Where the unit uses more than memory.max after a reclaim: leave the old limit, or run its shutdown procedure
+    #[arg(long, value_name = "WAY", default_value = "refuse", value_parser = below)]
+    pub(crate) below: Below,
+}
+
+fn below(text: &str) -> Result<Below, String> {
+    match text {
+        "refuse" => Ok(Below::Refuse),
+        "rescue" => Ok(Below::Rescue),
+        _ => Err("refuse or rescue is needed".into()),
+    }
 }
 
 /// What of a unit's words.

@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod control;
 mod exit;
+mod limit;
 mod output;
 mod shutdown;
 mod status;
@@ -46,6 +47,7 @@ fn run() -> Result<Exit, Failure> {
         cli::Verb::Restart(units) => control::restart(context, units),
         cli::Verb::Reload(units) => control::reload(context, units),
         cli::Verb::Why { name, all } => why::why(context, name, *all),
+        cli::Verb::Limit(change) => limit::limit(context, change),
         cli::Verb::Tail(tail) => tail::tail(context, tail),
         cli::Verb::Reread => change::reread(context),
         cli::Verb::Update(units) => change::update(context, units),

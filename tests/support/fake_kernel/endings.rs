@@ -6,6 +6,7 @@ use lifeboat::engine::policy::{RunId, UnitId};
 
 impl FakeKernel {
     pub(super) fn freeze(&mut self, unit: UnitId, run: RunId) {
+        self.truth(unit, run).freezing = true;
         if self.goes_wrong() {
             match self.rng.between(0, 3) {
                 0 => self.tell(0, Event::Failed { unit, run, effect: Effect::Freeze, errno: 16 }),

@@ -7,6 +7,7 @@
 mod changes;
 mod commands;
 mod endings;
+mod limits;
 mod memory;
 mod starts;
 mod words;
@@ -16,6 +17,7 @@ use commands::Deed;
 use lifeboat::engine::action::Action;
 use lifeboat::engine::event::{Event, Exit, MemoryEvents, Note, Role, Time};
 use lifeboat::engine::policy::{RunId, UnitId, UnitPolicy};
+use lifeboat::engine::setting::Limit;
 use lifeboat::engine::snapshot::KillReason;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -53,6 +55,8 @@ pub(crate) struct Truth {
     pub(crate) up: bool,
     /// The path by which it shows that it is ready is there.
     pub(crate) path: bool,
+    /// 1 is written to `cgroup.freeze`.
+    pub(crate) freezing: bool,
 }
 
 /// A change of the truth.
@@ -74,6 +78,8 @@ enum What {
     MaxMet,
     PressureRises,
     Froze,
+    /// A process aside writes a limit.
+    Sets(Limit),
     ProcedureEnds(Exit),
     ProcedureOutgrows,
     Killed(Role),
@@ -255,6 +261,13 @@ impl FakeKernel {
                 }
             }
             Action::Freeze { unit, run } => self.freeze(unit, run),
+            Action::Hold { unit, run } => self.freeze(unit, run),
+            Action::Thaw { unit, run } => self.thaw(unit, run),
+            Action::TryLimit { unit, run, limit, step } => {
+                if run.0 > 0 {
+                    self.try_limit((unit, run), limit, step);
+                }
+            }
             Action::StartProcedure { unit, run, .. } => self.start_procedure(unit, run),
             Action::RunCommand { unit, run, order } => self.run_command(unit, run, order),
             Action::KillCommand { unit, run, .. } => self.kill_command(unit, run),
@@ -275,6 +288,8 @@ impl FakeKernel {
             | Action::Dismiss { .. }
             | Action::Log(_)
             | Action::Reply { .. }
+            | Action::ReplyLimit { .. }
+            | Action::EndLimit { .. }
             | Action::Finish { .. } => {}
         }
     }
@@ -315,7 +330,8 @@ impl FakeKernel {
             What::Ready if acts => self.becomes_ready(unit, run),
             What::Ping if acts => self.pings(unit, run),
             What::Says(note) if acts => self.tell(0, Event::Notified { unit, run, note }),
-            What::Froze => {
+            What::Sets(limit) => self.sets(unit, run, limit),
+            What::Froze if truth.freezing => {
                 self.truth(unit, run).service.frozen = true;
                 self.tell(10, Event::Frozen { unit, run });
             }
@@ -336,6 +352,7 @@ impl FakeKernel {
             | What::Ready
             | What::Ping
             | What::Says(_)
+            | What::Froze
             | What::Oom { .. }
             | What::OomOutside
             | What::MaxMet

@@ -110,6 +110,9 @@ impl Watch {
                 let ready = self.present(unit, run).is_some_and(|seen| seen.ready.is_some() && !seen.ending);
                 hold(Invariant::OnlyThePresentRun, ready, || format!("{action:?} of what is not up"))?;
             }
+            Action::Hold { unit, run } | Action::Thaw { unit, run } => {
+                self.holds(now, action, (unit, run))?;
+            }
             Action::Freeze { unit, run } | Action::Signal { unit, run, .. } => {
                 self.of_the_present(action, unit, run)?;
                 if let Some(seen) = self.present(unit, run) {
@@ -136,7 +139,7 @@ impl Watch {
                 }
                 self.kills((unit, run), role, kernel)?;
             }
-            Action::Reply { client, .. } => {
+            Action::Reply { client, .. } | Action::ReplyLimit { client, .. } => {
                 let open = self.open_requests.entry(client.0).or_default();
                 let fine = *open > 0 && !self.gone.contains(&client);
                 *open = open.saturating_sub(1);
@@ -146,8 +149,8 @@ impl Watch {
             Action::Adopt { unit } => self.adopts(unit, kernel)?,
             Action::Dismiss { unit } => self.nothing_left(unit, kernel)?,
             Action::Doorbells { unit, run, .. } => self.of_the_present(action, unit, run)?,
-            Action::EndProbe { .. } | Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {
-            }
+            Action::TryLimit { .. } | Action::EndLimit { .. } | Action::EndProbe { .. } => {}
+            Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {}
         }
         Ok(())
     }
@@ -175,6 +178,19 @@ impl Watch {
         let fine = number.0 == seen.command.0 + 1 && up && !seen.ending && !seen.signalled && !finished;
         (seen.command, seen.command_kills) = (number, 0);
         hold(Invariant::OneCommandAtOnce, fine, || format!("{action:?}: {seen:?}"))
+    }
+
+    /// A unit that is up stands still for a new limit, or goes on.
+    fn holds(&mut self, now: Time, action: Action, (unit, run): (UnitId, RunId)) -> Result<(), Violation> {
+        self.of_the_present(action, unit, run)?;
+        let still = matches!(action, Action::Hold { .. });
+        let Some(seen) = self.present(unit, run) else { return Ok(()) };
+        let up = seen.ready.is_some() && seen.exit.is_none() && !seen.ending;
+        let fits = seen.held.is_none() == still && (up || !still);
+        hold(Invariant::HeldForAMoment, fits, || format!("{unit:?}, still {still}: {seen:?}"))?;
+        seen.held = still.then_some(now);
+        seen.alive = now;
+        Ok(())
     }
 
     pub(super) fn of_the_present(

@@ -54,7 +54,7 @@ impl Watch {
                 self.call(unit, true);
                 let at = usize::from(unit.0);
                 if let (Some(standing), Some(seen)) = (self.standings.get_mut(at), self.seen.get(at)) {
-                    standing.again |= seen.ending || seen.signalled || verb == Verb::Restart;
+                    standing.again |= seen.ending || seen.signalled || seen.stopping || verb == Verb::Restart;
                 }
                 for standing in &mut self.standings {
                     standing.spent = false;

@@ -40,6 +40,8 @@ pub(crate) enum Invariant {
     NothingOnADeadRequirement,
     /// A unit that restarts with its requirements is never up in a run that began before theirs.
     RestartsTogether,
+    /// A unit is held for a new limit for a moment only, and then goes on or to its end.
+    HeldForAMoment,
     /// A service that is not ready by its `start_timeout`, or misses its watchdog, does not stay.
     NoSilence,
     /// A unit is shown as RUNNING only when it has shown that it is ready.
@@ -109,6 +111,8 @@ struct Seen {
     /// The last sign of life that counts, once it is ready.
     alive: Time,
     extended: bool,
+    /// Since when it stands still for a new limit.
+    held: Option<Time>,
     exit: Option<Exit>,
     procedure_over: bool,
     ending: bool,
@@ -225,6 +229,7 @@ impl Watch {
                     self.seen.iter_mut().for_each(|seen| seen.starts.clear());
                 }
             }
+            Event::LimitAsked { client, .. } => *self.open_requests.entry(client.0).or_default() += 1,
             Event::ClientGone { client } => self.gone.push(client),
             Event::ShutdownAsked { .. } => {
                 self.shutdown_at.get_or_insert(now);
@@ -237,6 +242,7 @@ impl Watch {
             | Event::Probed { .. }
             | Event::SpawnFailed { .. }
             | Event::SettingRefused { .. }
+            | Event::LimitTried { .. }
             | Event::ProcedureRunning { .. }
             | Event::Emptied { .. }
             | Event::Frozen { .. }

@@ -2,6 +2,7 @@
 
 use super::{Invariant, Violation, Watch, hold};
 use lifeboat::engine::event::Time;
+use lifeboat::engine::limits::{FREEZE_DEADLINE_MS, LIMIT_SET_MS};
 use lifeboat::engine::policy::{Ready, RunId, UnitId};
 
 impl Watch {
@@ -36,6 +37,12 @@ impl Watch {
                 continue;
             }
             let since = |time: Time| now.since_us(time) / 1_000;
+            if let Some(held) = seen.held {
+                let most_ms = FREEZE_DEADLINE_MS + LIMIT_SET_MS + LATE_MS;
+                let detail = || format!("{}: {seen:?}", policy.name);
+                hold(Invariant::HeldForAMoment, since(held) <= most_ms, detail)?;
+                continue;
+            }
             let silent = match (seen.ready, policy.watchdog_ms) {
                 (None, _) => {
                     let more_ms = if seen.extended { 30_000 } else { 0 };

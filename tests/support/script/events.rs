@@ -3,10 +3,11 @@
 use super::Stage;
 use super::changes::Changed;
 use lifeboat::engine::event::{
-    ClientId, Effect, Event, Exit, MemoryEvents, MemorySample, Note, Role, ShutdownKind, SpawnStage, Verb,
+    Below, ClientId, Effect, Event, Exit, MemoryEvents, MemorySample, Note, Role, ShutdownKind, SpawnStage,
+    Tried, Verb,
 };
 use lifeboat::engine::policy::{RunId, UnitId};
-use lifeboat::engine::setting::Setting;
+use lifeboat::engine::setting::{Limit, Setting};
 use serde::Deserialize;
 
 /// An event in short form.
@@ -42,6 +43,9 @@ pub(crate) enum What {
     Sampled(String, u64),
     PressureRang(String),
     Asked(u64, String, Verb),
+    /// Client, unit, setting, value and what to do where more is used.
+    LimitAsked(u64, String, Setting, u64, Below),
+    LimitTried(String, Setting, u64, Tried),
     ClientGone(u64),
     ShutdownAsked(ShutdownKind),
     /// Other units from now on.
@@ -73,10 +77,6 @@ impl Stage {
                 let (unit, run) = id(name);
                 let number = of_run.map_or(self.commands[usize::from(unit.0)], RunId);
                 Self::end_of_a_process(what, (unit, if *role == Role::Command { number } else { run }))
-            }
-            What::SettingRefused(name, setting, errno, skipped) => {
-                let (unit, run) = id(name);
-                Event::SettingRefused { unit, run, setting: *setting, errno: *errno, skipped: *skipped }
             }
             What::Ready(name) | What::Notified(name, _) | What::Probed(name, _) => {
                 Self::word_of_a_service(what, id(name))
@@ -116,6 +116,9 @@ impl Stage {
             What::Asked(client, name, verb) => {
                 Event::Asked { client: ClientId(*client), unit: self.id(name), verb: *verb }
             }
+            What::SettingRefused(..) | What::LimitAsked(..) | What::LimitTried(..) => {
+                self.limit_event(what, id)
+            }
             What::ClientGone(client) => Event::ClientGone { client: ClientId(*client) },
             What::ShutdownAsked(how) => Event::ShutdownAsked { how: *how },
             What::Reconfigure(_) => panic!("it is no event"),
@@ -145,6 +148,26 @@ impl Stage {
             What::Notified(_, note) => Event::Notified { unit, run, note: *note },
             What::Probed(_, healthy) => Event::Probed { unit, run, healthy: *healthy },
             other => panic!("{other:?} is nothing that a service says"),
+        }
+    }
+
+    fn limit_event(&self, what: &What, id: impl Fn(&str) -> (UnitId, RunId)) -> Event {
+        match what {
+            What::SettingRefused(name, setting, errno, skipped) => {
+                let (unit, run) = id(name);
+                Event::SettingRefused { unit, run, setting: *setting, errno: *errno, skipped: *skipped }
+            }
+            What::LimitAsked(client, name, setting, value, below) => {
+                let limit = Limit { setting: *setting, value: Some(*value) };
+                let (client, unit) = (ClientId(*client), self.id(name));
+                Event::LimitAsked { client, unit, limit, below: *below }
+            }
+            What::LimitTried(name, setting, value, tried) => {
+                let (unit, run) = id(name);
+                let limit = Limit { setting: *setting, value: Some(*value) };
+                Event::LimitTried { unit, run, limit, tried: *tried }
+            }
+            other => panic!("{other:?} is nothing about a limit"),
         }
     }
 

@@ -17,6 +17,14 @@ impl Stage {
             Action::EndProbe { unit, run } => format!("end probe {}", of(unit, run)),
             Action::LookForPath { unit, run } => format!("look {}", of(unit, run)),
             Action::Freeze { unit, run } => format!("freeze {}", of(unit, run)),
+            Action::Hold { unit, run } => format!("hold {}", of(unit, run)),
+            Action::Thaw { unit, run } => format!("thaw {}", of(unit, run)),
+            Action::TryLimit { unit, run, limit, step } => {
+                let value = limit.value.map_or("max".to_owned(), |value| value.to_string());
+                format!("limit {} {}={value} {step:?}", of(unit, run), limit.setting.name())
+            }
+            Action::EndLimit { unit, run } => format!("end limit {}", of(unit, run)),
+            Action::ReplyLimit { client, answer } => format!("reply {} {:?}", client.0, answer.outcome),
             Action::StartProcedure { unit, run, order } => format!(
                 "save {} for {} of pid {} in {} ms",
                 of(unit, run),

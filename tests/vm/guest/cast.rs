@@ -85,6 +85,14 @@ pub(crate) fn churn(file: &str, rounds: &str, last: u64) -> Result<(), String> {
     leak()
 }
 
+/// Uses memory, makes a file, and stays.
+pub(crate) fn hold(mib: &str, file: &str) -> Result<(), String> {
+    let mib: usize = mib.parse().map_err(|_| format!("{mib} is no number"))?;
+    let held = std::hint::black_box(vec![1_u8; mib << 20]);
+    std::fs::write(file, held.len().to_string()).map_err(|error| format!("{file}: {error}"))?;
+    pause()
+}
+
 /// Leaves an orphan behind and prints its pid.
 pub(crate) fn double_fork() -> Result<(), String> {
     let child = own("orphan")?.spawn().map_err(|error| format!("cannot spawn: {error}"))?;

@@ -64,6 +64,7 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   path NAME PATH    after the cue make PATH, and stay
   listen NAME PATH  listen at PATH until the cue, and stay
   alive NAME        say WATCHDOG=1 until the cue, and stay
+  hold MIB FILE     use so much memory, make FILE, and stay
   nest stay|leak|leak-below   make cgroups below its own; then stay, use memory there without end, or have a
                     child do so in one with a limit of its own, and stay
   leak              use memory without end
@@ -106,6 +107,7 @@ fn main() -> ExitCode {
         ["listen", name, path] => speaker::listen(name, path),
         ["alive", name] => speaker::alive(name),
         ["pss"] => cast::pss(),
+        ["hold", mib, file] => cast::hold(mib, file),
         ["nest", way] => nest::nest(way),
         ["leak"] => nest::leak(),
         _ => Err(USAGE.into()),

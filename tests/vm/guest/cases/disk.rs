@@ -2,6 +2,7 @@
 //! is written for that is never synced here.
 
 use super::Case;
+use super::live::{goes_on, limit, number};
 use crate::cast::{field, own};
 use crate::guest::{Guest, ensure, expect, read, run};
 use lifeboat::engine::event::Exit;
@@ -18,6 +19,8 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "has-a-disk", deadline_s: 60, run: has_a_disk },
     Case { name: "page-cache-is-benign", deadline_s: 120, run: page_cache_is_benign },
     Case { name: "exhausted-behind-page-cache", deadline_s: 120, run: exhausted_behind_page_cache },
+    Case { name: "limit-lowered-over-page-cache", deadline_s: 120, run: limit_lowered_over_page_cache },
+    Case { name: "io-max-of-a-disk", deadline_s: 60, run: io_max_of_a_disk },
     Case { name: "writes-to-a-disk", deadline_s: 60, run: writes_to_a_disk },
 ];
 
@@ -128,6 +131,51 @@ fn exhausted_behind_page_cache(guest: &mut Guest) -> Result<(), String> {
         .figure(&format!("exhausted behind page cache: {verdict:?}, {oom} oom events before it stood still"));
     expect("how the procedure went", &incident.procedure, &ProcedureResult::Ended(Exit::Code(0)))?;
     expect("kernel OOM kills", &guest.kernel_kills()?, &kills)
+}
+
+/// Page cache makes way for a lower limit, with a shield and without: no kill, and the reading goes on.
+fn limit_lowered_over_page_cache(guest: &mut Guest) -> Result<(), String> {
+    for (branch, unit) in [("guaranteed", CHURNS), ("pool", "churns-open")] {
+        let rounds = format!("/run/{unit}.rounds");
+        let _ = fs::remove_file(&rounds);
+        guest.start(unit)?;
+        let count = || fs::read_to_string(&rounds).ok()?.parse::<u64>().ok();
+        guest.until("no round is read", Duration::from_secs(30), count)?;
+        let (pid, kills) = (guest.unit(unit)?.pid, guest.kernel_kills()?);
+        for mib in [8_u64, 4, 2] {
+            ensure(number(branch, unit, "memory.current")? > mib << 20, || "there is no cache".into())?;
+            limit(unit, &[&format!("memory.max={mib}MiB")], 0, &format!("is {mib} MiB"))?;
+            expect("memory.max", &number(branch, unit, "memory.max")?, &(mib << 20))?;
+            goes_on(guest, (branch, unit), pid, kills)?;
+        }
+        let before = count().unwrap_or(0);
+        let more = || count().filter(|count| *count > before);
+        guest.until("it does not read on", Duration::from_secs(30), more)?;
+        goes_on(guest, (branch, unit), pid, kills)?;
+        guest.stop(unit)?;
+    }
+    Ok(())
+}
+
+fn io_max_of_a_disk(guest: &mut Guest) -> Result<(), String> {
+    let unit = "churns-slowly";
+    drop_caches()?;
+    guest.start(unit)?;
+    let folder = format!("/sys/fs/cgroup/pool/{unit}");
+    let line = read(&format!("{folder}/io.max"))?;
+    let words = "rbps=4194304 wbps=max riops=max wiops=1000";
+    ensure(line.trim_end().ends_with(words), || format!("{line:?} instead of {words:?}"))?;
+    let read_bytes = || {
+        let text = fs::read_to_string(format!("{folder}/io.stat")).ok()?;
+        text.split_whitespace().find_map(|word| word.strip_prefix("rbytes=")?.parse::<u64>().ok())
+    };
+    guest.until("it reads nothing", Duration::from_secs(20), || read_bytes().filter(|bytes| *bytes > 0))?;
+    let before = read_bytes().unwrap_or(0);
+    // Time itself is what is measured here.
+    thread::sleep(Duration::from_secs(3));
+    let bytes = read_bytes().unwrap_or(0) - before;
+    guest.figure(&format!("io.max of 4 MiB a second: {} KiB read in 3 s", bytes >> 10));
+    guest.stop(unit)
 }
 
 fn writes_to_a_disk(guest: &mut Guest) -> Result<(), String> {

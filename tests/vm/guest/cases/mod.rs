@@ -19,6 +19,7 @@ mod latency;
 mod left_behind;
 mod life;
 mod limits;
+mod live;
 mod logs;
 mod loss;
 mod output;
@@ -111,6 +112,7 @@ fn main_cases() -> Vec<Case> {
         control::CASES,
         confined::CASES,
         limits::CASES,
+        live::CASES,
         delegate::CASES,
         why::CASES,
         growth::CASES,

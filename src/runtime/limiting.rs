@@ -1,0 +1,159 @@
+//! Limits that are changed while their unit runs. What may wait for memory is done by a process of its own: lifeboat's
+//! program in another part (`--set-limit`).
+
+use super::event_loop::Lifeboat;
+use super::perform::PROCEDURE;
+use super::story;
+use crate::cgroup::lowering::{Outcome, lower};
+use crate::cgroup::settings::{GroupSettings, has_memory_limit};
+use crate::cgroup::tree::Share;
+use crate::engine::action::LimitStep;
+use crate::engine::event::{Event, Exit, Role, Tried};
+use crate::engine::policy::{Class, RunId, UnitId};
+use crate::engine::setting::{Limit, Setting};
+use crate::sys::children;
+use crate::sys::spawn::{Program, SpawnError, Start, start};
+use std::ffi::{CString, OsString};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A process that works on a limit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Helper {
+    pid: u32,
+    unit: UnitId,
+    run: RunId,
+    limit: Limit,
+    step: LimitStep,
+}
+
+impl Lifeboat {
+    pub(super) fn try_limit(&mut self, (unit, run): (UnitId, RunId), limit: Limit, step: LimitStep) {
+        let tried = match step {
+            LimitStep::Keep => return self.keep_limit(unit, limit),
+            LimitStep::AtOnce => self.set_limit_now(unit, limit),
+            LimitStep::Reclaim | LimitStep::Set => match self.start_helper(unit, limit, step) {
+                Ok(pid) => {
+                    self.helpers.push(Helper { pid, unit, run, limit, step });
+                    return;
+                }
+                Err(error) => Tried::Refused { errno: error.errno() },
+            },
+        };
+        self.limit_tried((unit, run), limit, tried);
+    }
+
+    fn limit_tried(&mut self, (unit, run): (UnitId, RunId), limit: Limit, tried: Tried) {
+        if tried == Tried::Taken {
+            self.keep_limit(unit, limit);
+        }
+        self.events.push_back(Event::LimitTried { unit, run, limit, tried });
+    }
+
+    /// What the unit's next runs begin with.
+    fn keep_limit(&mut self, unit: UnitId, limit: Limit) {
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
+        seat.written.get_or_insert_with(|| Box::new(seat.unit.clone()));
+        seat.limited.retain(|known| known.setting != limit.setting);
+        seat.limited.push(limit);
+        seat.unit.take_limit(limit);
+    }
+
+    fn set_limit_now(&self, unit: UnitId, limit: Limit) -> Tried {
+        let refused = |errno| Tried::Refused { errno };
+        let Some((tree, seat)) = self.tree.as_ref().zip(self.seats.get(usize::from(unit.0))) else {
+            return refused(libc::ENOENT);
+        };
+        let Some(group) = seat.group(Role::Service) else { return refused(libc::ENOENT) };
+        let class = seat.unit.policy.memory.map_or(Class::Pool, |memory| memory.class);
+        let cpu_period_us = seat.unit.cgroup.cpu_period_us;
+        let settings = GroupSettings { limits: vec![limit], cpu_period_us, ..GroupSettings::default() };
+        match tree.set(class, group, (&settings, Share::default()), &mut |_| {}) {
+            Ok(()) => Tried::Taken,
+            Err(error) => {
+                story::complain(&error.cause);
+                refused(error.cause.errno())
+            }
+        }
+    }
+
+    fn start_helper(&self, unit: UnitId, limit: Limit, step: LimitStep) -> Result<u32, SpawnError> {
+        let missing = || SpawnError::new(crate::engine::event::SpawnStage::Cgroup, libc::ENOENT);
+        let seat = self.seats.get(usize::from(unit.0)).ok_or_else(missing)?;
+        let group = seat.group(Role::Service).ok_or_else(missing)?;
+        let number = limit.value.unwrap_or(u64::MAX).to_string();
+        let words: [&[u8]; 6] = [
+            b"/proc/self/exe",
+            b"--set-limit",
+            group.path().as_os_str().as_bytes(),
+            limit.setting.name().as_bytes(),
+            number.as_bytes(),
+            if step == LimitStep::Set { b"set" } else { b"reclaim" },
+        ];
+        let program = Program::new(&words.map(|word| CString::new(word).unwrap_or_default()), &[])?;
+        let child = start(&Start {
+            program: &program,
+            cgroup: None,
+            // Better that the old limit stays than that a service goes.
+            oom_score_adj: if self.can_shield { PROCEDURE } else { 0 },
+            stdio: [self.null.as_fd(), self.output.as_fd(), self.output.as_fd()],
+            steps: &[],
+            working_directory: Some(c"/"),
+            handed: None,
+        })?;
+        Ok(child.pid)
+    }
+
+    /// Whether the process was one that worked on a limit; what it came to is told.
+    pub(super) fn helper_ended(&mut self, pid: u32, exit: Exit) -> bool {
+        let Some(at) = self.helpers.iter().position(|helper| helper.pid == pid) else { return false };
+        let Helper { unit, run, limit, step, .. } = self.helpers.swap_remove(at);
+        let tried = match exit {
+            Exit::Code(code) => match (Outcome::of_code(code), step) {
+                (Outcome::Done, LimitStep::Set) => Tried::Taken,
+                (Outcome::Done, _) => Tried::Fits,
+                (Outcome::TooFull, _) => Tried::TooFull { current_bytes: self.current_bytes(unit) },
+                (Outcome::Refused(errno), _) => Tried::Refused { errno },
+            },
+            // Given up, or killed by somebody; maybe just after it has written.
+            Exit::Signal(_) if step == LimitStep::Set && self.holds(unit, limit) => Tried::Taken,
+            Exit::Signal(_) => Tried::Refused { errno: libc::EINTR },
+        };
+        self.limit_tried((unit, run), limit, tried);
+        true
+    }
+
+    fn holds(&self, unit: UnitId, limit: Limit) -> bool {
+        let group = self.seats.get(usize::from(unit.0)).and_then(|seat| seat.group(Role::Service));
+        group.is_some_and(|group| has_memory_limit(group.path(), limit))
+    }
+
+    fn current_bytes(&self, unit: UnitId) -> u64 {
+        let group = self.seats.get(usize::from(unit.0)).and_then(|seat| seat.group(Role::Service));
+        group.and_then(|group| group.sample().ok()).map_or(0, |sample| sample.current_bytes)
+    }
+
+    pub(super) fn end_limit(&mut self, unit: UnitId) {
+        for helper in self.helpers.iter().filter(|helper| helper.unit == unit) {
+            // It may have ended in this very moment; then its end is on its way.
+            let _ = children::signal(helper.pid, libc::SIGKILL);
+        }
+    }
+
+    /// A unit that is held for a limit goes on.
+    pub(super) fn thaw(&mut self, unit: UnitId) {
+        let group = self.seats.get(usize::from(unit.0)).and_then(|seat| seat.group(Role::Service));
+        if let Some(Err(errno)) = group.map(|group| group.thaw()) {
+            log::error!("unit {}: cgroup.freeze cannot be written: errno {errno}", unit.0);
+        }
+    }
+}
+
+/// The process: its exit code tells what it came to.
+pub fn set_limit_aside(words: &[OsString]) -> u8 {
+    let [folder, name, number, step] = words else { return Outcome::Refused(libc::EINVAL).code() };
+    let limit = name.to_str().and_then(Setting::of_name).zip(number.to_str().and_then(|it| it.parse().ok()));
+    let Some((setting, bytes)) = limit else { return Outcome::Refused(libc::EINVAL).code() };
+    lower(Path::new(folder), setting, bytes, step == "set").code()
+}
