@@ -3,8 +3,8 @@
 use criterion::{BenchmarkId, Criterion};
 use lifeboat::engine::event::{Event, Exit, MemoryEvents, MemorySample, Role, Time};
 use lifeboat::engine::policy::{
-    Class, Guard, Kind, MemoryPolicy, OnRequirementRestart, ProcedurePolicy, Ready, RestartPolicy, Success,
-    UnitId, UnitPolicy,
+    Class, DescriptorPolicy, Guard, Kind, MemoryPolicy, OnRequirementRestart, ProcedurePolicy, Ready,
+    RestartPolicy, Success, UnitId, UnitPolicy,
 };
 use lifeboat::engine::{Engine, Plan};
 
@@ -33,6 +33,7 @@ fn unit(id: u16) -> UnitPolicy {
         watchdog_ms: None,
         health: None,
         reload: None,
+        descriptors: DescriptorPolicy::default(),
         procedure: Some(ProcedurePolicy {
             on_exhaustion: true,
             on_stop: false,

@@ -1,5 +1,7 @@
 //! Real processes: started, parked, released and collected, in a real cgroup where this machine has one.
 
+#[path = "spawn/handed.rs"]
+mod handed;
 #[path = "spawn/optional.rs"]
 mod optional;
 #[path = "spawn/steps.rs"]
@@ -68,7 +70,7 @@ fn plain<'a>(program: &'a Program, input: &'a OwnedFd, output: &'a OwnedFd) -> S
         stdio: [input.as_fd(), output.as_fd(), output.as_fd()],
         steps: &[],
         working_directory: None,
-        handed: None,
+        handed: &[],
     }
 }
 
@@ -209,7 +211,8 @@ fn a_descriptor_is_handed_over_under_its_number() {
         let (words, output) = nix::unistd::pipe().expect("a pipe");
         let script = format!("ls /proc/$$/fd; echo ready > /proc/$$/fd/{number}");
         let (program, input) = (shell(&script), null());
-        let start_it = Start { handed: Some((write.as_fd(), number)), ..plain(&program, &input, &output) };
+        let handed = [(write.as_fd(), number)];
+        let start_it = Start { handed: &handed, ..plain(&program, &input, &output) };
         let child = start(&start_it).expect("a child");
         drop((output, write));
         assert_eq!(next_status(&child.status), Status::Running, "{number}");

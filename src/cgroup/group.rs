@@ -298,6 +298,15 @@ impl Group {
         parse::group_state(read_again(self.events.as_fd(), &mut buffer)?).map_err(strange)
     }
 
+    /// Processor time that its processes have used since it was made: `usage_usec` of `cpu.stat`, which is there
+    /// without the cpu controller too. Opens the file for each call.
+    pub fn cpu_usage_us(&self) -> Result<u64, i32> {
+        let file = open_in(self.folder.as_fd(), &self.path, "cpu.stat", OFlag::O_RDONLY);
+        let file = file.map_err(|error| error.errno())?.ok_or(libc::ENODATA)?;
+        let mut buffer = [0; SMALL];
+        parse::cpu_usage_us(read_again(file.as_fd(), &mut buffer)?).map_err(strange)
+    }
+
     /// The counters of `memory.events.local`; where there may be groups below, of `memory.events`, and of `oom` those
     /// that these met at limits of their own.
     pub fn memory_events(&self) -> Result<MemoryEvents, i32> {

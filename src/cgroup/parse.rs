@@ -55,6 +55,12 @@ pub fn number(text: &[u8]) -> Result<u64, ParseError> {
     digits(line).ok_or(ParseError::NotANumber("number"))
 }
 
+/// `usage_usec` of `cpu.stat`.
+pub fn cpu_usage_us(text: &[u8]) -> Result<u64, ParseError> {
+    let found = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"usage_usec "));
+    found.and_then(digits).ok_or(ParseError::NotANumber("usage_usec"))
+}
+
 /// A file of one limit, such as `memory.max`; `None` is the kernel's `max`, no limit.
 pub fn limit(text: &[u8]) -> Result<Option<u64>, ParseError> {
     let [line] = whole_lines::<1>(text)?;

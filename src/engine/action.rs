@@ -152,6 +152,11 @@ pub enum Action {
     TryLimit { unit: UnitId, run: RunId, limit: Limit, step: LimitStep },
     /// Give up what is being done aside about a limit.
     EndLimit { unit: UnitId, run: RunId },
+    /// Open the unit's sockets and watch them until something comes in: `Demanded`, or `SpawnFailed` where they
+    /// cannot be opened.
+    Listen { unit: UnitId, run: RunId },
+    /// Look whether anybody needs the service: `LookedIdle`.
+    LookIdle { unit: UnitId, run: RunId },
     /// Let the parked procedure go: `ProcedureRunning` or `SpawnFailed`, later `Exited`.
     StartProcedure { unit: UnitId, run: RunId, order: ProcedureOrder },
     /// Send a signal to the service's first process.
@@ -167,6 +172,8 @@ pub enum Action {
     RunCommand { unit: UnitId, run: RunId, order: CommandOrder },
     /// Write 1 to `cgroup.kill` of the unit's commands: `Emptied`, at once where it is empty already.
     KillCommand { unit: UnitId, run: RunId, reason: KillReason },
+    /// Close the unit's sockets and what it has stored: it is down for good.
+    CloseDescriptors { unit: UnitId },
     /// Read the service's memory files: `MemoryEvents`, then `MemorySampled`.
     Sample { unit: UnitId, run: RunId },
     /// From the next run on the unit's new definition holds; nothing of an earlier run is left.

@@ -248,7 +248,8 @@ fn refuse(
 #[cfg(test)]
 mod tests {
     use super::super::policy::{
-        Kind, MemoryPolicy, OnRequirementRestart, ProcedurePolicy, Ready, RestartPolicy, Success,
+        DescriptorPolicy, Kind, MemoryPolicy, OnRequirementRestart, ProcedurePolicy, Ready, RestartPolicy,
+        Success,
     };
     use super::*;
     use proptest::prelude::*;
@@ -281,6 +282,7 @@ mod tests {
             start_timeout_ms: 30_000,
             watchdog_ms: None,
             health: None,
+            descriptors: DescriptorPolicy::default(),
             procedure: (procedure_mib > 0).then_some(procedure),
             success: Success::default(),
             stop_command: false,

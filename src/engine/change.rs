@@ -217,24 +217,25 @@ impl Engine {
         let autostart = successor.is_some_and(|next| next.autostart);
         let stays_up = successor.is_some_and(|next| next.kind != Kind::Task);
         match service.state {
+            // It may not rest any more, or wait on other sockets.
+            State::Backoff | State::Down(Rest::Listening) => {
+                self.change_over(unit, plan);
+                self.enter(unit, State::Waiting);
+            }
             State::Down(rest) => {
                 let starts = match rest {
                     Rest::Fatal => wished || autostart,
                     Rest::Stopped | Rest::Exited | Rest::Skipped => wished,
                     Rest::Done => wished && stays_up,
-                    Rest::Gone => false,
+                    Rest::Gone | Rest::Listening => false,
                 };
                 self.change_over(unit, plan);
                 if starts {
                     self.want_up(unit);
                 }
             }
-            State::Backoff => {
-                self.change_over(unit, plan);
-                self.enter(unit, State::Waiting);
-            }
             State::Waiting => self.change_over(unit, plan),
-            State::Parking | State::Spawning | State::Readying | State::Running if wished => {
+            State::Parking | State::Spawning | State::Readying | State::Running | State::Idling if wished => {
                 // `settle` stops it, after what follows its restart.
                 (service.again, service.follows) = (true, false);
                 self.want_up(unit);
@@ -255,6 +256,7 @@ impl Engine {
             | State::Spawning
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -279,7 +281,11 @@ impl Engine {
             service.counters_at_start = service.counters;
             service.procedure_oom_kill = (0, 0);
             service.commands.forget_counters();
+            let closes = service.policy.descriptors.any() && !policy.descriptors.any();
             (service.policy, service.restarts) = (policy, restarts);
+            if closes {
+                plan.push(Action::CloseDescriptors { unit });
+            }
             plan.push(Action::Adopt { unit });
             if was_refused || was_done {
                 service.trouble = None;
@@ -288,6 +294,7 @@ impl Engine {
         }
         let Some(service) = self.unit(unit).filter(|service| service.leaving) else { return };
         match service.state {
+            State::Down(Rest::Listening) => {}
             State::Down(_) => self.leave(unit, plan),
             State::Killing if service.stuck => self.welcome(),
             State::Waiting
@@ -296,6 +303,7 @@ impl Engine {
             | State::Spawning
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving

@@ -35,8 +35,8 @@ impl Engine {
     /// An ordinary stop: the procedure where the unit wants it so, else the stop signal.
     pub(super) fn begin_stop(&mut self, unit: UnitId, reason: KillReason, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
-        let state = service.state;
-        let asks = service.policy.stop_command && state == State::Running;
+        let (run, state) = (service.run, service.state);
+        let asks = service.policy.stop_command && matches!(state, State::Running | State::Idling);
         let saves = service.procedure == Procedure::Parked
             && service.policy.procedure.is_some_and(|procedure| procedure.on_stop);
         let target = service.policy.kind == Kind::Target;
@@ -45,7 +45,7 @@ impl Engine {
                 plan.tell(Record::Stopping { unit, reason });
                 self.after_run(unit, End::Asked(reason), plan);
             }
-            State::Readying | State::Running => {
+            State::Readying | State::Running | State::Idling => {
                 plan.tell(Record::Stopping { unit, reason });
                 self.begin_end(unit, End::Asked(reason), plan);
                 if saves {
@@ -55,6 +55,10 @@ impl Engine {
                     self.run_command(unit, CommandKind::Stop, plan);
                 } else {
                     self.signal_to_stop(unit, plan);
+                }
+                if state == State::Idling && !saves {
+                    // The signal meets it before it can do anything else.
+                    plan.push(Action::Thaw { unit, run });
                 }
             }
             State::Parking | State::Spawning => {
@@ -188,7 +192,7 @@ impl Engine {
         let (state, signal) = (service.state, service.policy.stop_signal);
         self.generation += 1;
         match state {
-            State::Spawning | State::Readying | State::Running => {
+            State::Spawning | State::Readying | State::Running | State::Idling => {
                 plan.tell(Record::Ended { unit, exit });
                 self.begin_end(unit, End::Own(exit), plan);
                 self.kill(unit, KillReason::LeftBehind, plan);
@@ -233,6 +237,7 @@ impl Engine {
             | State::Spawning
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -255,6 +260,7 @@ impl Engine {
             // No freezer: the procedure runs beside a living service rather than not at all.
             (Effect::Freeze, State::Running) => self.limit_not_taken(unit, errno, plan),
             (Effect::Freeze, State::Freezing) => self.procedure_may_start(unit, plan),
+            (Effect::Freeze, State::Idling) => self.go_on(unit, plan),
             (Effect::StartProcedure, State::Saving) => {
                 self.procedure_spawn_failed(unit, SpawnStage::Exec, errno, plan);
             }
@@ -293,7 +299,7 @@ impl Engine {
     }
 
     /// The run is over; what comes next rests on why it ended and on what is wished.
-    fn after_run(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
+    pub(super) fn after_run(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         let budget = service.policy.restart.exhaustion;
@@ -311,6 +317,9 @@ impl Engine {
             return;
         }
         let (when, success) = (service.policy.restart.when, service.policy.success);
+        // It has done what it was needed for.
+        let has_served = service.policy.descriptors.on_demand
+            && matches!(end, End::Own(exit) if service.policy.success.contains(exit));
         let wants_restart = match end {
             End::Asked(reason) => {
                 if reason == KillReason::RequirementRestarts {
@@ -320,6 +329,7 @@ impl Engine {
                 self.enter(unit, State::Waiting);
                 return;
             }
+            End::Own(_) if has_served => true,
             End::Own(exit) => match (service.policy.kind, when) {
                 // A target has no process that could end.
                 (_, RestartWhen::Never | RestartWhen::OnExhaustion) | (Kind::Target, _) => false,
@@ -342,7 +352,7 @@ impl Engine {
             self.stay_down(unit, end, plan);
             self.escalate(unit, escalation, plan);
         } else {
-            self.restart(unit, trouble_of(end, incident), plan);
+            self.restart(unit, trouble_of(end, incident).filter(|_| !has_served), plan);
         }
     }
 
@@ -430,6 +440,9 @@ impl Engine {
     pub(super) fn come_down(&mut self, unit: UnitId, rest: Rest, trouble: Option<Trouble>, plan: &mut Plan) {
         if let Some(service) = self.unit_mut(unit) {
             service.trouble = trouble;
+            if service.policy.descriptors.any() {
+                plan.push(Action::CloseDescriptors { unit });
+            }
         }
         self.enter(unit, State::Down(rest));
         match (rest, trouble) {
@@ -438,7 +451,7 @@ impl Engine {
                 plan.tell(Record::Skipped { unit, condition });
             }
             (Rest::Done | Rest::Skipped, _) => {}
-            (Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone, _) => {
+            (Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone | Rest::Listening, _) => {
                 plan.tell(Record::Stopped { unit });
             }
         }
@@ -456,7 +469,8 @@ fn is_hopeless(end: End) -> bool {
     match end {
         End::StartFailed { stage, errno, .. } => {
             let lasting = stage.is_setting() && !MOMENTARY_ERRNOS.contains(&errno);
-            lasting || HOPELESS_ERRNOS.contains(&errno)
+            // Another program may leave an address, a folder may come.
+            lasting || (stage != SpawnStage::Sockets && HOPELESS_ERRNOS.contains(&errno))
         }
         End::Asked(_) | End::Exhausted | End::Own(_) | End::Failed(_) => false,
     }

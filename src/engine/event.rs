@@ -137,11 +137,13 @@ pub enum SpawnStage {
     Capabilities = 23,
     /// `no_new_privs` was not taken (prctl(2)).
     NoNewPrivs = 24,
+    /// A socket could not be opened for it.
+    Sockets = 25,
 }
 
 impl SpawnStage {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Cgroup,
         Self::Limit,
         Self::Clone,
@@ -166,12 +168,13 @@ impl SpawnStage {
         Self::User,
         Self::Capabilities,
         Self::NoNewPrivs,
+        Self::Sockets,
     ];
 
     /// Whether what failed is a setting of the unit, which the kernel will not take later either.
     #[must_use]
     pub fn is_setting(self) -> bool {
-        self == Self::Limit || self as u8 >= Self::ResourceLimit as u8
+        self == Self::Limit || (self as u8 >= Self::ResourceLimit as u8 && self != Self::Sockets)
     }
 }
 
@@ -311,6 +314,11 @@ pub enum Event {
     Probed { unit: UnitId, run: RunId, healthy: bool },
     /// A process of the service's cgroup said something.
     Notified { unit: UnitId, run: RunId, note: Note },
+    /// Something waits in a socket of a unit that rests. The run is its last one.
+    Demanded { unit: UnitId, run: RunId },
+    /// The answer to a look whether the service is idle: nobody is connected, nothing waits, and it has done nothing
+    /// since the look before.
+    LookedIdle { unit: UnitId, run: RunId, idle: bool },
     /// The service could not be started or the procedure not be parked.
     SpawnFailed { unit: UnitId, run: RunId, role: Role, stage: SpawnStage, errno: i32 },
     /// The kernel did not take a setting; the start goes on without it where the unit may do without (`skipped`).

@@ -124,12 +124,11 @@ impl Engine {
     pub(super) fn frozen(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.live(unit, run) else { return };
-        if let Some(incident) = &mut service.incident
-            && incident.killed.is_none()
-        {
+        if let Some(incident) = service.incident.as_mut().filter(|incident| incident.killed.is_none()) {
             incident.frozen.get_or_insert(now);
         }
         match service.state {
+            State::Idling => plan.push(Action::LookIdle { unit, run }),
             State::Freezing => {
                 let after_us = now.since_us(service.end_began);
                 plan.tell(Record::Frozen { unit, after_us });
@@ -272,6 +271,7 @@ impl Engine {
             State::Down(_)
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Asking
             | State::Signalled
@@ -318,7 +318,12 @@ impl Engine {
 /// on its way down would hang there, and lose what it holds.
 pub(super) fn may_be_rescued(state: State) -> bool {
     match state {
-        State::Spawning | State::Readying | State::Running | State::Asking | State::Signalled => true,
+        State::Spawning
+        | State::Readying
+        | State::Running
+        | State::Idling
+        | State::Asking
+        | State::Signalled => true,
         State::Down(_)
         | State::Waiting
         | State::Backoff

@@ -171,8 +171,9 @@ impl Engine {
             self.overrule(unit, Until::Down, plan);
         }
         match state {
+            State::Waiting if self.unit(unit).is_some_and(Service::rests) => self.rest(unit, plan),
             State::Waiting => self.start_if_its_turn(unit, plan),
-            State::Parking | State::Spawning | State::Readying | State::Running => {
+            State::Parking | State::Spawning | State::Readying | State::Running | State::Idling => {
                 if self.any(unit, Neighbours::Requires, Service::is_down_for_good).is_some() {
                     self.begin_stop(unit, KillReason::RequirementDown, plan);
                 } else if self.unit(unit).is_some_and(|service| service.again) {
@@ -344,7 +345,7 @@ impl Engine {
             service.desired = Desired::Down;
             service.down_reason = reason;
             service.calls_dependents = true;
-            (service.again, service.follows) = (false, false);
+            (service.again, service.follows, service.demanded) = (false, false, false);
             service.rival = rival;
             self.generation += 1;
             self.mark(unit);
@@ -361,12 +362,14 @@ impl Engine {
             self.replace_fallback(unit, reason);
         }
         match state {
-            State::Waiting | State::Backoff => self.come_down_as_wished(unit, plan),
+            State::Down(Rest::Listening) | State::Waiting | State::Backoff => {
+                self.come_down_as_wished(unit, plan);
+            }
             // Nothing rests yet on a unit that is on its way up.
             State::Parking | State::Spawning | State::Readying => {
                 self.begin_stop(unit, reason, plan);
             }
-            State::Running => {
+            State::Running | State::Idling => {
                 if !self.must_outlive_another(unit) {
                     self.begin_stop(unit, reason, plan);
                 }

@@ -91,6 +91,7 @@ impl Engine {
             | State::Parking
             | State::Spawning
             | State::Readying
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving

@@ -18,6 +18,7 @@ pub mod action;
 pub mod budget;
 pub mod change;
 mod command;
+mod demand;
 mod doorbell;
 mod ending;
 mod escalation;
@@ -209,6 +210,8 @@ impl Engine {
             Event::Ready { unit, run } => self.told_ready(unit, run, plan),
             Event::Probed { unit, run, healthy } => self.probed(unit, run, healthy, plan),
             Event::Notified { unit, run, note } => self.notified(unit, run, note, plan),
+            Event::Demanded { unit, run } => self.demanded(unit, run, plan),
+            Event::LookedIdle { unit, run, idle } => self.looked_idle(unit, run, idle, plan),
             Event::ProcedureRunning { unit, run } => self.procedure_running(unit, run),
             Event::Exited { unit, run, role, exit } => self.exited((unit, run), role, exit, plan),
             Event::Emptied { unit, run, role } => self.emptied(unit, run, role, plan),
@@ -303,7 +306,11 @@ impl Engine {
     fn enter(&mut self, unit: UnitId, state: State) {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
-        let was_up = service.state == State::Running;
+        let is_up = |state| matches!(state, State::Running | State::Idling);
+        // One that nobody needs goes to rest: who needs it finds its sockets open.
+        let was_up = is_up(service.state)
+            && !is_up(state)
+            && service.end != Some(service::End::Asked(snapshot::KillReason::Idle));
         service.state = state;
         service.since = now;
         service.checking = false;
@@ -314,6 +321,7 @@ impl Engine {
         self.timers.clear(unit, TimerKind::Ready);
         self.timers.clear(unit, TimerKind::Watchdog);
         self.timers.clear(unit, TimerKind::Health);
+        self.timers.clear(unit, TimerKind::Idle);
         self.generation += 1;
         self.mark_around(unit);
     }
@@ -333,6 +341,7 @@ impl Engine {
                 TimerKind::Doorbell => self.doorbell_due(unit, plan),
                 TimerKind::Command => self.command_due(unit, plan),
                 TimerKind::Reload => self.reload_due(unit, plan),
+                TimerKind::Idle => self.idle_due(unit, plan),
             }
         }
     }
@@ -345,6 +354,7 @@ impl Engine {
             State::Readying => self.fail(unit, snapshot::Failure::NotReady, plan),
             State::Backoff => self.enter(unit, State::Waiting),
             State::Freezing => self.freeze_timed_out(unit, plan),
+            State::Idling => self.go_on(unit, plan),
             State::Saving => self.procedure_timed_out(unit, plan),
             State::Asking => self.stop_command_timed_out(unit, plan),
             State::Signalled => self.kill(unit, snapshot::KillReason::StopTimedOut, plan),

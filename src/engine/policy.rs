@@ -255,6 +255,27 @@ impl Default for RestartPolicy {
     }
 }
 
+/// The descriptors that the runtime holds for a unit over its runs, and what they may start and stop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescriptorPolicy {
+    /// The names of its sockets.
+    pub sockets: Vec<String>,
+    /// It rests with its sockets open until somebody needs it.
+    pub on_demand: bool,
+    /// It is stopped when nobody has needed it for so long; only with `on_demand`.
+    pub idle_stop_ms: Option<u32>,
+    /// So many descriptors it may store itself.
+    pub store_max: u16,
+}
+
+impl DescriptorPolicy {
+    /// There may be something to close when the unit goes down for good.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        !self.sockets.is_empty() || self.store_max > 0
+    }
+}
+
 /// Everything about a unit that decisions rest on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitPolicy {
@@ -293,6 +314,8 @@ pub struct UnitPolicy {
     pub watchdog_ms: Option<u32>,
     /// How its health is checked, once it is ready.
     pub health: Option<HealthPolicy>,
+    /// The descriptors that outlive its runs.
+    pub descriptors: DescriptorPolicy,
     /// The shutdown procedure, if any.
     pub procedure: Option<ProcedurePolicy>,
     /// An ordinary stop begins with a command.

@@ -40,17 +40,23 @@ impl Engine {
         service.misses = 0;
         let (pid, after_us) = (service.pid.unwrap_or(0), now.since_us(service.run_began));
         let task = service.policy.kind == Kind::Task;
-        self.enter(unit, State::Running);
+        self.run_on(unit);
         if !task {
             self.replace_fallback(unit, KillReason::Replaced);
         }
-        self.feed_watchdog(unit);
-        self.plan_probe(unit);
         plan.tell(Record::Running { unit, pid, after_us });
         // Who asked for a task waits for its end.
         if !task {
             self.answer_started(unit, plan);
         }
+    }
+
+    /// It is up, and its proofs of life are due from now on.
+    pub(super) fn run_on(&mut self, unit: UnitId) {
+        self.enter(unit, State::Running);
+        self.feed_watchdog(unit);
+        self.plan_probe(unit);
+        self.plan_idle_look(unit);
     }
 
     /// The notification descriptor or the path says so.
@@ -74,6 +80,7 @@ impl Engine {
             | State::Backoff
             | State::Parking
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -138,6 +145,7 @@ impl Engine {
             | State::Parking
             | State::Spawning
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving

@@ -46,6 +46,10 @@ pub enum Record {
     RescueBegins { unit: UnitId },
     /// A unit is being stopped.
     Stopping { unit: UnitId, reason: KillReason },
+    /// A unit rests with its sockets open.
+    Listening { unit: UnitId },
+    /// Something came in for a unit that rests.
+    Demanded { unit: UnitId },
     /// A unit is down.
     Stopped { unit: UnitId },
     /// Memory is exhausted.

@@ -93,13 +93,16 @@ impl Engine {
         service.for_itself = true;
         match service.state {
             State::Parking | State::Spawning | State::Readying => {}
-            State::Running => {
+            State::Running | State::Idling => {
                 if service.desired == Desired::Down {
                     self.want_up(unit);
                 }
                 return Some(Reply::AlreadyStarted);
             }
-            State::Down(_) | State::Waiting | State::Backoff => service.restarts.forget(),
+            State::Down(_) | State::Waiting | State::Backoff => {
+                service.restarts.forget();
+                service.demanded = true;
+            }
             // The present run goes to its end, and then another begins, whatever the policy says of such an end.
             State::Freezing
             | State::Queued
@@ -108,6 +111,7 @@ impl Engine {
             | State::Signalled
             | State::Killing => {
                 service.again = true;
+                service.demanded = true;
             }
         }
         if service.state == State::Backoff || service.state == State::Waiting {
@@ -126,13 +130,17 @@ impl Engine {
             service.newcomer = false;
         }
         match state {
-            State::Down(_) => Some(Reply::NotRunning),
-            State::Waiting
+            State::Down(
+                Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Done | Rest::Skipped | Rest::Gone,
+            ) => Some(Reply::NotRunning),
+            State::Down(Rest::Listening)
+            | State::Waiting
             | State::Backoff
             | State::Parking
             | State::Spawning
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -148,9 +156,10 @@ impl Engine {
     fn asked_restart(&mut self, client: ClientId, unit: UnitId) -> Option<Reply> {
         let Some(service) = self.unit_mut(unit) else { return Some(Reply::Failed) };
         match service.state {
-            State::Parking | State::Spawning | State::Readying | State::Running => {
+            State::Parking | State::Spawning | State::Readying | State::Running | State::Idling => {
                 // What follows its restart goes down first; `settle` sees to that.
                 (service.again, service.follows) = (true, false);
+                service.demanded = true;
                 self.want_up(unit);
                 self.wait(client, unit, Until::Up)
             }
@@ -161,6 +170,7 @@ impl Engine {
             | State::Signalled
             | State::Killing => {
                 service.again = true;
+                service.demanded = true;
                 self.want_up(unit);
                 self.wait(client, unit, Until::Up)
             }

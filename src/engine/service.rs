@@ -44,6 +44,8 @@ pub(super) enum Rest {
     Skipped,
     /// Taken out: nothing of it is left, and its place is free.
     Gone,
+    /// Its sockets are open; it is started when something comes in.
+    Listening,
 }
 
 /// Where a unit stands. In `Down`, `Waiting` and `Backoff` it has no process; in the others it has, or is about to.
@@ -63,6 +65,8 @@ pub(super) enum State {
     Readying,
     /// Up and ready.
     Running,
+    /// Up and ready, and made to stand still for a moment: it is looked whether it is needed.
+    Idling,
     /// `cgroup.freeze` is written; we wait for `frozen 1`.
     Freezing,
     /// The procedure waits for room in the reserve.
@@ -86,6 +90,7 @@ impl State {
             | Self::Spawning
             | Self::Readying
             | Self::Running
+            | Self::Idling
             | Self::Freezing
             | Self::Queued
             | Self::Saving
@@ -218,6 +223,8 @@ pub(super) struct Service {
     pub(super) rival: Option<UnitId>,
     /// A limit that is being changed while it runs.
     pub(super) limiting: Option<Limiting>,
+    /// Somebody needs it now: it does not rest before its next run.
+    pub(super) demanded: bool,
     pub(super) kill_tries: u8,
     /// It did not die by any number of kills: nothing waits for it.
     pub(super) stuck: bool,
@@ -285,6 +292,7 @@ impl Service {
             checking: false,
             rival: None,
             limiting: None,
+            demanded: false,
             kill_tries: 0,
             stuck: false,
             holds_reserve: false,
@@ -308,8 +316,9 @@ impl Service {
     pub(super) fn satisfies(&self) -> bool {
         match self.state {
             // One that is to be restarted is as good as down.
-            State::Running => self.policy.kind != Kind::Task && !self.again,
-            State::Down(Rest::Done | Rest::Skipped) => true,
+            State::Running | State::Idling => self.policy.kind != Kind::Task && !self.again,
+            // Who needs a resting one finds its sockets open.
+            State::Down(Rest::Done | Rest::Skipped | Rest::Listening) => true,
             State::Down(Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone)
             | State::Waiting
             | State::Backoff
@@ -332,6 +341,7 @@ impl Service {
             State::Running => self.policy.kind == Kind::Task,
             State::Waiting => !self.is_down_for_good(),
             State::Down(_)
+            | State::Idling
             | State::Backoff
             | State::Freezing
             | State::Queued
@@ -348,12 +358,13 @@ impl Service {
             State::Down(Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone) => true,
             State::Waiting => self.wants_its_requirement(),
             State::Killing => self.stuck,
-            State::Down(Rest::Done | Rest::Skipped)
+            State::Down(Rest::Done | Rest::Skipped | Rest::Listening)
             | State::Backoff
             | State::Parking
             | State::Spawning
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -367,6 +378,11 @@ impl Service {
         self.policy.refused.is_none() && !self.leaving && self.state != State::Down(Rest::Gone)
     }
 
+    /// It rests before it is needed.
+    pub(super) fn rests(&self) -> bool {
+        self.policy.descriptors.on_demand && !self.demanded
+    }
+
     /// It would start, but something that it requires is down.
     pub(super) fn wants_its_requirement(&self) -> bool {
         matches!(self.trouble, Some(Trouble::RequirementDown { .. } | Trouble::Conflict { .. }))
@@ -375,7 +391,7 @@ impl Service {
     /// On its way up or up, with a process that a stop would have to end.
     pub(super) fn is_started(&self) -> bool {
         match self.state {
-            State::Parking | State::Spawning | State::Readying | State::Running => true,
+            State::Parking | State::Spawning | State::Readying | State::Running | State::Idling => true,
             State::Down(_)
             | State::Waiting
             | State::Backoff
@@ -401,10 +417,11 @@ impl Service {
             State::Down(Rest::Fatal) => StateName::Fatal,
             State::Down(Rest::Done) => StateName::Done,
             State::Down(Rest::Skipped) => StateName::Skipped,
+            State::Down(Rest::Listening) => StateName::Listening,
             State::Waiting if self.is_down_for_good() => StateName::Stopped,
             State::Waiting | State::Parking | State::Spawning | State::Readying => StateName::Starting,
             State::Backoff => StateName::Backoff,
-            State::Running => StateName::Running,
+            State::Running | State::Idling => StateName::Running,
             State::Freezing
             | State::Queued
             | State::Saving
@@ -489,6 +506,7 @@ impl Service {
             fallback: self.fallback,
             failed_command: self.commands.failed,
             status: None,
+            sockets: self.policy.descriptors.sockets.clone(),
         }
     }
 }

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub enum StateName {
     /// Down, and asked to be.
     Stopped,
+    /// At rest with its sockets open, until somebody needs it.
+    Listening,
     /// On its way up.
     Starting,
     /// Up.
@@ -120,6 +122,8 @@ pub enum KillReason {
     StopTimedOut,
     /// The machine is going down.
     Shutdown,
+    /// Nobody has needed it for its `idle_stop`.
+    Idle,
     /// A unit that this one requires is down.
     RequirementDown,
     /// A unit that this one requires begins a new run, and this one follows it.
@@ -424,6 +428,9 @@ pub struct UnitView {
     /// What it last said of itself in this run (`STATUS` of sd_notify(3)), on one line.
     #[serde(default)]
     pub status: Option<String>,
+    /// The names of the sockets that are held for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sockets: Vec<String>,
 }
 
 /// Everything that readers see.

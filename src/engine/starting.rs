@@ -54,6 +54,8 @@ impl Engine {
         self.mark(unit);
         let Some(service) = self.unit_mut(unit) else { return };
         match service.state {
+            // It is as good as up for who needs it.
+            State::Down(Rest::Listening) if !service.demanded => {}
             State::Down(_) => {
                 service.trouble = None;
                 self.enter(unit, State::Waiting);
@@ -70,6 +72,7 @@ impl Engine {
             | State::Spawning
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -98,7 +101,7 @@ impl Engine {
         service.up_since = None;
         service.said_ready = false;
         service.end = None;
-        (service.again, service.follows) = (false, false);
+        (service.again, service.follows, service.demanded) = (false, false, false);
         service.stuck = false;
         service.open = Open::default();
         service.pid = None;
@@ -165,6 +168,7 @@ impl Engine {
             | State::Spawning
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -188,6 +192,7 @@ impl Engine {
             | State::Parking
             | State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
@@ -230,12 +235,16 @@ impl Engine {
             // A procedure that died in its parking place while all was well: found out when it is needed.
             State::Readying
             | State::Running
+            | State::Idling
             | State::Freezing
             | State::Queued
             | State::Saving
             | State::Asking
             | State::Signalled => {}
             State::Killing => self.finish_run_if_over(unit, plan),
+            State::Down(Rest::Listening) if stage == SpawnStage::Sockets => {
+                self.listen_failed(unit, (stage, errno), plan);
+            }
             State::Down(_) | State::Waiting | State::Backoff => {}
         }
     }

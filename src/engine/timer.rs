@@ -25,10 +25,12 @@ pub(super) enum TimerKind {
     Command,
     /// The time by which a reload has to be over.
     Reload,
+    /// The next look whether it is needed.
+    Idle,
 }
 
 /// In the order of their slots.
-const KINDS: [TimerKind; 8] = [
+const KINDS: [TimerKind; 9] = [
     TimerKind::Step,
     TimerKind::Sample,
     TimerKind::Ready,
@@ -37,8 +39,9 @@ const KINDS: [TimerKind; 8] = [
     TimerKind::Doorbell,
     TimerKind::Command,
     TimerKind::Reload,
+    TimerKind::Idle,
 ];
-const KIND_COUNT: u32 = 8;
+const KIND_COUNT: u32 = 9;
 const ABSENT: u32 = u32::MAX;
 
 /// # Invariants
@@ -75,6 +78,7 @@ impl Timers {
             TimerKind::Doorbell => 5,
             TimerKind::Command => 6,
             TimerKind::Reload => 7,
+            TimerKind::Idle => 8,
         };
         u32::from(unit.0) * KIND_COUNT + kind
     }
@@ -180,7 +184,7 @@ mod tests {
         /// The table behaves as a sorted map of (unit, kind) to time.
         #[test]
         fn agrees_with_a_sorted_map(
-            steps in proptest::collection::vec((0u16..40, 0usize..8, 0u64..500, 0u8..4), 0..400),
+            steps in proptest::collection::vec((0u16..40, 0usize..9, 0u64..500, 0u8..4), 0..400),
         ) {
             let mut timers = Timers::new(40);
             let mut model: BTreeMap<(u16, usize), u64> = BTreeMap::new();

@@ -12,6 +12,7 @@ use super::event_loop::Lifeboat;
 use super::output::Outputs;
 use super::readiness::Notify;
 use super::seat::{Pids, Seat, Source};
+use super::sockets;
 use super::steps;
 use super::story::{self, Story};
 use crate::cgroup::capabilities::Capabilities;
@@ -482,7 +483,12 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
         environment.set(format!("WATCHDOG_USEC={}", u64::from(ms) * 1_000).as_bytes());
     }
     // A refused unit has no command; it is never started.
-    let program = Program::new(&unit.command, &environment.strings()).ok();
+    let strings = environment.strings();
+    let program = match sockets::room_for(&unit) {
+        0 => Program::new(&unit.command, &strings),
+        room => Program::listener(&unit.command, &strings, room),
+    }
+    .ok();
     let commands = commands_of(&unit, environment_of(&unit.identity));
     let procedure_program = unit.policy.procedure.and_then(|_| {
         let mut environment = environment_of(&unit.procedure_identity);

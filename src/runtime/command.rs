@@ -68,7 +68,7 @@ impl Lifeboat {
                 stdio: [self.null.as_fd(), out, out],
                 steps: &seat.commands.steps,
                 working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
-                handed: None,
+                handed: &[],
             },
             0,
         )?;

@@ -116,7 +116,7 @@ impl Lifeboat {
             stdio: [self.null.as_fd(), self.null.as_fd(), self.output.as_fd()],
             steps: &[],
             working_directory: Some(c"/"),
-            handed: None,
+            handed: &[],
         })?;
         Ok(child.pid)
     }

@@ -123,6 +123,8 @@ impl Lifeboat {
                 Source::Notify => self.messages_came(),
                 Source::ReadyPipe(unit) => self.ready_pipe_came(unit),
                 Source::Probe(unit) => self.probe_came(unit),
+                Source::Socket(unit) => self.socket_came(unit),
+                Source::Stored(unit) => self.stored_came(unit),
                 Source::Listener => self.connections_came(),
                 Source::Client(id) => self.client_came(ClientId(id), ready),
                 Source::SystemLog => self.system_log_came(),

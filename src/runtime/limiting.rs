@@ -100,7 +100,7 @@ impl Lifeboat {
             stdio: [self.null.as_fd(), self.output.as_fd(), self.output.as_fd()],
             steps: &[],
             working_directory: Some(c"/"),
-            handed: None,
+            handed: &[],
         })?;
         Ok(child.pid)
     }
@@ -138,14 +138,6 @@ impl Lifeboat {
         for helper in self.helpers.iter().filter(|helper| helper.unit == unit) {
             // It may have ended in this very moment; then its end is on its way.
             let _ = children::signal(helper.pid, libc::SIGKILL);
-        }
-    }
-
-    /// A unit that is held for a limit goes on.
-    pub(super) fn thaw(&mut self, unit: UnitId) {
-        let group = self.seats.get(usize::from(unit.0)).and_then(|seat| seat.group(Role::Service));
-        if let Some(Err(errno)) = group.map(|group| group.thaw()) {
-            log::error!("unit {}: cgroup.freeze cannot be written: errno {errno}", unit.0);
         }
     }
 }

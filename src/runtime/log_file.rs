@@ -56,7 +56,7 @@ pub(super) fn start_writer(
             stdio: [read.as_fd(), null, complaints],
             working_directory: Some(c"/"),
             steps: &[],
-            handed: None,
+            handed: &[],
         })?;
         Ok((write, child.pid))
     });

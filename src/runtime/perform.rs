@@ -9,7 +9,7 @@ use crate::engine::action::{Action, ProcedureOrder};
 use crate::engine::event::{ClientId, Effect, Event, Role, SpawnStage};
 use crate::engine::policy::{Guard, RunId, UnitId};
 use crate::sys::children;
-use crate::sys::spawn::{Order, SpawnError, Start, notification_pipe, park, release, start};
+use crate::sys::spawn::{Handed, Order, SpawnError, Start, notification_pipe, park, release, start};
 use crate::unit::Output;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -38,6 +38,7 @@ impl Lifeboat {
             }
             Action::Spawn { unit, run } => {
                 self.take_seat(unit, run);
+                self.unwatch_sockets(unit);
                 if let Err(error) = self.spawn(unit) {
                     self.spawn_failed(unit, run, Role::Service, error);
                 }
@@ -68,6 +69,13 @@ impl Lifeboat {
             }
             Action::RunCommand { unit, run, order } => self.run_command(unit, run, order),
             Action::KillCommand { unit, run, reason: _ } => self.kill_command(unit, run),
+            Action::LookIdle { unit, run } => self.look_idle(unit, run),
+            Action::Listen { unit, run } => {
+                if let Err(error) = self.listen(unit) {
+                    self.spawn_failed(unit, run, Role::Service, error);
+                }
+            }
+            Action::CloseDescriptors { unit } => self.close_descriptors(unit),
             Action::Log(record) => {
                 self.story.tell(&record, &self.names);
                 self.blame(&record);
@@ -95,6 +103,7 @@ impl Lifeboat {
                 }
                 seat.status = None;
                 seat.heir = None;
+                seat.cpu_usage_us = None;
                 if let Some(pipe) = seat.ready_pipe.take() {
                     let _ = self.poller.remove(pipe.as_fd());
                 }
@@ -128,7 +137,7 @@ impl Lifeboat {
                 stdio: [self.null.as_fd(), out, out],
                 steps: &seat.procedure_steps,
                 working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
-                handed: None,
+                handed: &[],
             },
             lockable_bytes(&seat.unit),
         )?;
@@ -146,12 +155,16 @@ impl Lifeboat {
         let pipe = self.open_output(unit, Role::Service)?;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
         seat.remember_path();
-        let Some(program) = &seat.program else { return Err(no_seat()) };
+        seat.open_sockets()?;
+        let Some(program) = &mut seat.program else { return Err(no_seat()) };
+        program.listen(seat.descriptors.names());
         let shielded = seat.unit.policy.memory.is_some_and(|memory| memory.guard == Guard::Shield);
         // Without a bound there is no shield: an unkillable process would take the machine with it.
         let bounded = seat.service_group.as_ref().is_some_and(Group::is_bounded);
         let out = stdout_of(pipe.as_ref(), seat.unit.output, &self.null, &self.output);
         let ready = seat.unit.notification_fd.map(|_| notification_pipe()).transpose()?;
+        let mut handed: Vec<Handed<'_>> = seat.descriptors.handed().collect();
+        handed.extend(ready.as_ref().zip(seat.unit.notification_fd).map(|(pipe, fd)| (pipe.1.as_fd(), fd)));
         let child = start(&Start {
             program,
             cgroup: seat.service_group.as_ref().map(Group::place),
@@ -159,7 +172,7 @@ impl Lifeboat {
             stdio: [self.null.as_fd(), out, out],
             steps: &seat.steps,
             working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
-            handed: ready.as_ref().zip(seat.unit.notification_fd).map(|(pipe, fd)| (pipe.1.as_fd(), fd)),
+            handed: &handed,
         })?;
         self.pids.insert(child.pid, (unit, seat.run, Role::Service));
         seat.main = Some(Process { pid: child.pid, status: Some(child.status), go: None });

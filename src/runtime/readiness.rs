@@ -97,17 +97,19 @@ impl Lifeboat {
     pub(super) fn messages_came(&mut self) {
         let mut bytes = [0; MESSAGE_BYTES_MAX];
         for _ in 0..MESSAGES_MAX {
-            let Some(datagram) = self.notify.socket.as_mut().and_then(|socket| socket.receive(&mut bytes))
+            let Some(mut datagram) =
+                self.notify.socket.as_mut().and_then(|socket| socket.receive(&mut bytes))
             else {
                 return;
             };
-            self.message_came(&datagram, bytes.get(..datagram.length).unwrap_or_default());
+            let length = datagram.length;
+            self.message_came(&mut datagram, bytes.get(..length).unwrap_or_default());
             // Told before what came along is closed: a barrier's sender goes on at that moment.
             self.pump();
         }
     }
 
-    fn message_came(&mut self, datagram: &Datagram, bytes: &[u8]) {
+    fn message_came(&mut self, datagram: &mut Datagram, bytes: &[u8]) {
         let Some(unit) = datagram.pid.and_then(|pid| self.unit_of(pid)) else {
             self.notify.leave_out(datagram.pid, "its sender belongs to no service");
             return;
@@ -117,8 +119,15 @@ impl Lifeboat {
             return;
         }
         let message = Message::parse(bytes);
+        if message.removes_fds {
+            self.remove_stored(unit, message.fd_name());
+        }
         if message.stores_fds {
-            self.notify.leave_out(datagram.pid, "FDSTORE is not built, its descriptors are closed");
+            let polled = !message.keeps_hung_up;
+            let stored = self.store(unit, &mut datagram.descriptors, message.fd_name(), polled);
+            if let Err(why) = stored {
+                self.notify.leave_out(datagram.pid, &why);
+            }
         }
         // What it says comes after its `execve`.
         self.status_came(unit, Role::Service);

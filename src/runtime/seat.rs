@@ -4,6 +4,7 @@
 
 use super::command::Commands;
 use super::readiness::Stamp;
+use super::sockets::Descriptors;
 use crate::cgroup::group::Group;
 use crate::engine::event::Role;
 use crate::engine::policy::{RunId, UnitId};
@@ -56,6 +57,10 @@ pub(super) struct Seat {
     pub(super) heir: Option<u32>,
     /// What it last said of itself in the present run.
     pub(super) status: Option<String>,
+    /// What is open for it, over all of its runs.
+    pub(super) descriptors: Descriptors,
+    /// Processor time that its processes had used at the last look in this run.
+    pub(super) cpu_usage_us: Option<u64>,
 }
 
 impl Seat {
@@ -91,6 +96,8 @@ impl Seat {
             probe: None,
             heir: None,
             status: None,
+            descriptors: Descriptors::default(),
+            cpu_usage_us: None,
         }
     }
 
@@ -151,6 +158,10 @@ pub(super) enum Source {
     ReadyPipe(UnitId),
     /// The connection of a health check.
     Probe(UnitId),
+    /// A socket of a unit that rests.
+    Socket(UnitId),
+    /// A descriptor that a service has stored.
+    Stored(UnitId),
     /// The listening control socket.
     Listener,
     /// A connection of it.
@@ -180,8 +191,10 @@ impl Source {
             Self::Notify => 6 << 56,
             Self::ReadyPipe(unit) => of(7, unit, Role::Service),
             Self::Probe(unit) => of(8, unit, Role::Service),
-            Self::Listener => 9 << 56,
-            Self::Client(id) => 10 << 56 | (id & 0x00ff_ffff_ffff_ffff),
+            Self::Socket(unit) => of(9, unit, Role::Service),
+            Self::Stored(unit) => of(10, unit, Role::Service),
+            Self::Listener => 11 << 56,
+            Self::Client(id) => 12 << 56 | (id & 0x00ff_ffff_ffff_ffff),
             Self::SystemLog => 20 << 56,
         }
     }
@@ -204,8 +217,10 @@ impl Source {
             6 => Some(Self::Notify),
             7 => Some(Self::ReadyPipe(unit)),
             8 => Some(Self::Probe(unit)),
-            9 => Some(Self::Listener),
-            10 => Some(Self::Client(token & 0x00ff_ffff_ffff_ffff)),
+            9 => Some(Self::Socket(unit)),
+            10 => Some(Self::Stored(unit)),
+            11 => Some(Self::Listener),
+            12 => Some(Self::Client(token & 0x00ff_ffff_ffff_ffff)),
             20 => Some(Self::SystemLog),
             _ => None,
         }
@@ -234,6 +249,8 @@ mod tests {
             Source::Notify,
             Source::ReadyPipe(UnitId(2)),
             Source::Probe(UnitId(2)),
+            Source::Socket(UnitId(2)),
+            Source::Stored(UnitId(2)),
             Source::Listener,
             Source::Client(77),
             Source::SystemLog,

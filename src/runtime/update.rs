@@ -340,6 +340,9 @@ impl Lifeboat {
         let Some(next) = seat.next.take() else { return };
         let mut old = std::mem::replace(seat, *next);
         seat.run = old.run;
+        seat.descriptors = std::mem::take(&mut old.descriptors);
+        self.trim_stored(unit);
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         let quiet = ring_bytes(&seat.unit) == 0;
         self.outputs.adopt(unit, &old.unit, &seat.unit);
         // Other cgroups: what the old definition has set in them is not for the new one.

@@ -16,6 +16,7 @@ pub mod notify;
 pub mod poll;
 pub mod power;
 pub mod signals;
+pub mod socket;
 pub mod spawn;
 
 #[cfg(test)]

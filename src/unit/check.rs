@@ -14,7 +14,9 @@ use super::relations::{self, Reference};
 use super::restart::{self, Fallbacks};
 use super::setup::{self, RawIdentity};
 use super::value::{Millis, Word};
-use super::{Identity, Origin, System, Unit, commands, condition, optional, output, readiness, template};
+use super::{
+    Identity, Origin, System, Unit, commands, condition, optional, output, readiness, sockets, template,
+};
 use crate::engine::policy::{Escalation, Kind, OnRequirementRestart, ProcedurePolicy};
 use crate::engine::snapshot::Trouble;
 use std::ffi::CString;
@@ -188,8 +190,11 @@ fn program_into(
     unit.setup = setup::setup(reader, &mut raw);
     let memory_absent = raw.memory.is_absent();
     cgroup::read_into(reader, &mut raw, unit);
+    let ready_at = raw.ready.place();
     readiness::read_into(reader, raw.ready, (raw.start_timeout, raw.watchdog), unit);
     readiness::health_into(reader, raw.health, unit);
+    sockets::sockets_into(reader, raw.sockets, unit, accounts);
+    sockets::demand_into(reader, (raw.on_demand, raw.idle_stop, raw.fd_store_max), ready_at, unit);
     let stop_command_at = commands::stop_into(reader, raw.stop, unit);
     commands::reload_into(reader, raw.reload, unit);
     commands::memory_into(reader, raw.commands, unit);

@@ -25,6 +25,7 @@ mod readiness;
 mod relations;
 mod restart;
 mod setup;
+mod sockets;
 mod template;
 mod value;
 
@@ -33,14 +34,17 @@ pub use cgroup::parse_limit;
 pub use condition::{Condition, Test};
 pub use diagnostic::Diagnostic;
 pub use load::{FILE_BYTES_MAX, Loaded, UNITS_MAX, Wishes, load, load_with};
-pub use origin::{Origin, Written};
+pub use origin::{FieldPlace, Origin};
 pub use raw::field_names;
+pub use sockets::{Address, Socket, Written};
 pub use template::is_instance;
 pub use value::Amount;
 
 use crate::engine::budget;
 use crate::engine::event::CommandKind;
-use crate::engine::policy::{Kind, OnRequirementRestart, Ready, RestartPolicy, Success, UnitPolicy};
+use crate::engine::policy::{
+    DescriptorPolicy, Kind, OnRequirementRestart, Ready, RestartPolicy, Success, UnitPolicy,
+};
 use crate::engine::setting::{Limit, Setting, Settings};
 use crate::engine::snapshot::Trouble;
 use rustix::process::{Resource, Rlimit};
@@ -244,6 +248,8 @@ pub struct Unit {
     pub reload_command: Vec<CString>,
     /// `memory.max` of the cgroup in which these commands run.
     pub command_bytes: u64,
+    /// What lifeboat opens for it; their names are in `policy.descriptors`.
+    pub sockets: Vec<Socket>,
 }
 
 impl Unit {
@@ -269,6 +275,7 @@ impl Unit {
             health: None,
             procedure: None,
             reload: None,
+            descriptors: DescriptorPolicy::default(),
             success: Success::default(),
             stop_command: false,
             stop_signal: libc::SIGTERM,
@@ -295,6 +302,7 @@ impl Unit {
             notification_fd: None,
             ready_path: None,
             health_address: None,
+            sockets: Vec::new(),
             health_command: Vec::new(),
             stop_command: Vec::new(),
             reload_command: Vec::new(),
@@ -307,7 +315,8 @@ impl Unit {
     pub fn may_notify(&self) -> bool {
         let policy = &self.policy;
         let reloads = policy.reload.is_some_and(|reload| reload.notifies);
-        policy.ready == Ready::Notify || policy.watchdog_ms.is_some() || reloads
+        let stores = policy.descriptors.store_max > 0;
+        policy.ready == Ready::Notify || policy.watchdog_ms.is_some() || reloads || stores
     }
 
     /// Whether there is anything to run beside the service.

@@ -44,19 +44,19 @@ impl Origin {
 
     /// `FILE:LINE: FIELD`; without the line where the field has none of its own.
     #[must_use]
-    pub fn of_field(&self, field: &'static str) -> Written<'_> {
-        Written { origin: self, field }
+    pub fn of_field(&self, field: &'static str) -> FieldPlace<'_> {
+        FieldPlace { origin: self, field }
     }
 }
 
 /// A field with its place, to be shown.
 #[derive(Clone, Copy, Debug)]
-pub struct Written<'a> {
+pub struct FieldPlace<'a> {
     origin: &'a Origin,
     field: &'static str,
 }
 
-impl fmt::Display for Written<'_> {
+impl fmt::Display for FieldPlace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", plain(&self.origin.file.to_string_lossy()))?;
         if let Some(line) = self.origin.line_of(self.field) {
@@ -97,13 +97,15 @@ fn field_of(stage: SpawnStage, role: Role) -> Option<&'static str> {
         | SpawnStage::JoinCgroup
         | SpawnStage::OomScoreAdj
         | SpawnStage::Stdio => return None,
+        // Told by itself, with the place of the one that could not be opened.
+        SpawnStage::Sockets => return None,
     })
 }
 
 impl Unit {
     /// Where the cause of a failed start is written, with the path that it names.
     #[must_use]
-    pub fn blamed(&self, stage: SpawnStage, role: Role) -> Option<(Written<'_>, Option<&CStr>)> {
+    pub fn blamed(&self, stage: SpawnStage, role: Role) -> Option<(FieldPlace<'_>, Option<&CStr>)> {
         let path = match (stage, role) {
             (SpawnStage::Exec, Role::Service) => self.command.first().map(|word| &**word),
             (SpawnStage::Exec, Role::Procedure) => self.procedure.first().map(|word| &**word),
@@ -115,7 +117,7 @@ impl Unit {
 
     /// Where a setting is written that the kernel did not take: `memory.high` stands in `memory`.
     #[must_use]
-    pub fn set_at(&self, setting: Setting) -> Written<'_> {
+    pub fn set_at(&self, setting: Setting) -> FieldPlace<'_> {
         let name = setting.name();
         self.origin.of_field(name.split_once('.').map_or(name, |(field, _)| field))
     }

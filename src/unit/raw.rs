@@ -64,6 +64,10 @@ section! {
         start_timeout: Millis,
         watchdog: Millis,
         health: RawHealth,
+        sockets: Vec<Item<RawSocket>>,
+        on_demand: bool,
+        idle_stop: Millis,
+        fd_store_max: u64,
         pids: RawPids,
         cpu: RawCpu,
         io: RawIo,
@@ -199,6 +203,26 @@ section! {
         interval: Millis,
         timeout: Millis,
         failures: u64,
+    }
+}
+
+section! {
+    /// A socket that is opened for the service.
+    RawSocket ("Socket") {
+        name: String,
+        tcp: String,
+        udp: String,
+        unix: String,
+        unix_dgram: String,
+        unix_seqpacket: String,
+        fifo: String,
+        netlink: String,
+        backlog: u64,
+        reuse_port: bool,
+        v6only: bool,
+        mode: String,
+        user: String,
+        group: String,
     }
 }
 
@@ -362,6 +386,7 @@ pub fn field_names() -> Vec<(&'static str, &'static [&'static str])> {
         ("capabilities", RawCapabilities::FIELDS),
         ("output", RawFile::FIELDS),
         ("health", RawHealth::FIELDS),
+        ("sockets", RawSocket::FIELDS),
         ("stop", RawStop::FIELDS),
         ("reload", RawReload::FIELDS),
         ("commands", RawCommands::FIELDS),

@@ -72,6 +72,8 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         Record::Added { .. } => write!(out, "is new"),
         Record::Changed { .. } => write!(out, "has a new definition"),
         Record::Removed { .. } => write!(out, "is taken out"),
+        Record::Listening { .. } => write!(out, "LISTENING: starts when it is needed"),
+        Record::Demanded { .. } => write!(out, "is needed"),
         Record::ShuttingDown { how } => write!(out, "going down: {}", words::shutdown(how)),
         Record::AllDown { how } => write!(out, "all units are down: {}", words::shutdown(how)),
     }
@@ -161,34 +163,8 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
             write!(out, "incident {number} closed after {}", Took(total_us))
         }
         Record::StillPopulated { .. } => write!(out, "processes are left after cgroup.kill"),
-        Record::Running { .. }
-        | Record::SpawnFailed { .. }
-        | Record::SettingRefused { .. }
-        | Record::KilledBelow { .. }
-        | Record::LimitChanged { .. }
-        | Record::Ended { .. }
-        | Record::Failed { .. }
-        | Record::Notified { .. }
-        | Record::CommandOver { .. }
-        | Record::CommandStays { .. }
-        | Record::Reloaded { .. }
-        | Record::ReloadFailed { .. }
-        | Record::Reached { .. }
-        | Record::Skipped { .. }
-        | Record::Done { .. }
-        | Record::Backoff { .. }
-        | Record::ExhaustedAgain { .. }
-        | Record::Escalating { .. }
-        | Record::CannotEscalate { .. }
-        | Record::RescueBegins { .. }
-        | Record::Fatal { .. }
-        | Record::Stopping { .. }
-        | Record::Stopped { .. }
-        | Record::Added { .. }
-        | Record::Changed { .. }
-        | Record::Removed { .. }
-        | Record::ShuttingDown { .. }
-        | Record::AllDown { .. } => Ok(()),
+        // Not about an exhaustion; `write` has words for it.
+        _ => Ok(()),
     }
 }
 
@@ -269,6 +245,8 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::Added { unit }
         | Record::Changed { unit }
         | Record::Removed { unit }
+        | Record::Listening { unit }
+        | Record::Demanded { unit }
         | Record::Exhausted { unit, .. }
         | Record::Frozen { unit, .. }
         | Record::FreezeTimedOut { unit, .. }

@@ -69,6 +69,14 @@ fn describe(out: &mut dyn Write, snapshot: &Snapshot, unit: &UnitView, wall: Wal
             unit.pid.map_or(Ok(()), |pid| write!(out, "pid {pid}, "))?;
             write!(out, "uptime {}", Uptime(snapshot.time.since_us(unit.since)))?;
         }
+        StateName::Listening => {
+            write!(out, "waits on ")?;
+            for (at, name) in unit.sockets.iter().enumerate() {
+                let lead = if at > 0 { ", " } else { "" };
+                write!(out, "{lead}{}", OneLine(name))?;
+            }
+            return trouble(out, ", ", snapshot, unit);
+        }
         StateName::Stopped | StateName::Exited => {
             if unit.run.0 == 0 {
                 write!(out, "Not started")?;

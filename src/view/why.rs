@@ -96,6 +96,7 @@ pub fn write(out: &mut dyn Write, why: &Story<'_>, wall: WallOffset, all: bool) 
 fn next(why: &Story<'_>) -> &'static str {
     match (why.unit.state, why.unit.desired) {
         (StateName::Running, Desired::Up) => "it goes on running",
+        (StateName::Listening, _) => "it is started when something comes in on its sockets",
         (StateName::Starting, Desired::Up) => "it is on its way up",
         (StateName::Backoff, Desired::Up) => "it is started again after its delay",
         (StateName::Rescuing, Desired::Up) => "what is left is killed, then its `then` decides",

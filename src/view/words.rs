@@ -19,6 +19,7 @@ pub fn name_of<S: AsRef<str>>(names: &[S], unit: UnitId) -> &str {
 pub fn state(state: StateName) -> &'static str {
     match state {
         StateName::Stopped => "STOPPED",
+        StateName::Listening => "LISTENING",
         StateName::Starting => "STARTING",
         StateName::Running => "RUNNING",
         StateName::Backoff => "BACKOFF",
@@ -65,6 +66,7 @@ pub fn stage(stage: SpawnStage) -> &'static str {
         SpawnStage::User => "setresuid",
         SpawnStage::Capabilities => "setting its capabilities",
         SpawnStage::NoNewPrivs => "setting no_new_privs",
+        SpawnStage::Sockets => "opening its sockets",
     }
 }
 
@@ -75,6 +77,7 @@ pub fn kill_reason(reason: KillReason) -> &'static str {
         KillReason::StopAsked => "asked to stop",
         KillReason::StopTimedOut => "did not stop in time",
         KillReason::Shutdown => "the machine is going down",
+        KillReason::Idle => "nobody needs it",
         KillReason::RequirementDown => "a unit that it requires is down",
         KillReason::RequirementRestarts => "a unit that it requires begins anew",
         KillReason::Conflict => "a unit was started that it conflicts with",

@@ -241,11 +241,13 @@ fn snapshots_are_as_described() {
 
 #[test]
 fn enums_are_as_described() {
-    use StateName::{Backoff, Done, Exited, Fatal, Rescuing, Running, Skipped, Starting, Stopped, Stopping};
+    use StateName::{
+        Backoff, Done, Exited, Fatal, Listening, Rescuing, Running, Skipped, Starting, Stopped, Stopping,
+    };
     let described = interface(SUPERVISOR);
     described.same_words(
         "State",
-        &[Stopped, Starting, Running, Backoff, Stopping, Exited, Fatal, Done, Skipped, Rescuing],
+        &[Stopped, Listening, Starting, Running, Backoff, Stopping, Exited, Fatal, Done, Skipped, Rescuing],
     );
     described.same_words("Desired", &[Desired::Up, Desired::Down]);
     described.same_words("Kind", &[Kind::Service, Kind::Task, Kind::Target]);

@@ -8,6 +8,9 @@ pub const MESSAGE_BYTES_MAX: usize = 4096;
 /// So much of a status text is kept.
 pub const STATUS_BYTES_MAX: usize = 120;
 
+/// A descriptor with a longer name is kept under the common one.
+pub const FD_NAME_BYTES_MAX: usize = 64;
+
 /// What one message says. Of a line that stands in it twice the last one counts; unknown lines and values are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
@@ -20,8 +23,13 @@ pub struct Message {
     pub status: Option<String>,
     /// The process that it names as its main one.
     pub main_pid: Option<u32>,
-    /// Descriptors came along that it wants to have kept, which is not built.
+    /// The descriptors that came along are to be kept for the next run (`FDSTORE=1`).
     pub stores_fds: bool,
+    /// What is kept under its name is to be given up (`FDSTOREREMOVE=1`).
+    pub removes_fds: bool,
+    /// What is kept is not to be given up when its other end is gone (`FDPOLL=0`).
+    pub keeps_hung_up: bool,
+    fd_name: Option<String>,
 }
 
 impl Message {
@@ -56,8 +64,17 @@ impl Message {
                 self.main_pid = pid.filter(|pid| *pid > 1).or(self.main_pid);
             }
             b"FDSTORE" => self.stores_fds |= on,
+            b"FDSTOREREMOVE" => self.removes_fds |= on,
+            b"FDPOLL" => self.keeps_hung_up |= value == b"0",
+            b"FDNAME" => self.fd_name = fd_name(value).or(self.fd_name.take()),
             _ => {}
         }
+    }
+
+    /// The name of what is kept or given up.
+    #[must_use]
+    pub fn fd_name(&self) -> &str {
+        self.fd_name.as_deref().unwrap_or("stored")
     }
 
     /// What decisions rest on, in the order in which it is to be told.
@@ -74,6 +91,13 @@ impl Message {
         .into_iter()
         .flatten()
     }
+}
+
+/// A name for `LISTEN_FDNAMES`: visible ASCII without a colon.
+fn fd_name(value: &[u8]) -> Option<String> {
+    let fits = (1..=FD_NAME_BYTES_MAX).contains(&value.len());
+    let allowed = value.iter().all(|byte| (b' '..=b'~').contains(byte) && *byte != b':');
+    std::str::from_utf8(value).ok().filter(|_| fits && allowed).map(str::to_owned)
 }
 
 /// A number of decimal digits and nothing else.

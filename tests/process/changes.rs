@@ -212,7 +212,7 @@ fn many_updates_leave_nothing_behind() {
         }
         let said = rig.ctl(&["update"]);
         assert_eq!(said.code, Some(0), "cycle {cycle}: {said:?}");
-        if cycle == 50 || cycle == CYCLES - 2 {
+        if cycle == 100 || cycle == CYCLES - 2 {
             rig.running("changes");
             let now = (descriptors(&rig), resident_kib(&rig));
             println!("after {cycle} updates: {} descriptors, {} KiB of anonymous memory", now.0, now.1);

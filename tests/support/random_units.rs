@@ -3,8 +3,9 @@
 use crate::rng::Rng;
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
-    Class, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy, OnRequirementRestart,
-    ProcedurePolicy, Ready, ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
+    Class, DescriptorPolicy, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy,
+    OnRequirementRestart, ProcedurePolicy, Ready, ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId,
+    UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 
@@ -38,6 +39,20 @@ pub(crate) fn random_units(rng: &mut Rng) -> (Vec<UnitPolicy>, Vec<u64>) {
         })
         .collect();
     (units, keys)
+}
+
+fn random_descriptors(rng: &mut Rng, kind: Kind) -> DescriptorPolicy {
+    let mut policy = DescriptorPolicy::default();
+    if kind == Kind::Target {
+        return policy;
+    }
+    policy.store_max = rng.pick(&[0, 0, 0, 3]);
+    if rng.per_mille(400) {
+        policy.sockets.push("http".into());
+        policy.on_demand = kind == Kind::Service && rng.per_mille(700);
+        policy.idle_stop_ms = (policy.on_demand && rng.per_mille(600)).then(|| rng.pick(&[1_000, 10_000]));
+    }
+    policy
 }
 
 /// What comes when it is given up. A fallback has a smaller key too, so that none leads back.
@@ -119,6 +134,7 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId]) -> UnitPoli
         health: (kind == Kind::Service).then(|| random_health(rng)).flatten(),
         reload: (kind == Kind::Service).then(|| random_reload(rng)).flatten(),
         stop_command: rng.per_mille(300) && runs && procedure.is_none_or(|procedure| !procedure.on_stop),
+        descriptors: random_descriptors(rng, kind),
         procedure,
         success,
         stop_signal: 15,

@@ -13,8 +13,9 @@ const UNITS: &str = r#"units: [
 ]"#;
 
 /// How to come into each state: kind, restart policy, and steps at time 0.
-const STATES: [(&str, &str, &str, &str); 19] = [
+const STATES: [(&str, &str, &str, &str); 21] = [
     ("Stopped", "Service", "Always", ""),
+    ("Listening", r#"Service, sockets: ["x"], on_demand: true"#, "Always", r#"Boot; Spawned("r")"#),
     ("Waiting", "Service", "Always", "Boot"),
     ("Parking", "Service", "Always", r#"Boot; Spawned("r")"#),
     ("Spawning", "Service", "Always", r#"Boot; Spawned("r"); Parked("a")"#),
@@ -36,6 +37,12 @@ const STATES: [(&str, &str, &str, &str); 19] = [
         "Service",
         "Always",
         r#"Boot; Spawned("r"); Parked("a"); Spawned("a"); LimitAsked(1, "a", MemoryMax, 16777216, Rescue); LimitTried("a", MemoryMax, 16777216, Fits); Frozen("a")"#,
+    ),
+    (
+        "Idling",
+        r#"Service, sockets: ["x"], on_demand: true, idle_stop_ms: 1000"#,
+        "Always",
+        r#"Boot; Spawned("r"); Demanded("a"); Parked("a"); Spawned("a"); LookedIdle("a", true)"#,
     ),
     ("Freezing", "Service", "Always", r#"Boot; Spawned("r"); Parked("a"); Spawned("a"); Oom("a", 1)"#),
     (
@@ -88,7 +95,7 @@ const STATES: [(&str, &str, &str, &str); 19] = [
 const ENDS: &str = r#"Exited("a", Service, CODE); Emptied("a", Service); Exited("a", Procedure, Signal(9)); Emptied("a", Procedure)"#;
 
 /// The events, each about the unit's present run. `Deadline` comes when the engine wants it.
-const EVENTS: [(&str, &str); 37] = [
+const EVENTS: [(&str, &str); 40] = [
     ("Deadline", "Deadline"),
     ("ConditionsChecked, not met", r#"ConditionsChecked("a", 0)"#),
     ("Parked", r#"Parked("a")"#),
@@ -102,6 +109,9 @@ const EVENTS: [(&str, &str); 37] = [
     ("Notified, Failing", r#"Notified("a", Failing)"#),
     ("Notified, ExtendMs", r#"Notified("a", ExtendMs(60000))"#),
     ("Probed, not healthy", r#"Probed("a", false)"#),
+    ("Demanded", r#"Demanded("a")"#),
+    ("LookedIdle, idle", r#"LookedIdle("a", true)"#),
+    ("LookedIdle, needed", r#"LookedIdle("a", false)"#),
     ("ProcedureRunning", r#"ProcedureRunning("a")"#),
     ("Exited, service", r#"Exited("a", Service, Code(1))"#),
     ("Exited, procedure", r#"Exited("a", Procedure, Code(0))"#),

@@ -82,6 +82,7 @@ fn verdict(unit: &UnitView, no_fail: bool) -> Exit {
         StateName::Stopped
         | StateName::Exited
         | StateName::Fatal
+        | StateName::Listening
         | StateName::Starting
         | StateName::Running
         | StateName::Backoff
@@ -149,9 +150,12 @@ pub(crate) fn version(context: &Context) -> Result<Exit, Failure> {
 /// Nothing of the unit runs, and nothing is about to.
 pub(crate) fn is_down(unit: &UnitView) -> bool {
     match unit.state {
-        StateName::Stopped | StateName::Exited | StateName::Fatal | StateName::Done | StateName::Skipped => {
-            true
-        }
+        StateName::Stopped
+        | StateName::Exited
+        | StateName::Fatal
+        | StateName::Done
+        | StateName::Skipped
+        | StateName::Listening => true,
         StateName::Starting
         | StateName::Running
         | StateName::Backoff

@@ -5,9 +5,10 @@
 //! What runs in the child is straight-line code over the parent's preparations: no allocation, no lock, nothing of the
 //! standard library that could take one, no panic. The child has a copy of lifeboat's memory, not the memory itself.
 
+use super::listen::{PidText, write_pid};
 use super::program::{Order, OrderBytes, Slots};
 use super::step::{Refused, Step};
-use super::{Place, SpawnError, Start, Way};
+use super::{HANDED_MAX, Handed, Place, SpawnError, Start, Way};
 use crate::engine::event::SpawnStage;
 use crate::engine::setting::Setting;
 use crate::sys::memory::{DescriptorLimit, descriptor_limit_of_children};
@@ -55,8 +56,11 @@ pub(super) struct Plan<'a> {
     steps_of_identity: &'a [Step],
     working_directory: *const c_char,
     stdio: [c_int; 3],
-    /// The descriptor that is handed over and its number in the program; -1 where there is none.
-    handed: (c_int, c_int),
+    /// What is handed over, each with its number in the program.
+    handed: &'a [Handed<'a>],
+    highest_given: c_int,
+    /// Room for its pid in `LISTEN_PID`; null where it gets no such word.
+    listen_pid: *mut PidText,
     tell: c_int,
     /// -1 where the child does not wait.
     wait: c_int,
@@ -88,7 +92,9 @@ impl<'a> Plan<'a> {
             steps_of_identity,
             working_directory: start.working_directory.map_or(ptr::null(), CStr::as_ptr),
             stdio: start.stdio.map(|fd| fd.as_raw_fd()),
-            handed: start.handed.map_or((-1, -1), |(fd, number)| (fd.as_raw_fd(), number)),
+            handed: start.handed.get(..HANDED_MAX).unwrap_or(start.handed),
+            highest_given: start.highest_given(),
+            listen_pid: start.program.listen_pid(),
             tell: tell.as_raw_fd(),
             wait: hold.as_ref().map_or(-1, |hold| hold.wait.as_raw_fd()),
             lock_max_bytes: hold.map_or(0, |hold| hold.lock_max_bytes),
@@ -221,6 +227,10 @@ unsafe fn run(plan: &Plan<'_>) -> ! {
         if plan.wait >= 0 {
             wait_for_order(plan);
         }
+        if !plan.listen_pid.is_null() {
+            // The slots belong to this copy of memory alone.
+            write_pid(&mut *plan.listen_pid, libc::getpid());
+        }
         libc::execve(plan.path, plan.argv, plan.envp);
         fail(plan, SpawnStage::Exec)
     }
@@ -327,24 +337,36 @@ unsafe fn set_stdio(plan: &Plan<'_>) -> Result<(), Refused> {
     }
 }
 
-/// Gives the program's own number to what it is handed. No pipe end of ours has that number.
+/// Gives its number in the program to each descriptor that is handed over. No pipe end of ours has such a number.
 unsafe fn hand_over(plan: &Plan<'_>) -> Result<(), Refused> {
-    let (fd, number) = plan.handed;
-    if fd < 0 {
-        return Ok(());
-    }
+    // First copies, above all of these numbers: one may stand where another belongs, and a descriptor that already has
+    // its number would keep its close-on-exec flag.
+    let mut copies = [-1; HANDED_MAX];
     // SAFETY: plain calls on numbers.
     unsafe {
-        // A copy first: a descriptor that already has this number would keep its close-on-exec flag.
-        let copy = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, number + 1);
-        if copy < 0 || libc::dup2(copy, number) < 0 { Err(Refused) } else { Ok(()) }
+        for (copy, (fd, _)) in copies.iter_mut().zip(plan.handed) {
+            *copy = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, plan.highest_given + 1);
+            if *copy < 0 {
+                return Err(Refused);
+            }
+        }
+        for (copy, (_, number)) in copies.iter().zip(plan.handed) {
+            if libc::dup2(*copy, *number) < 0 {
+                return Err(Refused);
+            }
+        }
     }
+    Ok(())
 }
 
 /// Really closes everything above 2 but the child's own pipe ends and what it is handed, so that no child holds
 /// another's go pipe, a cgroup or a socket of lifeboat while it waits.
 unsafe fn close_the_rest(plan: &Plan<'_>) {
-    let mut kept = [plan.tell, plan.wait, plan.handed.1, c_int::MAX];
+    let mut kept = [c_int::MAX; HANDED_MAX + 3];
+    let given = plan.handed.iter().map(|(_, number)| *number).chain([plan.tell, plan.wait]);
+    for (place, fd) in kept.iter_mut().zip(given) {
+        *place = fd;
+    }
     kept.sort_unstable();
     let mut first = libc::STDERR_FILENO + 1;
     for fd in kept {

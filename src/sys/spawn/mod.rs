@@ -6,9 +6,11 @@
 //! event loop watches.
 
 mod child;
+mod listen;
 mod program;
 mod step;
 
+pub use listen::{NAME_BYTES_MAX, SD_LISTEN_FDS_START};
 pub use program::{Order, Program};
 pub use step::{MaybePath, Step};
 
@@ -59,14 +61,20 @@ pub struct Start<'a> {
     pub steps: &'a [Step],
     /// Entered before `execve`; `None` stays in lifeboat's.
     pub working_directory: Option<&'a CStr>,
-    /// One descriptor more for the program, and the number above 2 that it gets there.
-    pub handed: Option<(BorrowedFd<'a>, RawFd)>,
+    /// More descriptors for the program, at most [`HANDED_MAX`], each with the number above 2 that it gets there.
+    pub handed: &'a [Handed<'a>],
 }
+
+/// A descriptor for a program, and its number there.
+pub type Handed<'a> = (BorrowedFd<'a>, RawFd);
+
+/// A program can be handed so many descriptors beside the standard ones; what is above is left out.
+pub const HANDED_MAX: usize = 192;
 
 impl Start<'_> {
     /// lifeboat's own descriptors that the child still needs stand above this one.
     fn highest_given(&self) -> RawFd {
-        self.handed.map_or(libc::STDERR_FILENO, |(_, number)| number.max(libc::STDERR_FILENO))
+        self.handed.iter().map(|(_, number)| *number).fold(libc::STDERR_FILENO, RawFd::max)
     }
 }
 
@@ -139,6 +147,7 @@ impl fmt::Display for SpawnError {
             SpawnStage::User => "become its user",
             SpawnStage::Capabilities => "set its capabilities",
             SpawnStage::NoNewPrivs => "set no_new_privs",
+            SpawnStage::Sockets => "open its sockets",
         })
     }
 }

@@ -1,6 +1,7 @@
 //! What to run, as execve(2) wants it: strings that end in NUL, and tables of pointers to them.
 
 use super::SpawnError;
+use super::listen::{Listen, PidText};
 use crate::engine::event::SpawnStage;
 use std::cell::UnsafeCell;
 use std::ffi::{CString, c_char};
@@ -24,6 +25,7 @@ pub struct Program {
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
     slots: Option<Box<UnsafeCell<Slots>>>,
+    listen: Option<Listen>,
 }
 
 impl Program {
@@ -31,19 +33,27 @@ impl Program {
     ///
     /// An empty `argv` is refused as execve(2) would refuse an empty path, with `ENOENT`.
     pub fn new(argv: &[CString], env: &[CString]) -> Result<Self, SpawnError> {
-        Self::build(argv, env, None)
+        Self::build(argv, env, None, None)
+    }
+
+    /// A program that can be handed descriptors as sd_listen_fds(3) has it, at most so many: [`Program::listen`] says
+    /// which
+    /// before each start.
+    pub fn listener(argv: &[CString], env: &[CString], descriptors_max: usize) -> Result<Self, SpawnError> {
+        Self::build(argv, env, None, Some(Listen::new(descriptors_max)))
     }
 
     /// A shutdown procedure: as [`Program::new`], with `LIFEBOAT_REASON`, `LIFEBOAT_MAINPID` and
     /// `LIFEBOAT_DEADLINE_MS` added to its environment. Their values come with the [`Order`] that releases it.
     pub fn procedure(argv: &[CString], env: &[CString]) -> Result<Self, SpawnError> {
-        Self::build(argv, env, Some(Box::new(UnsafeCell::new(Slots::new()))))
+        Self::build(argv, env, Some(Box::new(UnsafeCell::new(Slots::new()))), None)
     }
 
     fn build(
         argv: &[CString],
         env: &[CString],
         slots: Option<Box<UnsafeCell<Slots>>>,
+        listen: Option<Listen>,
     ) -> Result<Self, SpawnError> {
         if argv.is_empty() {
             return Err(SpawnError::new(SpawnStage::Exec, libc::ENOENT));
@@ -60,8 +70,26 @@ impl Program {
             }
         }
         argv.push(ptr::null());
-        envp.push(ptr::null());
-        Ok(Self { _strings: strings, argv, envp, slots })
+        // With room for the words of `listen`.
+        envp.extend([ptr::null(); 1 + Listen::WORDS]);
+        Ok(Self { _strings: strings, argv, envp, slots, listen })
+    }
+
+    /// The names of the descriptors that the next start hands over, from number 3 on. Their words come into the
+    /// environment,
+    /// or go out of it where there are none. Allocates nothing.
+    pub fn listen<'a>(&mut self, names: impl Iterator<Item = &'a str> + Clone) {
+        let Some(listen) = &mut self.listen else { return };
+        let words = listen.fill(names);
+        let at = self.envp.len().saturating_sub(1 + Listen::WORDS);
+        for (place, word) in self.envp.iter_mut().skip(at).zip(words) {
+            *place = word;
+        }
+    }
+
+    /// Where the child writes its pid; null where it is handed nothing.
+    pub(super) fn listen_pid(&self) -> *mut PidText {
+        self.listen.as_ref().map_or(ptr::null_mut(), Listen::pid)
     }
 
     /// The path to execute.

@@ -284,7 +284,15 @@ impl FakeKernel {
             Action::Doorbells { unit, run, on } => self.doorbells(unit, run, on),
             Action::Sample { unit, run } => self.sample(unit, run),
             Action::Adopt { unit } => self.adopt(unit),
+            Action::Listen { unit, run } => self.listen(unit, run),
+            Action::LookIdle { unit, run } => {
+                if !self.goes_wrong() {
+                    let idle = self.rng.per_mille(600);
+                    self.tell(0, Event::LookedIdle { unit, run, idle });
+                }
+            }
             Action::EndProbe { .. }
+            | Action::CloseDescriptors { .. }
             | Action::Dismiss { .. }
             | Action::Log(_)
             | Action::Reply { .. }

@@ -20,6 +20,7 @@ impl FakeKernel {
             SpawnStage::WorkingDirectory,
             SpawnStage::Exec,
             SpawnStage::User,
+            SpawnStage::Sockets,
         ]);
         (stage, self.rng.pick(&[2, 11, 12, 13, 16]))
     }
@@ -41,6 +42,18 @@ impl FakeKernel {
         if self.goes_wrong() && self.rng.per_mille(300) {
             let after_us = self.rng.between(0, self.life_ms * 1_000);
             self.later((unit, run), after_us, What::ProcedureEnds(Exit::Signal(SIGKILL)));
+        }
+    }
+
+    /// Its sockets can be opened, or not; something comes in soon, late or never.
+    pub(super) fn listen(&mut self, unit: UnitId, run: RunId) {
+        if self.goes_wrong() && self.rng.per_mille(300) {
+            let errno = self.rng.pick(&[2, 13, 98]);
+            let (role, stage) = (Role::Service, SpawnStage::Sockets);
+            self.tell(0, Event::SpawnFailed { unit, run, role, stage, errno });
+        } else if self.rng.per_mille(800) {
+            let after_us = self.rng.pick(&[0, 0, 20_000, 3_000_000, 40_000_000]);
+            self.tell(after_us, Event::Demanded { unit, run });
         }
     }
 

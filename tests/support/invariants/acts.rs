@@ -66,8 +66,8 @@ impl Watch {
     fn stopping(&mut self, unit: UnitId, reason: KillReason) {
         let seen = &mut self.seen[usize::from(unit.0)];
         seen.stopping = true;
-        if reason == KillReason::RequirementRestarts {
-            // It ends for another unit's sake: that start does not count.
+        if matches!(reason, KillReason::RequirementRestarts | KillReason::Idle) {
+            // It ends for another unit's sake, or because nobody needs it: that start does not count.
             seen.starts.pop();
         }
         if self.policies[usize::from(unit.0)].kind == Kind::Target {
@@ -95,9 +95,7 @@ impl Watch {
                 }
                 hold(Invariant::NothingStartsInShutdown, !self.shutting_down(), || format!("{action:?}"))?;
                 let parked = self.present(unit, run).is_some_and(|seen| seen.parked);
-                if let Some(seen) = self.present(unit, run) {
-                    seen.spawn_asked = now;
-                }
+                self.spawns(now, unit, run);
                 hold(Invariant::ParkedBeforeSpawn, !parks || parked, || format!("{action:?}"))?;
             }
             Action::RunCommand { unit, run, order } => {
@@ -111,15 +109,10 @@ impl Watch {
                 hold(Invariant::OnlyThePresentRun, ready, || format!("{action:?} of what is not up"))?;
             }
             Action::Hold { unit, run } | Action::Thaw { unit, run } => {
-                self.holds(now, action, (unit, run))?;
+                self.holds(now, action, (unit, run), kernel)?;
             }
             Action::Freeze { unit, run } | Action::Signal { unit, run, .. } => {
-                self.of_the_present(action, unit, run)?;
-                if let Some(seen) = self.present(unit, run) {
-                    seen.goes_since.get_or_insert(now);
-                    seen.ending = matches!(action, Action::Freeze { .. }) || seen.ending;
-                    seen.signalled |= matches!(action, Action::Signal { .. });
-                }
+                self.goes(now, action, (unit, run))?;
             }
             Action::StartProcedure { unit, run, order } => {
                 self.of_the_present(action, unit, run)?;
@@ -144,6 +137,9 @@ impl Watch {
                 let fine = *open > 0 && !self.gone.contains(&client);
                 *open = open.saturating_sub(1);
                 hold(Invariant::OneReply, fine, || format!("{action:?} to nobody"))?;
+            }
+            Action::Listen { .. } | Action::LookIdle { .. } | Action::CloseDescriptors { .. } => {
+                self.rests(now, action, kernel)?
             }
             Action::Finish { .. } => self.finish(now, kernel)?,
             Action::Adopt { unit } => self.adopts(unit, kernel)?,
@@ -180,9 +176,33 @@ impl Watch {
         hold(Invariant::OneCommandAtOnce, fine, || format!("{action:?}: {seen:?}"))
     }
 
-    /// A unit that is up stands still for a new limit, or goes on.
-    fn holds(&mut self, now: Time, action: Action, (unit, run): (UnitId, RunId)) -> Result<(), Violation> {
+    /// It is on its way down, or is looked at once more before that.
+    fn goes(&mut self, now: Time, action: Action, (unit, run): (UnitId, RunId)) -> Result<(), Violation> {
         self.of_the_present(action, unit, run)?;
+        if let Some(seen) = self.present(unit, run) {
+            seen.stands_still = std::mem::take(&mut seen.idle);
+            if !seen.stands_still {
+                seen.goes_since.get_or_insert(now);
+            }
+            seen.ending |= matches!(action, Action::Freeze { .. }) && !seen.stands_still;
+            seen.signalled |= matches!(action, Action::Signal { .. });
+        }
+        Ok(())
+    }
+
+    /// A unit that is up stands still for a new limit, or goes on.
+    fn holds(
+        &mut self,
+        now: Time,
+        action: Action,
+        (unit, run): (UnitId, RunId),
+        kernel: &FakeKernel,
+    ) -> Result<(), Violation> {
+        self.of_the_present(action, unit, run)?;
+        let idle = self.present(unit, run).is_some_and(|seen| seen.held.is_none());
+        if idle && matches!(action, Action::Thaw { .. }) {
+            return self.rests(now, action, kernel);
+        }
         let still = matches!(action, Action::Hold { .. });
         let Some(seen) = self.present(unit, run) else { return Ok(()) };
         let up = seen.ready.is_some() && seen.exit.is_none() && !seen.ending;

@@ -10,6 +10,7 @@ use lifeboat::engine::snapshot::{Desired, Snapshot, StateName};
 fn is_down(state: StateName) -> bool {
     match state {
         StateName::Stopped
+        | StateName::Listening
         | StateName::Exited
         | StateName::Fatal
         | StateName::Done
@@ -35,7 +36,13 @@ impl Watch {
         let command = self.seen.iter().zip(0..).find(|(seen, unit)| {
             kernel.command_lives(UnitId(*unit)) && seen.command_kills < u32::from(KILL_TRIES_MAX)
         });
-        hold(Invariant::FinishesOnce, command.is_none(), || format!("a command lives: {command:?}"))
+        hold(Invariant::FinishesOnce, command.is_none(), || format!("a command lives: {command:?}"))?;
+        let stuck = |unit: usize| {
+            kernel.living().any(|(other, ..)| usize::from(other.0) == unit)
+                || u16::try_from(unit).is_ok_and(|unit| kernel.command_lives(UnitId(unit)))
+        };
+        let open = self.seen.iter().enumerate().find(|(unit, seen)| seen.opened && !stuck(*unit));
+        hold(Invariant::ClosedInTheEnd, open.is_none(), || format!("{open:?}"))
     }
 
     /// Processes and what is shown agree, and whatever goes down gets there in time.
@@ -66,8 +73,11 @@ impl Watch {
             let down = self.policies[at].requires.iter().find(|required| {
                 let found = state(usize::from(required.0));
                 found.is_some_and(|state| {
-                    is_down(state)
-                        && !matches!(state, StateName::Done | StateName::Skipped | StateName::Backoff)
+                    let waits = matches!(
+                        state,
+                        StateName::Done | StateName::Skipped | StateName::Backoff | StateName::Listening
+                    );
+                    is_down(state) && !waits
                 })
             });
             hold(Invariant::StandsOnWhatIsUp, goes || down.is_none(), || {

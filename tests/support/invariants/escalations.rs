@@ -15,7 +15,7 @@ pub(super) struct Standing {
     /// Somebody wants it for its own sake: it is started at boot, a person asked, or something requires it.
     own: bool,
     /// Something other than its restart policy allows one more start.
-    called: bool,
+    pub(super) called: bool,
     /// A person asked since the rescue was called for.
     asked_in_rescue: bool,
     exhaustions: Vec<Time>,

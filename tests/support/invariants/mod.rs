@@ -5,6 +5,7 @@ mod acts;
 mod changes;
 mod ends;
 mod escalations;
+mod rests;
 mod shown;
 mod silence;
 mod starts;
@@ -13,7 +14,7 @@ use crate::fake_kernel::FakeKernel;
 use escalations::Standing;
 use lifeboat::engine::Engine;
 use lifeboat::engine::event::{ClientId, Event, Exit, MemoryEvents, Note, Role, Time, Verb};
-use lifeboat::engine::policy::{Ready, RunId, UnitId, UnitPolicy};
+use lifeboat::engine::policy::{RunId, UnitId, UnitPolicy};
 use lifeboat::engine::snapshot::Snapshot;
 use std::collections::BTreeMap;
 
@@ -58,6 +59,8 @@ pub(crate) enum Invariant {
     OneReply,
     /// A shielded unit's exhaustion starts its living procedure before the service is killed.
     SavedBeforeKilled,
+    /// What is open for a unit over its runs is closed only when no process of it lives, and when the machine ends.
+    ClosedInTheEnd,
     /// Nothing starts after a shutdown was asked.
     NothingStartsInShutdown,
     /// The shutdown finishes once, within its bound, and leaves no process that could be killed.
@@ -131,6 +134,13 @@ struct Seen {
     starts: Vec<Time>,
     /// When it began to go down.
     goes_since: Option<Time>,
+    /// Its sockets are open.
+    opened: bool,
+    /// And it rests until something comes in.
+    listens: bool,
+    /// It was found idle, and is to stand still to be looked at once more; then that it does.
+    idle: bool,
+    stands_still: bool,
     /// What was last said of its conditions, for the run that would begin.
     conditions: Option<Conditions>,
 }
@@ -202,18 +212,7 @@ impl Watch {
                     seen.parked = true;
                 }
             }
-            Event::Spawned { unit, run, .. } => {
-                let at_once = self.policies[usize::from(unit.0)].ready == Ready::Start;
-                if let Some(seen) = self.present(unit, run) {
-                    if !seen.spawned {
-                        seen.spawn_told = now;
-                    }
-                    seen.spawned = true;
-                    if at_once && seen.ready.is_none() {
-                        (seen.ready, seen.alive) = (Some(now), now);
-                    }
-                }
-            }
+            Event::Spawned { unit, run, .. } => self.told_spawned(now, unit, run),
             Event::Exited { unit, run, role, exit } => match (role, self.present(unit, run)) {
                 (Role::Service, Some(seen)) => seen.exit = seen.exit.or(Some(exit)),
                 (Role::Procedure, Some(seen)) => seen.procedure_over = true,
@@ -237,6 +236,8 @@ impl Watch {
             Event::Ready { unit, run } => self.says_ready(now, unit, run, false),
             Event::Notified { unit, run, note: Note::Ready } => self.says_ready(now, unit, run, true),
             Event::Notified { unit, run, note } => self.says(now, (unit, run), note),
+            Event::Demanded { unit, run } => self.demanded(unit, run),
+            Event::LookedIdle { unit, run, idle } => self.looked_idle(unit, run, idle),
             Event::Deadline => self.time_makes_ready(now),
             Event::Boot
             | Event::Probed { .. }

@@ -68,13 +68,17 @@ impl Watch {
             let policy = &self.policies[usize::from(unit.0)];
             for &required in policy.requires.iter().filter(|_| quiet) {
                 let state = state(required);
-                let fine = matches!(state, Some(StateName::Running | StateName::Done | StateName::Skipped));
+                let fine = matches!(
+                    state,
+                    Some(StateName::Running | StateName::Listening | StateName::Done | StateName::Skipped)
+                );
                 hold(Invariant::NothingOnADeadRequirement, fine, || format!("{unit:?} on {required:?}"))?;
                 let follows = policy.on_requirement_restart == OnRequirementRestart::Restart
                     && state == Some(StateName::Running)
                     // A unit that was given another requirement while it ran is older than that.
                     && !self.changed
-                    // One that was skipped was as good as up; its first run is no restart.
+                    // One that was skipped, or rested, was as good as up; its first run is no restart.
+                    && !self.policies[usize::from(required.0)].descriptors.on_demand
                     && self.policies[usize::from(required.0)].conditions.is_empty()
                     && self.policies[usize::from(required.0)].kind != Kind::Task;
                 let ready = |unit: UnitId| self.seen[usize::from(unit.0)].ready;
@@ -93,6 +97,7 @@ impl Watch {
         for unit in &snapshot.units {
             let fine = match unit.state {
                 StateName::Stopped
+                | StateName::Listening
                 | StateName::Running
                 | StateName::Exited
                 | StateName::Fatal
@@ -127,6 +132,7 @@ fn visible(unit: &UnitView) -> impl PartialEq + use<> {
 fn unit_holds(unit: &UnitView) -> Result<(), Violation> {
     let fine = match unit.state {
         StateName::Running => unit.pid.is_some() == (unit.kind != Kind::Target) && unit.run.0 > 0,
+        StateName::Listening => unit.pid.is_none() && !unit.sockets.is_empty(),
         StateName::Stopped
         | StateName::Exited
         | StateName::Fatal
@@ -141,7 +147,10 @@ fn unit_holds(unit: &UnitView) -> Result<(), Violation> {
 
 fn incident_in_order(incident: &Incident) -> Result<(), Violation> {
     // A freeze that came after its deadline is noted too: it may stand behind what did not wait for it.
-    let in_time = |at: &Time| at.since_us(incident.began) < FREEZE_DEADLINE_MS * 1_000;
+    let in_time = |at: &Time| {
+        at.since_us(incident.began) < FREEZE_DEADLINE_MS * 1_000
+            && incident.released.is_none_or(|released| *at <= released)
+    };
     let times = [
         Some(incident.began),
         incident.frozen.filter(in_time),

@@ -33,7 +33,8 @@ impl Watch {
     pub(super) fn no_silence(&self, now: Time) -> Result<(), Violation> {
         const LATE_MS: u64 = 50;
         for (policy, seen) in self.policies.iter().zip(&self.seen) {
-            if !seen.spawned || seen.ending || seen.signalled || seen.stopping || seen.exit.is_some() {
+            let lives = seen.spawned && seen.exit.is_none() && !seen.stands_still;
+            if !lives || seen.ending || seen.signalled || seen.stopping {
                 continue;
             }
             let since = |time: Time| now.since_us(time) / 1_000;

@@ -3,7 +3,7 @@
 use super::{Conditions, Invariant, Seen, Violation, Watch, hold};
 use crate::fake_kernel::FakeKernel;
 use lifeboat::engine::event::Time;
-use lifeboat::engine::policy::{Kind, RunId, UnitId};
+use lifeboat::engine::policy::{Kind, Ready, RunId, UnitId};
 
 impl Watch {
     pub(super) fn begins(
@@ -36,8 +36,8 @@ impl Watch {
         let recent = seen.starts.iter().filter(|start| now.since_us(**start) <= window_us).count();
         hold(Invariant::StartLimitHolds, recent < limit.max(1), || format!("{name}: start {}", recent + 1))?;
         let (starts, counters, born) = (std::mem::take(&mut seen.starts), seen.counters, seen.born);
-        let (command, command_kills) = (seen.command, seen.command_kills);
-        *seen = Seen { run, born, starts, counters, command, command_kills, ..Seen::default() };
+        let (command, command_kills, opened) = (seen.command, seen.command_kills, seen.opened);
+        *seen = Seen { run, born, starts, counters, command, command_kills, opened, ..Seen::default() };
         seen.starts.push(now);
         Ok(())
     }
@@ -48,9 +48,22 @@ impl Watch {
         says(one, other) || says(other, one)
     }
 
+    pub(super) fn told_spawned(&mut self, now: Time, unit: UnitId, run: RunId) {
+        let at_once = self.policies[usize::from(unit.0)].ready == Ready::Start;
+        if let Some(seen) = self.present(unit, run) {
+            if !seen.spawned {
+                seen.spawn_told = now;
+            }
+            seen.spawned = true;
+            if at_once && seen.ready.is_none() {
+                (seen.ready, seen.alive) = (Some(now), now);
+            }
+        }
+    }
+
     pub(super) fn is_up(&self, unit: UnitId) -> bool {
         let seen = &self.seen[usize::from(unit.0)];
-        if seen.conditions == Some(Conditions::NotMet) {
+        if seen.conditions == Some(Conditions::NotMet) || seen.listens {
             return true;
         }
         match self.policies[usize::from(unit.0)].kind {

@@ -25,6 +25,8 @@ pub(crate) enum What {
     Ready(String),
     Notified(String, Note),
     Probed(String, bool),
+    Demanded(String),
+    LookedIdle(String, bool),
     ProcedureRunning(String),
     Exited(String, Role, Exit),
     Emptied(String, Role),
@@ -78,13 +80,12 @@ impl Stage {
                 let number = of_run.map_or(self.commands[usize::from(unit.0)], RunId);
                 Self::end_of_a_process(what, (unit, if *role == Role::Command { number } else { run }))
             }
-            What::Ready(name) | What::Notified(name, _) | What::Probed(name, _) => {
-                Self::word_of_a_service(what, id(name))
-            }
-            What::ProcedureRunning(name) => {
-                let (unit, run) = id(name);
-                Event::ProcedureRunning { unit, run }
-            }
+            What::Ready(name)
+            | What::Notified(name, _)
+            | What::Probed(name, _)
+            | What::Demanded(name)
+            | What::LookedIdle(name, _)
+            | What::ProcedureRunning(name) => Self::word_of_a_run(what, id(name)),
             What::Frozen(name) => {
                 let (unit, run) = id(name);
                 Event::Frozen { unit, run }
@@ -142,12 +143,15 @@ impl Stage {
         Event::ConditionsChecked { unit, run: RunId(run.0 + 1), unmet }
     }
 
-    fn word_of_a_service(what: &What, (unit, run): (UnitId, RunId)) -> Event {
+    fn word_of_a_run(what: &What, (unit, run): (UnitId, RunId)) -> Event {
         match what {
             What::Ready(_) => Event::Ready { unit, run },
             What::Notified(_, note) => Event::Notified { unit, run, note: *note },
             What::Probed(_, healthy) => Event::Probed { unit, run, healthy: *healthy },
-            other => panic!("{other:?} is nothing that a service says"),
+            What::Demanded(_) => Event::Demanded { unit, run },
+            What::LookedIdle(_, idle) => Event::LookedIdle { unit, run, idle: *idle },
+            What::ProcedureRunning(_) => Event::ProcedureRunning { unit, run },
+            other => panic!("{other:?} says more than this"),
         }
     }
 

@@ -49,6 +49,9 @@ impl Stage {
                 format!("command {} {kind} of pid {pid} in {} ms", of(unit, run), order.deadline_ms)
             }
             Action::KillCommand { unit, run, reason } => format!("kill command {} {reason:?}", of(unit, run)),
+            Action::Listen { unit, run } => format!("listen {}", of(unit, run)),
+            Action::LookIdle { unit, run } => format!("look whether idle {}", of(unit, run)),
+            Action::CloseDescriptors { unit } => format!("close {}", self.names[usize::from(unit.0)]),
             Action::Sample { unit, run } => format!("sample {}", of(unit, run)),
             Action::Reply { client, reply } => {
                 let reply: Reply = reply;

@@ -3,8 +3,9 @@
 use super::{MIB, id_in};
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
-    Class, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy, OnRequirementRestart,
-    ProcedurePolicy, Ready, ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId, UnitPolicy,
+    Class, DescriptorPolicy, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy,
+    OnRequirementRestart, ProcedurePolicy, Ready, ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId,
+    UnitPolicy,
 };
 use lifeboat::engine::snapshot::Trouble;
 use serde::Deserialize;
@@ -35,6 +36,10 @@ pub(crate) struct Unit {
     stop_command: bool,
     reload: Option<Reload>,
     procedure: Option<Procedure>,
+    sockets: Vec<String>,
+    on_demand: bool,
+    idle_stop_ms: u32,
+    store_max: u16,
     stop_timeout_ms: u32,
     when: RestartWhen,
     limit_starts: u32,
@@ -69,6 +74,10 @@ impl Default for Unit {
             stop_command: false,
             reload: None,
             procedure: None,
+            sockets: Vec::new(),
+            on_demand: false,
+            idle_stop_ms: 0,
+            store_max: 0,
             stop_timeout_ms: 5_000,
             when: RestartWhen::Always,
             limit_starts: 5,
@@ -142,6 +151,20 @@ impl After {
     }
 }
 
+fn descriptors(unit: &Unit) -> DescriptorPolicy {
+    DescriptorPolicy {
+        sockets: unit.sockets.clone(),
+        on_demand: unit.on_demand,
+        idle_stop_ms: (unit.idle_stop_ms > 0).then_some(unit.idle_stop_ms),
+        store_max: unit.store_max,
+    }
+}
+
+fn health(unit: &Unit) -> Option<HealthPolicy> {
+    let (interval_ms, timeout_ms, failures) = unit.health?;
+    Some(HealthPolicy { interval_ms, timeout_ms, failures, command: unit.health_command })
+}
+
 pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
     let ids = |wanted: &[String]| {
         wanted
@@ -172,12 +195,7 @@ pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
         utility: unit.utility,
         ready: unit.ready,
         start_timeout_ms: unit.start_timeout_ms,
-        health: unit.health.map(|(interval_ms, timeout_ms, failures)| HealthPolicy {
-            interval_ms,
-            timeout_ms,
-            failures,
-            command: unit.health_command,
-        }),
+        health: health(unit),
         stop_command: unit.stop_command,
         reload: unit.reload.as_ref().map(|reload| ReloadPolicy {
             command: reload.command,
@@ -186,6 +204,7 @@ pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             timeout_ms: reload.timeout_ms,
         }),
         watchdog_ms: (unit.watchdog_ms > 0).then_some(unit.watchdog_ms),
+        descriptors: descriptors(unit),
         procedure: unit.procedure.as_ref().map(|procedure| ProcedurePolicy {
             on_exhaustion: procedure.on_exhaustion,
             on_stop: procedure.on_stop,

@@ -11,7 +11,9 @@ mod cases;
 mod cast;
 #[cfg(test)]
 mod client_tests;
+mod clients;
 mod guest;
+mod listener;
 #[expect(unsafe_code, reason = "mmap(2) has no safe form; this one file holds all of it")]
 #[expect(dead_code, reason = "the driver does not leak")]
 #[path = "../../../examples/recorder/mapping.rs"]
@@ -68,6 +70,9 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   nest stay|leak|leak-below   make cgroups below its own; then stay, use memory there without end, or have a
                     child do so in one with a limit of its own, and stay
   leak              use memory without end
+  serve NAME        answer on the sockets that it is given
+  serve-late NAME   die; with the cue, serve
+  store NAME        store descriptors, or find them
   pss               print the PSS of PID 1 in KiB";
 
 fn main() -> ExitCode {
@@ -106,6 +111,9 @@ fn main() -> ExitCode {
         ["path", name, path] => speaker::path(name, path),
         ["listen", name, path] => speaker::listen(name, path),
         ["alive", name] => speaker::alive(name),
+        ["serve-late", name] => listener::serve_late(name),
+        ["store", name] => listener::store(name),
+        ["serve", name] => listener::serve(name),
         ["pss"] => cast::pss(),
         ["hold", mib, file] => cast::hold(mib, file),
         ["nest", way] => nest::nest(way),

@@ -10,6 +10,7 @@ mod confined;
 mod control;
 mod degraded;
 mod delegate;
+mod demand;
 mod disk;
 mod endings;
 mod ends;
@@ -29,6 +30,7 @@ mod rescue;
 mod restart;
 mod shield;
 mod small;
+mod sockets;
 mod stopping;
 mod units;
 mod units1000;
@@ -100,6 +102,8 @@ fn main_cases() -> Vec<Case> {
     [
         life::CASES,
         readiness::CASES,
+        sockets::CASES,
+        demand::CASES,
         left_behind::CASES,
         stopping::CASES,
         commands::CASES,
