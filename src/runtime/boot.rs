@@ -487,8 +487,11 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
     let program = match sockets::room_for(&unit) {
         0 => Program::new(&unit.command, &strings),
         room => Program::listener(&unit.command, &strings, room),
-    }
-    .ok();
+    };
+    let program = match unit.policy.watchdog_ms {
+        Some(_) => program.map(Program::with_watchdog_pid).ok(),
+        None => program.ok(),
+    };
     let commands = commands_of(&unit, environment_of(&unit.identity));
     let procedure_program = unit.policy.procedure.and_then(|_| {
         let mut environment = environment_of(&unit.procedure_identity);

@@ -296,3 +296,22 @@ fn a_start_that_fails_names_file_line_and_cure() {
     }
     rig.running("fine");
 }
+
+/// sd_watchdog_enabled(3) and sd_listen_fds(3) look whether they are meant.
+#[test]
+fn a_service_is_told_its_own_pid() {
+    let place = Place::new(Cgroups::None);
+    let (told, socket) = (place.path("told"), place.path("socket.told"));
+    let script = format!(
+        "echo $WATCHDOG_USEC $WATCHDOG_PID $LISTEN_PID $$ > {0}.new; mv {0}.new {0}; exec sleep 1000",
+        told.display()
+    );
+    let rest = format!(
+        "watchdog: \"100s\", ready: Path({told:?}), sockets: [(name: \"a\", unix: {:?})]",
+        socket.display().to_string()
+    );
+    let rig = place.shell("a", &script, &rest).start();
+    let pid = rig.running("a");
+    let words = fs::read_to_string(&told).expect("what it was told");
+    assert_eq!(words, format!("100000000 {pid} {pid} {pid}\n"));
+}

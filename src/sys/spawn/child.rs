@@ -5,7 +5,7 @@
 //! What runs in the child is straight-line code over the parent's preparations: no allocation, no lock, nothing of the
 //! standard library that could take one, no panic. The child has a copy of lifeboat's memory, not the memory itself.
 
-use super::listen::{PidText, write_pid};
+use super::pid_word::{PidSlot, write_pid};
 use super::program::{Order, OrderBytes, Slots};
 use super::step::{Refused, Step};
 use super::{HANDED_MAX, Handed, Place, SpawnError, Start, Way};
@@ -59,8 +59,8 @@ pub(super) struct Plan<'a> {
     /// What is handed over, each with its number in the program.
     handed: &'a [Handed<'a>],
     highest_given: c_int,
-    /// Room for its pid in `LISTEN_PID`; null where it gets no such word.
-    listen_pid: *mut PidText,
+    /// Room for its pid in `LISTEN_PID` and `WATCHDOG_PID`.
+    pid_slots: [PidSlot; 2],
     tell: c_int,
     /// -1 where the child does not wait.
     wait: c_int,
@@ -94,7 +94,7 @@ impl<'a> Plan<'a> {
             stdio: start.stdio.map(|fd| fd.as_raw_fd()),
             handed: start.handed.get(..HANDED_MAX).unwrap_or(start.handed),
             highest_given: start.highest_given(),
-            listen_pid: start.program.listen_pid(),
+            pid_slots: start.program.pid_slots(),
             tell: tell.as_raw_fd(),
             wait: hold.as_ref().map_or(-1, |hold| hold.wait.as_raw_fd()),
             lock_max_bytes: hold.map_or(0, |hold| hold.lock_max_bytes),
@@ -227,9 +227,11 @@ unsafe fn run(plan: &Plan<'_>) -> ! {
         if plan.wait >= 0 {
             wait_for_order(plan);
         }
-        if !plan.listen_pid.is_null() {
-            // The slots belong to this copy of memory alone.
-            write_pid(&mut *plan.listen_pid, libc::getpid());
+        for slot in plan.pid_slots {
+            if !slot.text.is_null() {
+                // The slots belong to this copy of memory alone.
+                write_pid(&mut *slot.text, slot.name_len, libc::getpid());
+            }
         }
         libc::execve(plan.path, plan.argv, plan.envp);
         fail(plan, SpawnStage::Exec)

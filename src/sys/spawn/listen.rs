@@ -1,10 +1,9 @@
 //! The words of sd_listen_fds(3): `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES`.
 //!
-//! The parent writes how many descriptors there are and their names; only the child knows its pid, and writes it into
-//! room that was made before.
+//! The parent writes how many descriptors there are and their names; the child writes its pid.
 
-use std::cell::UnsafeCell;
-use std::ffi::{c_char, c_int};
+use super::pid_word::{PidSlot, PidWord};
+use std::ffi::c_char;
 use std::io::Write;
 use std::os::fd::RawFd;
 use std::ptr;
@@ -22,13 +21,10 @@ const NAMES: &[u8] = b"LISTEN_FDNAMES=";
 /// Ten digits and a NUL.
 const NUMBER_LEN: usize = 11;
 
-/// `LISTEN_PID` with room for any pid.
-pub(super) type PidText = [u8; PID.len() + NUMBER_LEN];
-
 /// Three strings of the environment.
 #[derive(Debug)]
 pub(super) struct Listen {
-    pid: Box<UnsafeCell<PidText>>,
+    pid: PidWord,
     count: Box<[u8; COUNT.len() + NUMBER_LEN]>,
     names: Vec<u8>,
     descriptors_max: usize,
@@ -38,12 +34,8 @@ impl Listen {
     pub(super) const WORDS: usize = 3;
 
     pub(super) fn new(descriptors_max: usize) -> Self {
-        let mut pid = [0; PID.len() + NUMBER_LEN];
-        for (to, from) in pid.iter_mut().zip(PID) {
-            *to = *from;
-        }
         Self {
-            pid: Box::new(UnsafeCell::new(pid)),
+            pid: PidWord::new(PID),
             count: Box::new([0; COUNT.len() + NUMBER_LEN]),
             names: Vec::with_capacity(NAMES.len() + descriptors_max * (NAME_BYTES_MAX + 1) + 1),
             descriptors_max,
@@ -72,30 +64,11 @@ impl Listen {
             self.names.extend_from_slice(name.as_bytes().get(..NAME_BYTES_MAX).unwrap_or(name.as_bytes()));
         }
         self.names.push(0);
-        [self.pid.get().cast::<c_char>().cast_const(), self.count.as_ptr().cast(), self.names.as_ptr().cast()]
+        [self.pid.word(), self.count.as_ptr().cast(), self.names.as_ptr().cast()]
     }
 
-    pub(super) fn pid(&self) -> *mut PidText {
-        self.pid.get()
-    }
-}
-
-/// Writes the pid in decimal digits. Straight-line and free of allocation: it runs in the child.
-pub(super) fn write_pid(text: &mut PidText, pid: c_int) {
-    let mut pid = pid.unsigned_abs();
-    let mut digits = [0_u8; NUMBER_LEN];
-    let mut count = 0;
-    for digit in digits.iter_mut().take(NUMBER_LEN - 1) {
-        if pid == 0 && count > 0 {
-            break;
-        }
-        *digit = b'0' + u8::try_from(pid % 10).unwrap_or(0);
-        pid /= 10;
-        count += 1;
-    }
-    let digits = digits.iter().take(count).rev();
-    for (to, from) in text.iter_mut().skip(PID.len()).zip(digits.chain([&0])) {
-        *to = *from;
+    pub(super) fn pid(&self) -> PidSlot {
+        self.pid.slot()
     }
 }
 
@@ -103,17 +76,6 @@ pub(super) fn write_pid(text: &mut PidText, pid: c_int) {
 mod tests {
     use super::*;
     use std::ffi::CStr;
-
-    #[test]
-    fn a_pid_is_written_in_its_room() {
-        for pid in [1, 9, 10, 4_711, 4_194_304, c_int::MAX] {
-            let mut text = [b'x'; PID.len() + NUMBER_LEN];
-            text[..PID.len()].copy_from_slice(PID);
-            write_pid(&mut text, pid);
-            let text = CStr::from_bytes_until_nul(&text).expect("a NUL");
-            assert_eq!(text.to_str(), Ok(format!("LISTEN_PID={pid}").as_str()));
-        }
-    }
 
     #[test]
     fn names_stand_in_their_order_and_within_their_room() {

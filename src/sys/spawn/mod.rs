@@ -7,6 +7,7 @@
 
 mod child;
 mod listen;
+mod pid_word;
 mod program;
 mod step;
 

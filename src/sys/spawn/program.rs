@@ -1,7 +1,8 @@
 //! What to run, as execve(2) wants it: strings that end in NUL, and tables of pointers to them.
 
 use super::SpawnError;
-use super::listen::{Listen, PidText};
+use super::listen::Listen;
+use super::pid_word::{PidSlot, PidWord};
 use crate::engine::event::SpawnStage;
 use std::cell::UnsafeCell;
 use std::ffi::{CString, c_char};
@@ -26,6 +27,8 @@ pub struct Program {
     envp: Vec<*const c_char>,
     slots: Option<Box<UnsafeCell<Slots>>>,
     listen: Option<Listen>,
+    /// Its pid, where it has a watchdog.
+    watchdog: Option<PidWord>,
 }
 
 impl Program {
@@ -37,8 +40,7 @@ impl Program {
     }
 
     /// A program that can be handed descriptors as sd_listen_fds(3) has it, at most so many: [`Program::listen`] says
-    /// which
-    /// before each start.
+    /// which before each start.
     pub fn listener(argv: &[CString], env: &[CString], descriptors_max: usize) -> Result<Self, SpawnError> {
         Self::build(argv, env, None, Some(Listen::new(descriptors_max)))
     }
@@ -72,12 +74,11 @@ impl Program {
         argv.push(ptr::null());
         // With room for the words of `listen`.
         envp.extend([ptr::null(); 1 + Listen::WORDS]);
-        Ok(Self { _strings: strings, argv, envp, slots, listen })
+        Ok(Self { _strings: strings, argv, envp, slots, listen, watchdog: None })
     }
 
     /// The names of the descriptors that the next start hands over, from number 3 on. Their words come into the
-    /// environment,
-    /// or go out of it where there are none. Allocates nothing.
+    /// environment, or go out of it where there are none. Allocates nothing.
     pub fn listen<'a>(&mut self, names: impl Iterator<Item = &'a str> + Clone) {
         let Some(listen) = &mut self.listen else { return };
         let words = listen.fill(names);
@@ -87,9 +88,20 @@ impl Program {
         }
     }
 
-    /// Where the child writes its pid; null where it is handed nothing.
-    pub(super) fn listen_pid(&self) -> *mut PidText {
-        self.listen.as_ref().map_or(ptr::null_mut(), Listen::pid)
+    /// The same program, which is told its pid as the one whose watchdog it is (sd_watchdog_enabled(3)).
+    #[must_use]
+    pub fn with_watchdog_pid(mut self) -> Self {
+        let watchdog = PidWord::new(b"WATCHDOG_PID=");
+        let at = self.envp.len().saturating_sub(1 + Listen::WORDS);
+        self.envp.insert(at, watchdog.word());
+        self.watchdog = Some(watchdog);
+        self
+    }
+
+    /// Where the child writes its pid.
+    pub(super) fn pid_slots(&self) -> [PidSlot; 2] {
+        let watchdog = self.watchdog.as_ref().map_or(PidSlot::NOWHERE, PidWord::slot);
+        [self.listen.as_ref().map_or(PidSlot::NOWHERE, Listen::pid), watchdog]
     }
 
     /// The path to execute.
