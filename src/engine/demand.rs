@@ -55,7 +55,8 @@ impl Engine {
     pub(super) fn idle_due(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
         // While something else is done about it, it is looked at later.
-        let busy = service.limiting.is_some() || !service.commands.is_idle();
+        let busy =
+            service.limiting.is_some() || !service.commands.is_idle() || service.said_stopping.is_some();
         if service.state == State::Running && busy {
             self.plan_idle_look(unit);
         } else if service.state == State::Running {
@@ -68,7 +69,11 @@ impl Engine {
     pub(super) fn looked_idle(&mut self, unit: UnitId, run: RunId, idle: bool, plan: &mut Plan) {
         let Some(service) = self.live(unit, run) else { return };
         match (service.state, idle) {
-            (State::Running, true) if service.limiting.is_none() && service.commands.is_idle() => {
+            (State::Running, true)
+                if service.limiting.is_none()
+                    && service.commands.is_idle()
+                    && service.said_stopping.is_none() =>
+            {
                 self.enter(unit, State::Idling);
                 self.step_deadline(unit, FREEZE_DEADLINE_MS);
                 plan.push(Action::Freeze { unit, run });

@@ -74,7 +74,7 @@ impl Engine {
         let run = service.run;
         let stage = if is_lowering(service.policy.memory, limit) { Stage::Reclaiming } else { Stage::AtOnce };
         match service.state {
-            State::Running if service.limiting.is_none() => {
+            State::Running if service.limiting.is_none() && service.said_stopping.is_none() => {
                 service.limiting = Some(Limiting { client: Some(client), limit, below, stage });
                 let step = match stage {
                     Stage::Reclaiming => LimitStep::Reclaim,

@@ -97,11 +97,12 @@ impl Engine {
         match note {
             Note::Ready if by_note => self.said_ready(unit, plan),
             Note::Ready => {}
-            Note::Reloading | Note::Stopping => {
+            Note::Reloading => {
                 if state == State::Running {
                     plan.tell(Record::Notified { unit, note });
                 }
             }
+            Note::Stopping => self.said_stopping(unit, plan),
             Note::Alive => {
                 if state == State::Running {
                     self.feed_watchdog(unit);
@@ -123,6 +124,25 @@ impl Engine {
         }
     }
 
+    /// It ends by itself: nothing looks any more whether it is alive, but whether it is gone by its `stop.timeout`. Its
+    /// end is judged as any other of its own.
+    fn said_stopping(&mut self, unit: UnitId, plan: &mut Plan) {
+        let now = self.now;
+        let Some(service) = self.unit_mut(unit) else { return };
+        if service.state != State::Running || service.said_stopping.is_some() {
+            return;
+        }
+        service.said_stopping = Some(now);
+        let due = now.plus_ms(u64::from(service.policy.stop_timeout_ms));
+        self.overrule_limiting(unit, true, plan);
+        self.give_up_reload(unit, plan);
+        self.stop_clocks(unit, plan);
+        self.timers.clear(unit, TimerKind::Idle);
+        self.timers.set(unit, TimerKind::Watchdog, due);
+        self.generation += 1;
+        plan.tell(Record::Notified { unit, note: Note::Stopping });
+    }
+
     /// Only the steps that wait for the service itself can be extended, and not for ever.
     fn extend(&mut self, unit: UnitId, state: State, ms: u32) {
         let now = self.now;
@@ -139,12 +159,17 @@ impl Engine {
                 let stop_by = since.plus_ms(u64::from(service.policy.stop_timeout_ms)).max(until(since));
                 self.timers.set(unit, TimerKind::Step, stop_by);
             }
+            State::Running => {
+                if let Some(said) = service.said_stopping {
+                    let stop_by = said.plus_ms(u64::from(service.policy.stop_timeout_ms)).max(until(said));
+                    self.timers.set(unit, TimerKind::Watchdog, stop_by);
+                }
+            }
             State::Down(_)
             | State::Waiting
             | State::Backoff
             | State::Parking
             | State::Spawning
-            | State::Running
             | State::Idling
             | State::Freezing
             | State::Queued
@@ -170,21 +195,22 @@ impl Engine {
     }
 
     fn feed_watchdog(&mut self, unit: UnitId) {
-        if let Some(ms) = self.unit(unit).and_then(|service| service.policy.watchdog_ms) {
+        let watched = self.unit(unit).filter(|service| service.said_stopping.is_none());
+        if let Some(ms) = watched.and_then(|service| service.policy.watchdog_ms) {
             self.timers.set(unit, TimerKind::Watchdog, self.now.plus_ms(u64::from(ms)));
         }
     }
 
     pub(super) fn watchdog_due(&mut self, unit: UnitId, plan: &mut Plan) {
-        if self.unit(unit).is_some_and(|service| service.state == State::Running) {
-            self.fail(unit, Failure::WatchdogMissed, plan);
-        }
+        let Some(service) = self.unit(unit).filter(|service| service.state == State::Running) else { return };
+        let stays = service.said_stopping.is_some();
+        self.fail(unit, if stays { Failure::NotStopped } else { Failure::WatchdogMissed }, plan);
     }
 
     pub(super) fn plan_probe(&mut self, unit: UnitId) {
         let Some(service) = self.unit_mut(unit) else { return };
         service.probing = false;
-        if let Some(health) = service.policy.health {
+        if let Some(health) = service.policy.health.filter(|_| service.said_stopping.is_none()) {
             let due = self.now.plus_ms(u64::from(health.interval_ms));
             self.timers.set(unit, TimerKind::Health, due);
         }

@@ -1,5 +1,5 @@
 //! A service that reads its configuration anew, without an end of its run: by a signal or by a command. Where the unit
-//! says so, it is over when the service has said `RELOADING=1` and then `READY=1`.
+//! says so, it is over when the service has said `RELOADING=1` and then `READY=1`. So is one that nobody has asked for.
 //!
 //! A reload that fails leaves the service as it is.
 
@@ -40,7 +40,7 @@ impl Engine {
         if service.policy.reload.is_none() {
             return Some(Reply::NoReload);
         }
-        if service.state != State::Running {
+        if service.state != State::Running || service.said_stopping.is_some() {
             return Some(Reply::NotRunning);
         }
         if service.reload.under_way {
@@ -85,7 +85,16 @@ impl Engine {
 
     /// The service said something that may be about its reload.
     pub(super) fn reload_noted(&mut self, unit: UnitId, note: Note, plan: &mut Plan) {
-        let Some(reload) = self.unit_mut(unit).map(|service| &mut service.reload) else { return };
+        let Some(service) = self.unit_mut(unit) else { return };
+        let by_itself = note == Note::Reloading
+            && !service.reload.under_way
+            && service.state == State::Running
+            && service.said_stopping.is_none();
+        if by_itself {
+            self.begins_reload_by_itself(unit);
+            return;
+        }
+        let reload = &mut service.reload;
         if !reload.under_way {
             return;
         }
@@ -106,6 +115,16 @@ impl Engine {
                 _,
             ) => {}
         }
+    }
+
+    /// Nobody has asked for it. It has the time of a start, where the unit names none for a reload.
+    fn begins_reload_by_itself(&mut self, unit: UnitId) {
+        let now = self.now;
+        let Some(service) = self.unit_mut(unit) else { return };
+        service.reload = Reload { under_way: true, said: Said::Reloading, began: now, ..Reload::default() };
+        let timeout_ms =
+            service.policy.reload.map_or(service.policy.start_timeout_ms, |policy| policy.timeout_ms);
+        self.timers.set(unit, TimerKind::Reload, now.plus_ms(u64::from(timeout_ms)));
     }
 
     fn reload_is_over_where_it_is(&mut self, unit: UnitId, plan: &mut Plan) {

@@ -215,6 +215,8 @@ pub(super) struct Service {
     pub(super) calls_dependents: bool,
     /// A restart was asked: after the stop comes a start.
     pub(super) again: bool,
+    /// When it said that it is on its way out.
+    pub(super) said_stopping: Option<Time>,
     /// That restart was not asked for by a person: a unit that it requires begins a new run.
     pub(super) follows: bool,
     /// Its conditions are being looked at.
@@ -288,6 +290,7 @@ impl Service {
             for_itself: false,
             spared: false,
             again: false,
+            said_stopping: None,
             follows: false,
             checking: false,
             rival: None,
@@ -421,6 +424,7 @@ impl Service {
             State::Waiting if self.is_down_for_good() => StateName::Stopped,
             State::Waiting | State::Parking | State::Spawning | State::Readying => StateName::Starting,
             State::Backoff => StateName::Backoff,
+            State::Running if self.said_stopping.is_some() => StateName::Stopping,
             State::Running | State::Idling => StateName::Running,
             State::Freezing
             | State::Queued

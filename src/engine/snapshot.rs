@@ -108,6 +108,8 @@ pub enum Failure {
     WatchdogMissed,
     /// It said itself that it has failed (`WATCHDOG=trigger`).
     WatchdogTriggered,
+    /// It said that it stops (`STOPPING=1` of sd_notify(3)), and did not end within its `stop.timeout`.
+    NotStopped,
     /// Its health checks failed too often, one after the other.
     Unhealthy,
 }

@@ -102,6 +102,7 @@ impl Engine {
         service.said_ready = false;
         service.end = None;
         (service.again, service.follows, service.demanded) = (false, false, false);
+        service.said_stopping = None;
         service.stuck = false;
         service.open = Open::default();
         service.pid = None;

@@ -105,6 +105,7 @@ pub fn failure(failure: Failure) -> &'static str {
         Failure::NotReady => "it was not ready within its start_timeout",
         Failure::WatchdogMissed => "it did not say within its watchdog time that it is alive",
         Failure::Unhealthy => "its health checks failed too often",
+        Failure::NotStopped => "it said that it stops, and did not within its stop.timeout",
         Failure::WatchdogTriggered => "it said itself that it has failed",
     }
 }

@@ -1,5 +1,5 @@
 //! A string of the environment that holds the pid of the process that gets it: `LISTEN_PID` of sd_listen_fds(3),
-//! `WATCHDOG_PID` of sd_watchdog_enabled(3). Only the child knows its pid, and writes it into room that was made before.
+//! `WATCHDOG_PID` of sd_watchdog_enabled(3). Only the child knows it, and writes it into room that was made before.
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int};

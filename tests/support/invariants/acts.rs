@@ -4,7 +4,7 @@ use super::{Invariant, Seen, Violation, Watch, hold};
 use crate::fake_kernel::FakeKernel;
 use crate::random_units::RESERVE_BYTES;
 use lifeboat::engine::action::{Action, CommandOrder, ProcedureOrder};
-use lifeboat::engine::event::{CommandKind, MemoryEvents, Role, Time};
+use lifeboat::engine::event::{CommandKind, MemoryEvents, Note, Role, Time};
 use lifeboat::engine::limits::KILL_TRIES_MAX;
 use lifeboat::engine::policy::{Guard, Kind, RunId, UnitId};
 use lifeboat::engine::record::Record;
@@ -50,6 +50,11 @@ impl Watch {
             match action {
                 Action::Log(Record::Reached { unit }) => self.reached(now, *unit),
                 Action::Log(Record::Stopping { unit, reason }) => self.stopping(*unit, *reason),
+                Action::Log(Record::Notified { unit, note: Note::Stopping }) => {
+                    let stop_timeout_ms = self.policies[usize::from(unit.0)].stop_timeout_ms;
+                    let gone_by = now.plus_ms(u64::from(stop_timeout_ms));
+                    self.seen[usize::from(unit.0)].gone_by = Some(gone_by);
+                }
                 _ => {}
             }
         }
@@ -136,6 +141,7 @@ impl Watch {
                 let open = self.open_requests.entry(client.0).or_default();
                 let fine = *open > 0 && !self.gone.contains(&client);
                 *open = open.saturating_sub(1);
+                self.reloads.retain(|(asked_by, _)| *asked_by != client);
                 hold(Invariant::OneReply, fine, || format!("{action:?} to nobody"))?;
             }
             Action::Listen { .. } | Action::LookIdle { .. } | Action::CloseDescriptors { .. } => {

@@ -1,6 +1,6 @@
 //! The end of the machine.
 
-use super::{Invariant, Violation, Watch, hold};
+use super::{Invariant, Seen, Violation, Watch, hold};
 use crate::fake_kernel::FakeKernel;
 use lifeboat::engine::event::{ClientId, Time};
 use lifeboat::engine::limits::{FREEZE_DEADLINE_MS, KILL_RETRY_MS, KILL_TRIES_MAX, START_DEADLINE_MS};
@@ -41,7 +41,10 @@ impl Watch {
             kernel.living().any(|(other, ..)| usize::from(other.0) == unit)
                 || u16::try_from(unit).is_ok_and(|unit| kernel.command_lives(UnitId(unit)))
         };
-        let open = self.seen.iter().enumerate().find(|(unit, seen)| seen.opened && !stuck(*unit));
+        // One whose every kill failed counts as living.
+        let given_up = |seen: &Seen| seen.kills.iter().any(|kills| *kills >= u32::from(KILL_TRIES_MAX));
+        let open = self.seen.iter().enumerate();
+        let open = open.filter(|(_, seen)| !given_up(seen)).find(|(unit, seen)| seen.opened && !stuck(*unit));
         hold(Invariant::ClosedInTheEnd, open.is_none(), || format!("{open:?}"))
     }
 

@@ -43,6 +43,8 @@ pub(crate) enum Invariant {
     RestartsTogether,
     /// A unit is held for a new limit for a moment only, and then goes on or to its end.
     HeldForAMoment,
+    /// A reload is answered in its time.
+    ReloadsEnd,
     /// A service that is not ready by its `start_timeout`, or misses its watchdog, does not stay.
     NoSilence,
     /// A unit is shown as RUNNING only when it has shown that it is ready.
@@ -114,6 +116,8 @@ struct Seen {
     /// The last sign of life that counts, once it is ready.
     alive: Time,
     extended: bool,
+    /// It said that it is on its way out, and has to be gone by then.
+    gone_by: Option<Time>,
     /// Since when it stands still for a new limit.
     held: Option<Time>,
     exit: Option<Exit>,
@@ -157,6 +161,8 @@ pub(crate) struct Watch {
     successors: Vec<Option<UnitPolicy>>,
     seen: Vec<Seen>,
     open_requests: BTreeMap<u64, u32>,
+    /// Who waits for a reload, and until when it may.
+    reloads: Vec<(ClientId, Time)>,
     gone: Vec<ClientId>,
     shutdown_at: Option<Time>,
     /// Targets that have gone down in this turn.
@@ -180,6 +186,7 @@ impl Watch {
             successors: vec![None; policies.len()],
             seen: vec![Seen::default(); policies.len()],
             open_requests: BTreeMap::new(),
+            reloads: Vec::new(),
             gone: Vec::new(),
             shutdown_at: None,
             targets_down: Vec::new(),
@@ -222,14 +229,20 @@ impl Watch {
             Event::MemoryEvents { unit, run, role: Role::Service, counters } => {
                 self.exhaustion(unit, run, counters, kernel);
             }
-            Event::Asked { client, verb, .. } => {
+            Event::Asked { client, unit, verb } => {
                 *self.open_requests.entry(client.0).or_default() += 1;
+                if verb == Verb::Reload {
+                    self.reload_asked(now, client, unit);
+                }
                 if matches!(verb, Verb::Start | Verb::Restart) {
                     self.seen.iter_mut().for_each(|seen| seen.starts.clear());
                 }
             }
             Event::LimitAsked { client, .. } => *self.open_requests.entry(client.0).or_default() += 1,
-            Event::ClientGone { client } => self.gone.push(client),
+            Event::ClientGone { client } => {
+                self.gone.push(client);
+                self.reloads.retain(|(asked_by, _)| *asked_by != client);
+            }
             Event::ShutdownAsked { .. } => {
                 self.shutdown_at.get_or_insert(now);
             }
@@ -284,6 +297,7 @@ impl Watch {
             self.present(unit, run).into_iter().for_each(|seen| seen.ending = true);
         }
         self.no_silence(now)?;
+        self.reloads_end(now)?;
         let quiet = engine.next_deadline().is_none() && kernel.pending == 0;
         if !quiet && !self.escalated && !self.turn.is_multiple_of(8) {
             return Ok(());

@@ -1,11 +1,24 @@
 //! Nothing waits longer for a service than its times allow.
 
 use super::{Invariant, Violation, Watch, hold};
-use lifeboat::engine::event::Time;
+use lifeboat::engine::event::{ClientId, Time};
 use lifeboat::engine::limits::{FREEZE_DEADLINE_MS, LIMIT_SET_MS};
 use lifeboat::engine::policy::{Ready, RunId, UnitId};
 
 impl Watch {
+    /// Behind one that is under way, by itself perhaps, comes the one that was asked for.
+    pub(super) fn reload_asked(&mut self, now: Time, client: ClientId, unit: UnitId) {
+        let Some(policy) = self.policies.get(usize::from(unit.0)) else { return };
+        let own_ms = policy.reload.map_or(0, |reload| u64::from(reload.timeout_ms));
+        let most_ms = u64::from(policy.start_timeout_ms).max(own_ms) + own_ms + 1_000;
+        self.reloads.push((client, now.plus_ms(most_ms)));
+    }
+
+    pub(super) fn reloads_end(&self, now: Time) -> Result<(), Violation> {
+        let late = self.reloads.iter().find(|(_, until)| *until < now);
+        hold(Invariant::ReloadsEnd, late.is_none(), || format!("{late:?}"))
+    }
+
     pub(super) fn says_ready(&mut self, now: Time, unit: UnitId, run: RunId, by_note: bool) {
         let counts = match self.policies[usize::from(unit.0)].ready {
             Ready::Notify => by_note,
@@ -42,6 +55,12 @@ impl Watch {
                 let most_ms = FREEZE_DEADLINE_MS + LIMIT_SET_MS + LATE_MS;
                 let detail = || format!("{}: {seen:?}", policy.name);
                 hold(Invariant::HeldForAMoment, since(held) <= most_ms, detail)?;
+                continue;
+            }
+            if let Some(gone_by) = seen.gone_by {
+                let more_ms = if seen.extended { 30_000 } else { 0 };
+                let stays = gone_by.plus_ms(more_ms + LATE_MS) < now;
+                hold(Invariant::NoSilence, !stays, || format!("{} stays: {seen:?}", policy.name))?;
                 continue;
             }
             let silent = match (seen.ready, policy.watchdog_ms) {

@@ -28,6 +28,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "watchdog-missed", deadline_s: 60, run: watchdog_missed },
     Case { name: "health-check", deadline_s: 60, run: health_check },
     Case { name: "watchdog-trigger", deadline_s: 40, run: watchdog_trigger },
+    Case { name: "stopping-is-held-to", deadline_s: 40, run: stopping_is_held_to },
 ];
 
 const SOON: Duration = Duration::from_secs(20);
@@ -219,4 +220,14 @@ fn watchdog_trigger(guest: &mut Guest) -> Result<(), String> {
     let unit = guest.wait_state("watchdog-trigger", StateName::Exited, SOON)?;
     let triggered = Trouble::Failed { failure: Failure::WatchdogTriggered };
     expect("trouble", &unit.trouble, &Some(triggered))
+}
+
+/// It says so, and stays.
+fn stopping_is_held_to(guest: &mut Guest) -> Result<(), String> {
+    let unit = "says-stopping";
+    guest.start(unit)?;
+    guest.wait_state(unit, StateName::Stopping, SOON)?;
+    let over = guest.wait_state(unit, StateName::Exited, SOON)?;
+    expect("trouble", &over.trouble, &Some(Trouble::Failed { failure: Failure::NotStopped }))?;
+    expect("last exit", &over.last_exit, &Some(Exit::Signal(9)))
 }
