@@ -1,6 +1,6 @@
 //! The control socket under honest and hostile clients: nothing is lost, nothing spins, nothing grows.
 
-use crate::rig::{Cgroups, Place};
+use crate::rig::{Cgroups, Place, Rig};
 use lifeboat::engine::event::Verb;
 use lifeboat::engine::snapshot::StateName;
 use lifeboat::wire::interface::Info;
@@ -10,8 +10,14 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::io::Write;
 use std::net::Shutdown;
 
-/// It takes a while to stop: until the timeout of its stop.
-const DEAF: &str = "trap '' TERM; while :; do sleep 1000; done";
+/// A unit that takes a while to stop: until the timeout of its stop. It is up when its trap is set.
+fn deaf(stop_timeout: &str) -> Rig {
+    let place = Place::new(Cgroups::None);
+    let deaf = place.path("deaf");
+    let script = format!("trap '' TERM; : > {}; while :; do sleep 1000; done", deaf.display());
+    let rest = format!("ready: Path({deaf:?}), stop: (timeout: {stop_timeout:?})");
+    place.shell("deaf", &script, &rest).start()
+}
 
 fn ask(verb: Verb, name: &str) -> Call {
     Request::Ask { verb, name: name.to_owned() }.into()
@@ -19,7 +25,7 @@ fn ask(verb: Verb, name: &str) -> Call {
 
 #[test]
 fn a_client_that_leaves_before_its_answer_costs_nothing() {
-    let rig = Place::new(Cgroups::None).shell("deaf", DEAF, "stop: (timeout: \"1m\")").start();
+    let rig = deaf("1m");
     rig.running("deaf");
     let files = rig.open_files();
     let mut peer = rig.connect();
@@ -32,13 +38,12 @@ fn a_client_that_leaves_before_its_answer_costs_nothing() {
 
 #[test]
 fn a_half_closed_client_gets_its_answer() {
-    let rig = Place::new(Cgroups::None).shell("deaf", DEAF, "stop: (timeout: \"2s\")").start();
+    let rig = deaf("2s");
     rig.running("deaf");
     let mut peer = rig.connect();
     peer.ask(&ask(Verb::Stop, "deaf"));
     peer.stream.shutdown(Shutdown::Write).expect("a half-closed connection");
-    // A shell that is sent the signal before it has set its trap is gone before anybody looks.
-    rig.wait_until("deaf", |unit| matches!(unit.state, StateName::Stopping | StateName::Stopped));
+    rig.wait_until("deaf", |unit| unit.state == StateName::Stopping);
     rig.check_quiet("it waits");
     let _: lifeboat::wire::reply::OutcomeReply = peer.hear();
     assert!(peer.is_closed());

@@ -196,24 +196,26 @@ fn what_outlives_a_run_is_heard_until_the_next_one() {
     let path = mailbox.path.display().to_string();
     // Without cgroups a session of its own hides from the end of the run.
     let script = format!(
-        "setsid sh -c 'trap \"\" PIPE; echo up > {0}; read line < {0}.go; echo late; echo $? > {0}; read line < {0}.go; \
-         echo later; echo $? > {0}' & exec sleep 1000",
+        "n=1; [ -e {0}.ran ] && n=2; : > {0}.ran; setsid sh -c 'trap \"\" PIPE; echo up > {0}; read line < {0}.go'$n'; \
+         echo late; echo $? > {0}; read line < {0}.go'$n'; echo later; echo $? > {0}' & exec sleep 1000",
         path
     );
-    let go = Mailbox::new(place.path("fifo.go"));
+    // One for each run.
+    let go = ["fifo.go1", "fifo.go2"].map(|name| Mailbox::new(place.path(name)));
     let rig = place.shell("a", &script, "restart: (policy: Never)").start();
     assert_eq!(mailbox.line(), "up");
     let pid = rig.running("a");
     kill(pid_of(pid), Signal::SIGKILL).expect("a kill");
     rig.wait_until("a", |unit| unit.state == StateName::Exited);
-    fs::write(&go.path, "go\n").expect("a line");
+    fs::write(&go[0].path, "go\n").expect("a line");
     assert_eq!(mailbox.line(), "0");
     assert_eq!(said(&tail_of(&rig, "a")), b"late\n");
     let files = rig.open_files();
     rig.ctl(&["start", "a"]).check("a: started\n", 0);
     assert_eq!(mailbox.line(), "up");
-    // Two of them listen now, the old one and the new one.
-    fs::write(&go.path, "go\ngo\n").expect("lines");
+    for go in &go {
+        fs::write(&go.path, "go\n").expect("a line");
+    }
     let mut codes = [mailbox.line(), mailbox.line()];
     codes.sort();
     assert_eq!(codes, ["0", "1"], "only the new run has a pipe that is open");

@@ -148,7 +148,7 @@ fn notify_from_a_stranger(guest: &mut Guest) -> Result<(), String> {
     forget_cue(unit);
     let asked = start_aside(unit);
     let half = wait_half_up(guest, unit)?;
-    for text in ["READY=1\nSTATUS=forged", "STOPPING=1", "MAINPID=2", "", "\0\0=\n=="] {
+    for text in ["READY=1\nSTATUS=forged", "RELOADING=1", "MAINPID=2", "", "\0\0=\n=="] {
         say_to(Path::new(NOTIFY), text)?;
     }
     let long = format!("READY=1\nSTATUS={}", "x".repeat(60_000));

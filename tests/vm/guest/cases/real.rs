@@ -15,6 +15,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "dropbear-lets-in-after-a-kill", deadline_s: 90, run: dropbear_lets_in_after_a_kill },
     Case { name: "nginx-reloads-without-a-refusal", deadline_s: 90, run: nginx_reloads_without_a_refusal },
     Case { name: "nginx-finishes-answers-at-a-stop", deadline_s: 60, run: nginx_finishes_answers_at_a_stop },
+    Case { name: "lighttpd-is-handed-its-port", deadline_s: 60, run: lighttpd_handed },
     Case { name: "lighttpd-confined", deadline_s: 60, run: lighttpd_confined },
     Case { name: "mosquitto-keeps-a-message", deadline_s: 90, run: mosquitto_keeps_a_message },
     Case { name: "redis-saves-at-a-stop", deadline_s: 90, run: redis_saves_at_a_stop },
@@ -28,6 +29,7 @@ const UP: Duration = Duration::from_secs(40);
 const ANSWER: Duration = Duration::from_secs(10);
 const NGINX: ([u8; 4], u16) = ([127, 0, 0, 1], 80);
 const LIGHTTPD: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
+const HANDED: ([u8; 4], u16) = ([127, 0, 0, 1], 8081);
 const REDIS: ([u8; 4], u16) = ([127, 0, 0, 1], 6379);
 const PAGE: &str = "a page of the real server";
 
@@ -172,6 +174,31 @@ fn nginx_finishes_answers_at_a_stop(guest: &mut Guest) -> Result<(), String> {
     })?;
     has_the_page(&answer)?;
     guest.wait_state("nginx", StateName::Stopped, UP).map(drop)
+}
+
+/// Asked while it is dead it answers all the same, a moment later: the port is lifeboat's.
+fn lighttpd_handed(guest: &mut Guest) -> Result<(), String> {
+    let unit = "lighttpd-handed";
+    guest.start(unit)?;
+    has_the_page(&get(HANDED)?)?;
+    let runs = guest.unit(unit)?.run.0;
+    for _ in 0..10 {
+        let pid = pid_of(&guest.wait_state(unit, StateName::Running, UP)?)?;
+        kill(pid, Signal::SIGKILL).map_err(|errno| format!("kill: {errno}"))?;
+        // Nobody is there to accept now.
+        guest.wait_state(unit, StateName::Backoff, UP)?;
+        has_the_page(&get(HANDED)?)?;
+    }
+    let (code, text) = run(&["/usr/bin/lifeboatctl", "restart", unit])?;
+    expect(&format!("exit code of restart ({text:?})"), &code, &0)?;
+    has_the_page(&get(HANDED)?)?;
+    let more = guest.unit(unit)?.run.0 - runs;
+    guest.figure(&format!(
+        "lighttpd: 10 kills and a restart, {more} new runs, 12 of 12 requests answered, 0 refused"
+    ));
+    ensure(more >= 11, || format!("only {more} new runs"))?;
+    guest.stop(unit)?;
+    ensure(get(HANDED).is_err(), || "somebody listens after the stop".into())
 }
 
 /// An ordinary user without a capability, whose system is read-only: the page comes all the same.
