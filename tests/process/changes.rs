@@ -193,10 +193,12 @@ fn resident_kib(rig: &Rig) -> u64 {
 
 #[test]
 fn many_updates_leave_nothing_behind() {
-    const CYCLES: u32 = 200;
+    const CYCLES: u32 = 240;
+    /// The least of so many: what an update needs while it goes on is not counted.
+    const LOOKS: u32 = 40;
     let rig = Place::new(Cgroups::None).unit("kept", SLEEPER).start();
     let kept = rig.running("kept");
-    let mut settled = None;
+    let (mut first, mut last) = ((usize::MAX, u64::MAX), (usize::MAX, u64::MAX));
     for cycle in 0..CYCLES {
         // One comes and goes, one changes each time.
         let text = format!(
@@ -212,17 +214,18 @@ fn many_updates_leave_nothing_behind() {
         }
         let said = rig.ctl(&["update"]);
         assert_eq!(said.code, Some(0), "cycle {cycle}: {said:?}");
-        if cycle == 100 || cycle == CYCLES - 2 {
-            rig.running("changes");
-            let now = (descriptors(&rig), resident_kib(&rig));
-            println!("after {cycle} updates: {} descriptors, {} KiB of anonymous memory", now.0, now.1);
-            let (fds, kib) = *settled.get_or_insert(now);
-            // A connection that is over is noticed a moment later.
-            let flat = (0..10_000).any(|_| descriptors(&rig) <= fds);
-            assert!(flat, "{} descriptors are {fds} after {cycle} updates", descriptors(&rig));
-            assert!(now.1 <= kib + 128, "{} KiB are {kib} KiB after {cycle} updates", now.1);
-        }
+        let least = match cycle {
+            100.. if cycle < 100 + LOOKS => &mut first,
+            _ if cycle >= CYCLES - LOOKS => &mut last,
+            _ => continue,
+        };
+        rig.running("changes");
+        *least = (least.0.min(descriptors(&rig)), least.1.min(resident_kib(&rig)));
     }
+    println!("least descriptors and KiB of anonymous memory: {first:?}, {last:?} a hundred updates later");
+    assert!(last.0 <= first.0, "{} descriptors were {}", last.0, first.0);
+    // The C library's heap grows by a step of 256 KiB at some time; the shipped one is held to its size in the vm.
+    assert!(last.1 <= first.1 + 320, "{} KiB were {} KiB", last.1, first.1);
     assert_eq!(rig.running("kept"), kept);
 }
 

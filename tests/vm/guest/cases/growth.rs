@@ -71,7 +71,18 @@ fn settled(guest: &Guest, files_max: usize) -> Result<Held, String> {
     let quiet = || Held::now().ok().filter(|held| held.files <= files_max);
     guest
         .until(&format!("PID 1 keeps more than {files_max} files open"), Duration::from_secs(5), quiet)
-        .map_err(|error| format!("{error}: {:?}", Held::now()))
+        .map_err(|error| format!("{error}: {:?}: {}", Held::now(), open_files()))
+}
+
+/// What they are, but for those of cgroups.
+fn open_files() -> String {
+    let links = std::fs::read_dir("/proc/1/fd").into_iter().flatten().flatten();
+    let mut links: Vec<String> = links
+        .filter_map(|entry| Some(std::fs::read_link(entry.path()).ok()?.display().to_string()))
+        .filter(|link| !link.starts_with("/sys/fs/cgroup"))
+        .collect();
+    links.sort();
+    links.join(" ")
 }
 
 fn first() -> Result<Held, String> {
