@@ -21,6 +21,7 @@ impl Engine {
     pub(super) fn begin_end(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
         let now = self.now;
         self.give_up_reload(unit, plan);
+        self.break_off_probe(unit, plan);
         self.end_command(unit, KillReason::NotNeeded, plan);
         if let Some(service) = self.unit_mut(unit) {
             if service.end.is_none() {

@@ -227,11 +227,11 @@ impl Engine {
     pub(super) fn break_off_probe(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit_mut(unit) else { return };
         let (run, at_work) = (service.run, service.commands.at_work());
-        if std::mem::take(&mut service.probing) {
-            plan.push(Action::EndProbe { unit, run });
-        }
+        let open = std::mem::take(&mut service.probing);
         if at_work == Some(CommandKind::Health) {
             self.end_command(unit, KillReason::NotNeeded, plan);
+        } else if open {
+            plan.push(Action::EndProbe { unit, run });
         }
     }
 
