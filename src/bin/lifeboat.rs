@@ -15,7 +15,7 @@ usage: lifeboat [OPTIONS]
   --units FOLDER    take unit files from this folder; may be given several times, a later one overrides
                     (default: /usr/lib/lifeboat/units, then /etc/lifeboat/units)
   --system FILE     the machine's own file (default: /etc/lifeboat/system.ron)
-  --state FOLDER    where enable and disable are kept (default: /etc/lifeboat)
+  --state FOLDER    where enable and disable are kept (default: system.ron's, or /etc/lifeboat)
   --socket PATH     the control socket (default: /run/lifeboat/control.sock)
   --cgroup FOLDER   a cgroup that is lifeboat's own, to make the tree in (default: /sys/fs/cgroup)
   --degraded        supervise also where memory cannot be guarded
@@ -94,7 +94,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish, lexopt::
         match argument {
             Long("units") => own_folders.push(parser.value()?.into()),
             Long("system") => config.system_file = parser.value()?.into(),
-            Long("state") => config.state_folder = parser.value()?.into(),
+            Long("state") => config.state_folder = Some(parser.value()?.into()),
             Long("socket") => config.socket = parser.value()?.into(),
             Long("cgroup") => config.cgroup_root = parser.value()?.into(),
             Long("degraded") => config.degraded_is_fine = true,

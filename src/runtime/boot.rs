@@ -27,7 +27,7 @@ use crate::sys::poll::{Interest, Poller};
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Program;
 use crate::sys::{clock, console, epitaph, kmsg, memory, mount, power};
-use crate::unit::{BootWish, Loaded, Wishes, enabled, is_instance, load_with};
+use crate::unit::{BootWish, Loaded, Wishes, enabled, is_instance, load_with, state_folder};
 use crate::unit::{Identity, System, Unit};
 use procfs::{Current, Meminfo};
 use std::collections::{BTreeMap, VecDeque};
@@ -195,10 +195,11 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         started: clock::now(),
         ..SystemView::default()
     };
+    let mut config = config.clone();
     let surroundings = Surroundings::look(init);
-    let (units, rescue, boot) = find_units(config, &surroundings, init, &mut view);
+    let (units, rescue, boot) = find_units(&mut config, &surroundings, init, &mut view);
     let can_shield = shield(&mut view);
-    let tree = prepare_tree(config, &mut view);
+    let tree = prepare_tree(&config, &mut view);
     if !init && !config.degraded_is_fine && !view.degraded.is_empty() {
         return Err(StartError::Degraded(view.degraded));
     }
@@ -249,7 +250,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         system: view,
         null,
         output,
-        config: config.clone(),
+        config,
         rescue: rescue_name,
         wishes: Wishes { boot, instances: Vec::new() },
         errands: Errands::default(),
@@ -268,20 +269,22 @@ fn load_all(config: &Config, system: Option<&Path>, wishes: &Wishes) -> Loaded {
     // An instance that is started at boot exists for that.
     wishes
         .instances
-        .extend(enabled::names(&config.state_folder).into_iter().filter(|name| is_instance(name)));
+        .extend(enabled::names(config.state_folder()).into_iter().filter(|name| is_instance(name)));
     let mut loaded = load_with(&config.unit_folders, system, &wishes);
-    enabled::apply(&config.state_folder, &mut loaded.units);
+    enabled::apply(config.state_folder(), &mut loaded.units);
     loaded
 }
 
 /// The units with their shares of memory, and the one for the rescue; what is wrong with any of them is told, and goes
 /// into the view.
 fn find_units(
-    config: &Config,
+    config: &mut Config,
     surroundings: &Surroundings,
     init: bool,
     view: &mut SystemView,
 ) -> (Vec<Unit>, Option<UnitId>, Option<BootWish>) {
+    // Which instances there are rests on the folder that this names.
+    config.state_folder = config.state_folder.take().or_else(|| state_folder(&config.system_file));
     let wishes = Wishes { boot: surroundings.boot().map(BootWish::of_the_kernel), instances: Vec::new() };
     let Loaded { mut units, system, faults, boots } = load_all(config, Some(&config.system_file), &wishes);
     view.faults.extend(faults.iter().map(ToString::to_string));

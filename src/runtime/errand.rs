@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::ffi::{CString, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a slow flash may need for a thousand files, and a person will wait for.
 const ERRAND_MS: u64 = 30_000;
@@ -97,16 +97,16 @@ impl Lifeboat {
     }
 
     fn start_errand(&self, job: &Job) -> Result<u32, SpawnError> {
-        let text = |path: &PathBuf| CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+        let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
         let mut argv = vec![c"/proc/self/exe".to_owned()];
         if let Job::Enable { unit, autostart } = job {
             let name = self.names.get(usize::from(unit.0)).map_or("", String::as_str);
-            argv.extend([c"--store".to_owned(), text(&self.config.state_folder)]);
+            argv.extend([c"--store".to_owned(), text(self.config.state_folder())]);
             argv.push(CString::new(name).unwrap_or_default());
             argv.push(if *autostart { c"yes" } else { c"no" }.to_owned());
         } else {
-            argv.extend([c"--look".to_owned(), text(&self.config.state_folder)]);
-            argv.extend(self.config.unit_folders.iter().map(text));
+            argv.extend([c"--look".to_owned(), text(self.config.state_folder())]);
+            argv.extend(self.config.unit_folders.iter().map(|folder| text(folder)));
         }
         let program = Program::new(&argv, &[])?;
         let child = start(&Start {
@@ -189,7 +189,7 @@ impl Lifeboat {
 
 /// The child's side: reads all that lifeboat will read.
 pub fn look(state_folder: PathBuf, unit_folders: Vec<PathBuf>) {
-    let config = Config { state_folder, unit_folders, ..Config::default() };
+    let config = Config { state_folder: Some(state_folder), unit_folders, ..Config::default() };
     let loaded = boot::load_units(&config, &Wishes::default());
     let units: Vec<&Unit> = loaded.units.iter().collect();
     let _ = overhead_bytes(&units);

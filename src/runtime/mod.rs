@@ -31,7 +31,10 @@ mod system_log;
 mod translate;
 mod update;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Where `enable` and `disable` are kept unless told otherwise.
+pub const STATE_FOLDER: &str = "/etc/lifeboat";
 
 /// How lifeboat was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +43,8 @@ pub struct Config {
     pub unit_folders: Vec<PathBuf>,
     /// `system.ron`.
     pub system_file: PathBuf,
-    /// Where `enable` and `disable` are kept.
-    pub state_folder: PathBuf,
+    /// Where `enable` and `disable` are kept; `None` is where system.ron says, or `STATE_FOLDER`.
+    pub state_folder: Option<PathBuf>,
     /// The control socket.
     pub socket: PathBuf,
     /// The cgroup below which the tree is made.
@@ -50,12 +53,18 @@ pub struct Config {
     pub degraded_is_fine: bool,
 }
 
+impl Config {
+    fn state_folder(&self) -> &Path {
+        self.state_folder.as_deref().unwrap_or_else(|| Path::new(STATE_FOLDER))
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             unit_folders: vec!["/usr/lib/lifeboat/units".into(), "/etc/lifeboat/units".into()],
             system_file: "/etc/lifeboat/system.ron".into(),
-            state_folder: "/etc/lifeboat".into(),
+            state_folder: None,
             socket: "/run/lifeboat/control.sock".into(),
             cgroup_root: "/sys/fs/cgroup".into(),
             degraded_is_fine: false,

@@ -129,9 +129,9 @@ impl Lifeboat {
 
     pub(super) fn not_stored(&mut self, client: ClientId, unit: UnitId, autostart: bool, errno: i32) {
         let name = self.names.get(usize::from(unit.0)).map_or("", String::as_str);
-        let path = enabled::file_of(&self.config.state_folder, name, autostart);
+        let path = enabled::file_of(self.config.state_folder(), name, autostart);
         let reason = format!(
-            "{} cannot be made: {}; make its folder writable, or name another with --state FOLDER",
+            "{} cannot be made: {}; make its folder writable, or name another: state_folder in system.ron, or --state",
             path.display(),
             words::errno(errno)
         );

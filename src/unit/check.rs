@@ -350,6 +350,17 @@ fn absolute(reader: &mut Reader<'_>, field: &str, path: &Item<String>) {
     reader.fault_in(field, at, wrong.hint(hint));
 }
 
+/// A folder, absolute.
+fn state_folder(reader: &mut Reader<'_>, slot: Slot<String>) -> Option<PathBuf> {
+    let path = slot.given()?;
+    if path.value.starts_with('/') {
+        return Some(path.value.into());
+    }
+    let wrong = Wrong::new(format!("`{}` is not an absolute path", short(&path.value)));
+    reader.fault_in("state_folder", &path.at, wrong.hint("begin with /"));
+    None
+}
+
 fn directory(reader: &mut Reader<'_>, slot: Slot<String>) -> Option<CString> {
     let path = slot.given()?;
     if !path.value.starts_with('/') {
@@ -384,6 +395,7 @@ pub(super) fn system(file: &Path, text: &str, names: &[String]) -> (System, Opti
         boot_at = raw.boot.place().map(|at| reader.place(&at));
         system.boot = raw.boot.given().map(|item| item.value);
         system.rescue = rescue(&mut reader, raw.rescue, names);
+        system.state_folder = state_folder(&mut reader, raw.state_folder);
         system.reserve = raw.reserve.given().map(|item| item.value);
         system.margin = raw.margin.given().map(|item| item.value);
         system.sysctls = sysctls(&mut reader, raw.sysctls);

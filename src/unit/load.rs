@@ -90,6 +90,13 @@ pub fn load_with(dirs: &[PathBuf], system: Option<&Path>, wishes: &Wishes) -> Lo
     loaded
 }
 
+/// Where `system.ron` says that `enable` and `disable` are kept. What is wrong with the file is told by [`load`].
+#[must_use]
+pub fn state_folder(system: &Path) -> Option<PathBuf> {
+    let text = read(system).ok()?;
+    check::system(system, &text, &[]).0.state_folder
+}
+
 /// The files as drafts, with the instances of templates.
 #[derive(Default)]
 struct Shelf {

@@ -33,7 +33,7 @@ pub use boot::{BOOT_WORD, BootWish};
 pub use cgroup::parse_limit;
 pub use condition::{Condition, Test};
 pub use diagnostic::Diagnostic;
-pub use load::{FILE_BYTES_MAX, Loaded, UNITS_MAX, Wishes, load, load_with};
+pub use load::{FILE_BYTES_MAX, Loaded, UNITS_MAX, Wishes, load, load_with, state_folder};
 pub use origin::{FieldPlace, Origin};
 pub use raw::field_names;
 pub use sockets::{Address, Socket, Written};
@@ -376,6 +376,8 @@ pub struct System {
     pub rescue: Option<String>,
     /// The unit to boot, if it is not every one with `autostart`.
     pub boot: Option<String>,
+    /// Where `enable` and `disable` are kept, where the user has said.
+    pub state_folder: Option<PathBuf>,
     /// `memory.max` of the shutdown slice, where the user has said.
     pub reserve: Option<Amount>,
     /// Kept for the kernel and for lifeboat, where the user has said.

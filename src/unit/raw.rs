@@ -341,6 +341,7 @@ section! {
         hostname: String,
         rescue: String,
         boot: String,
+        state_folder: String,
         reserve: Amount,
         margin: Amount,
         sysctls: Map<Word>,

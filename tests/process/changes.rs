@@ -154,7 +154,7 @@ fn a_folder_that_cannot_be_written_is_named_with_the_cure() {
     fs::write(rig.place.path("state"), "").expect("a file in the folder's place");
     let said = rig.ctl(&["disable", "a"]);
     assert_eq!(said.code, Some(1));
-    for words in ["a: ERROR", "state/disabled/a cannot be made", "--state FOLDER"] {
+    for words in ["a: ERROR", "state/disabled/a cannot be made", "--state"] {
         assert!(said.out.contains(words), "{words:?} is missing in {said:?}");
     }
 }

@@ -66,6 +66,22 @@ fn an_enabled_instance_comes_back_at_boot() {
 }
 
 #[test]
+fn system_ron_says_where_that_is_kept() {
+    let place = Place::new(Cgroups::None).unit("doze@", TEMPLATE).unit("a", SLEEPER);
+    let folder = place.path("data/lifeboat");
+    fs::write(place.path("system.ron"), format!("(state_folder: {:?})", folder.display().to_string()))
+        .expect("a system file");
+    let rig = place.start();
+    rig.ctl(&["disable", "a"]).check("a: disabled\n", 0);
+    rig.ctl(&["add", "doze@1000"]).check("doze@1000: added process group\n", 0);
+    rig.ctl(&["enable", "doze@1000"]).check("doze@1000: enabled\n", 0);
+    assert!(folder.join("disabled/a").exists() && folder.join("enabled/doze@1000").exists());
+    let rig = next_life(rig);
+    rig.running("doze@1000");
+    rig.wait_until("a", |unit| unit.state == StateName::Stopped && unit.run.0 == 0);
+}
+
+#[test]
 fn the_target_to_boot_holds_for_updates_too() {
     let place = Place::new(Cgroups::None)
         .unit("most", "(kind: Target, requires: [\"a\"])")

@@ -119,7 +119,10 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
         command.arg("--units").arg(self.path("units")).arg("--system").arg(self.path("system.ron"));
         command.arg("--socket").arg(self.path("socket")).arg("--cgroup").arg(self.cgroup());
-        command.arg("--state").arg(self.path("state"));
+        let system = fs::read_to_string(self.path("system.ron")).unwrap_or_default();
+        if !system.contains("state_folder") {
+            command.arg("--state").arg(self.path("state"));
+        }
         command.stdin(Stdio::null());
         command
     }
