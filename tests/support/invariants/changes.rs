@@ -37,8 +37,11 @@ impl Watch {
                 Change::Autostart(_) | Change::Remove => {}
             }
         }
-        // A unit that is taken over may start at once, however often it was started.
+        // Whatever is taken over may start once more, however often it was started.
         self.seen.iter_mut().for_each(|seen| seen.starts.clear());
+        for standing in &mut self.standings {
+            standing.called_once_more(self.rescue_called);
+        }
         self.changed = true;
         for (unit, change) in changes {
             if *change != Change::Remove {
@@ -56,6 +59,9 @@ impl Watch {
         self.seen[at].counters = Default::default();
         self.policies[at] = successor;
         self.seen[at].starts.clear();
+        self.standings[at].called_once_more(self.rescue_called);
+        // By its new file it may require others than before.
+        self.call(unit, true);
         Ok(())
     }
 

@@ -14,8 +14,8 @@ use lifeboat::engine::snapshot::{Desired, KillReason, Snapshot, StateName};
 pub(super) struct Standing {
     /// Somebody wants it for its own sake: it is started at boot, a person asked, or something requires it.
     own: bool,
-    /// Something other than its restart policy allows one more start.
-    pub(super) called: bool,
+    /// So many more starts are allowed by something other than its restart policy.
+    pub(super) called: u8,
     /// A person asked since the rescue was called for.
     asked_in_rescue: bool,
     exhaustions: Vec<Time>,
@@ -25,6 +25,16 @@ pub(super) struct Standing {
     spent: bool,
     /// A person wants another run after the one that is ending.
     again: bool,
+}
+
+impl Standing {
+    /// Its past is forgotten, and one more start is allowed.
+    pub(super) fn called_once_more(&mut self, in_rescue: bool) {
+        self.spent = false;
+        self.called = self.called.max(1);
+        self.exhaustions.clear();
+        self.asked_in_rescue |= in_rescue;
+    }
 }
 
 /// The unit, and all that it requires.
@@ -57,9 +67,7 @@ impl Watch {
                     standing.again |= seen.ending || seen.signalled || seen.stopping || verb == Verb::Restart;
                 }
                 for standing in &mut self.standings {
-                    standing.spent = false;
-                    standing.called = true;
-                    standing.exhaustions.clear();
+                    standing.called_once_more(false);
                 }
             }
             _ => {}
@@ -70,7 +78,7 @@ impl Watch {
         for wanted in with_requirements(&self.policies, unit) {
             if let Some(standing) = self.standings.get_mut(usize::from(wanted.0)) {
                 standing.own |= for_itself || wanted != unit;
-                standing.called = true;
+                standing.called = standing.called.max(1);
                 standing.asked_in_rescue |= self.rescue_called;
             }
             self.forget(wanted);
@@ -79,6 +87,7 @@ impl Watch {
 
     /// What the turn says, before its actions are looked at.
     pub(super) fn heard(&mut self, now: Time, actions: &[Action]) {
+        let mut makes_room = false;
         for action in actions {
             let Action::Log(record) = action else { continue };
             match *record {
@@ -91,21 +100,34 @@ impl Watch {
                     self.rescue_called = true;
                 }
                 Record::Escalating { .. } => self.escalated = true,
-                Record::Removed { unit } => self.rescue = self.rescue.filter(|rescue| *rescue != unit),
+                Record::Removed { unit } => {
+                    self.rescue = self.rescue.filter(|rescue| *rescue != unit);
+                    makes_room = true;
+                }
+                // One that does not die is no longer waited for.
+                Record::StillPopulated { .. } => makes_room |= self.changed,
                 Record::RescueBegins { unit } => {
                     self.call(unit, true);
                 }
                 Record::IncidentClosed { unit, .. } => self.exhausted(now, unit),
-                Record::Stopping { unit, reason: KillReason::RequirementRestarts } => {
-                    self.standings[usize::from(unit.0)].called = true;
+                // Stopped for a rival in a turn of many wishes: with the last of them it may be wanted again.
+                Record::Stopping { unit, reason: KillReason::RequirementRestarts | KillReason::Conflict } => {
+                    self.standings[usize::from(unit.0)].called += 1;
                 }
                 Record::Stopping { unit, reason: KillReason::RequirementDown } => {
                     // It comes back with its requirement, however often it was started.
-                    self.standings[usize::from(unit.0)].called = true;
+                    self.standings[usize::from(unit.0)].called = 1;
                     self.seen[usize::from(unit.0)].starts.clear();
                 }
                 _ => {}
             }
+        }
+        if makes_room {
+            // What other files bring waits for what they take away.
+            for standing in &mut self.standings {
+                standing.called_once_more(self.rescue_called);
+            }
+            self.seen.iter_mut().for_each(|seen| seen.starts.clear());
         }
     }
 
@@ -136,10 +158,6 @@ impl Watch {
 
     /// A run begins.
     pub(super) fn may_begin(&mut self, unit: UnitId, kernel: &FakeKernel) -> Result<(), Violation> {
-        // Other files bring up what they want up, and what that requires.
-        if self.changed {
-            return Ok(());
-        }
         let when = self.policies[usize::from(unit.0)].restart.when;
         let rescue = self.rescue;
         let spared = rescue.is_some_and(|rescue| with_requirements(&self.policies, rescue).contains(&unit));
@@ -147,11 +165,12 @@ impl Watch {
         hold(Invariant::BudgetHolds, !standing.spent, || format!("{unit:?}: {standing:?}"))?;
         let allowed = match when {
             RestartWhen::Always | RestartWhen::OnFailure => true,
-            RestartWhen::OnExhaustion => standing.called || standing.exhausted,
-            RestartWhen::Never => standing.called,
+            RestartWhen::OnExhaustion => standing.called > 0 || standing.exhausted,
+            RestartWhen::Never => standing.called > 0,
         };
         hold(Invariant::RestartsAsAllowed, allowed, || format!("{unit:?}: {when:?} {standing:?}"))?;
-        (standing.called, standing.exhausted, standing.again) = (false, false, false);
+        standing.called = standing.called.saturating_sub(1);
+        (standing.exhausted, standing.again) = (false, false);
         let fine = !self.rescue_called || spared || standing.asked_in_rescue;
         hold(Invariant::RescueIsAlone, fine, || format!("{unit:?} begins in the rescue"))?;
         if Some(unit) == rescue && self.rescue_called && self.seen[usize::from(unit.0)].run.0 == 0 {

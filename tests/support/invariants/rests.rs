@@ -18,7 +18,7 @@ impl Watch {
     /// Who needs a unit at rest calls for it.
     pub(super) fn demanded(&mut self, unit: UnitId, run: RunId) {
         if self.present(unit, run).is_some_and(|seen| seen.listens) {
-            self.standings[usize::from(unit.0)].called = true;
+            self.standings[usize::from(unit.0)].called = 1;
         }
     }
 
