@@ -4,7 +4,7 @@ use criterion::{BenchmarkId, Criterion};
 use lifeboat::engine::event::{Event, Exit, MemoryEvents, MemorySample, Role, Time};
 use lifeboat::engine::policy::{
     Class, DescriptorPolicy, Guard, Kind, MemoryPolicy, OnRequirementRestart, ProcedurePolicy, Ready,
-    RestartPolicy, Success, UnitId, UnitPolicy,
+    RestartPolicy, Success, UnitId, UnitPolicy, WarnPolicy,
 };
 use lifeboat::engine::{Engine, Plan};
 
@@ -27,6 +27,7 @@ fn unit(id: u16) -> UnitPolicy {
         conditions: Vec::new(),
         requires: if id == 0 { Vec::new() } else { vec![UnitId(id / 4)] },
         memory: Some(MemoryPolicy { max_bytes: 32 * MIB, class: Class::Pool, guard: Guard::Shield }),
+        warn: WarnPolicy::default(),
         utility: 50,
         ready: Ready::Start,
         start_timeout_ms: 30_000,

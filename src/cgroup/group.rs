@@ -14,6 +14,7 @@ use crate::sys::error::SysError;
 use crate::sys::spawn::{Place, Way};
 use nix::fcntl::OFlag;
 use std::cell::Cell;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -226,6 +227,22 @@ impl Group {
     #[must_use]
     pub fn alarm_fd(&self) -> Option<BorrowedFd<'_>> {
         self.alarm.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Sets `memory.high`, above what is used: below that the kernel would reclaim in this call (but not from Linux 6.18
+    /// on, where a nonblocking file prevents it).
+    pub fn set_high(&self, bytes: Option<u64>) -> Result<(), i32> {
+        let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
+        let file = open_in(self.folder.as_fd(), &self.path, "memory.high", flags);
+        let file = file.map_err(|error| error.errno())?.ok_or(libc::ENODATA)?;
+        let mut text = [0_u8; 20];
+        let mut rest = &mut text[..];
+        match bytes {
+            Some(bytes) => write!(rest, "{bytes}").map_err(|_| libc::EINVAL)?,
+            None => rest.write_all(b"max").map_err(|_| libc::EINVAL)?,
+        }
+        let left = rest.len();
+        write_again(file.as_fd(), text.get(..text.len() - left).ok_or(libc::EINVAL)?)
     }
 
     /// Asks the kernel to freeze all processes; [`Group::state`] tells when it has.

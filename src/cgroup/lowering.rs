@@ -53,6 +53,12 @@ impl Outcome {
     }
 }
 
+/// The limit below which so much fits, with the room that is left.
+#[must_use]
+pub fn with_room(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes / (ROOM_DIVISOR - 1))
+}
+
 /// Reclaims until what is used leaves some room below `bytes`; with `sets` the group has to stand still, and the limit
 /// is written then.
 #[must_use]

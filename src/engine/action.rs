@@ -168,6 +168,13 @@ pub enum Action {
     /// Listen to `memory.events.local` and the first PSI trigger of the service, or do not. The alarm, the second
     /// trigger, is heard always. Every run begins with both heard.
     Doorbells { unit: UnitId, run: RunId, on: bool },
+    /// Write `memory.high` of the service, which must be above what it uses: the doorbell of the warn stages, heard in
+    /// `memory.events.local`. `None`: no bound. It holds no task for longer than until it is lifted.
+    Ring { unit: UnitId, run: RunId, high_bytes: Option<u64> },
+    /// Write to `memory.reclaim` of the service, aside.
+    Reclaim { unit: UnitId, run: RunId, bytes: u64 },
+    /// Write a byte to the FIFO that `MEMORY_PRESSURE_WATCH` names.
+    NotifyPressure { unit: UnitId, run: RunId },
     /// Make the cgroup of the unit's commands, and a process there: `Exited` or `SpawnFailed`.
     RunCommand { unit: UnitId, run: RunId, order: CommandOrder },
     /// Write 1 to `cgroup.kill` of the unit's commands: `Emptied`, at once where it is empty already.

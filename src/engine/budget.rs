@@ -249,7 +249,7 @@ fn refuse(
 mod tests {
     use super::super::policy::{
         DescriptorPolicy, Kind, MemoryPolicy, OnRequirementRestart, ProcedurePolicy, Ready, RestartPolicy,
-        Success,
+        Success, WarnPolicy,
     };
     use super::*;
     use proptest::prelude::*;
@@ -277,6 +277,7 @@ mod tests {
             on_requirement_restart: OnRequirementRestart::Keep,
             conditions: Vec::new(),
             memory: memory.map(|(mib, class, guard)| MemoryPolicy { max_bytes: mib << 20, class, guard }),
+            warn: WarnPolicy::default(),
             utility,
             ready: Ready::Start,
             start_timeout_ms: 30_000,

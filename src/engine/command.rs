@@ -108,6 +108,7 @@ impl Engine {
             CommandKind::Stop => service.policy.stop_timeout_ms,
             CommandKind::Reload => service.policy.reload.map_or(0, |reload| reload.timeout_ms),
             CommandKind::Health => service.policy.health.map_or(0, |health| health.timeout_ms),
+            CommandKind::Warn => service.policy.warn.timeout_ms,
         };
         let order = CommandOrder { kind, main_pid: service.pid.unwrap_or(0), deadline_ms };
         let commands = &mut service.commands;
@@ -247,6 +248,7 @@ impl Engine {
             CommandKind::Stop => self.stop_command_over(unit, plan),
             CommandKind::Reload => self.reload_command_over(unit, well, plan),
             CommandKind::Health => self.health_command_over(unit, well, plan),
+            CommandKind::Warn => self.timers.clear(unit, TimerKind::Warn),
         }
     }
 

@@ -33,6 +33,46 @@ pub(super) struct Trend {
     pub(super) hearing: Hearing,
     last: Option<(Time, u64)>,
     calm: u8,
+    /// Time to exhaustion at the last reading, if it had grown, and since when it has grown in each.
+    left: Option<(u64, Time)>,
+    peaks: Peaks,
+}
+
+/// How far the unreclaimable bytes have been in this run, and have come down from again: a garbage collector's
+/// saw-tooth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Peaks {
+    present: u64,
+    /// Growth below this is nothing new.
+    known: u64,
+}
+
+impl Peaks {
+    fn take(&mut self, bytes: u64, limit_bytes: u64) {
+        self.present = self.present.max(bytes);
+        if bytes < self.present.saturating_sub(limit_bytes / 16) {
+            self.known = self.known.max(self.present);
+            self.present = bytes;
+        }
+    }
+}
+
+impl Trend {
+    /// Time to exhaustion in milliseconds, and for how long it has been growing; `None` where it does not grow, or only
+    /// as far as it has been before.
+    pub(super) fn time_left(&self, now: Time) -> Option<(u64, u64)> {
+        self.left.map(|(left_ms, since)| (left_ms, now.since_us(since) / 1_000))
+    }
+
+    /// A run begins.
+    pub(super) fn begin(&mut self) {
+        *self = Self { hearing: self.hearing, ..Self::default() };
+    }
+
+    /// Nothing is known of a growth; of the peaks what there was.
+    fn anew(self, hearing: Hearing) -> Self {
+        Self { hearing, peaks: self.peaks, ..Self::default() }
+    }
 }
 
 /// What a reading means.
@@ -54,6 +94,7 @@ fn judge(now: Time, sample: MemorySample, limit_bytes: u64, trend: &mut Trend) -
     if trend.last.is_some_and(|(before, _)| now.since_us(before) < SAMPLE_MS_MIN * 1_000 / 2) {
         return Judgement::ReadAgain(SAMPLE_MS_MIN);
     }
+    trend.peaks.take(unreclaimable_bytes, limit_bytes);
     let last = trend.last.replace((now, unreclaimable_bytes));
     let Some((before, before_bytes)) = last else {
         return if unreclaimable_bytes < limit_bytes / 2 {
@@ -64,6 +105,7 @@ fn judge(now: Time, sample: MemorySample, limit_bytes: u64, trend: &mut Trend) -
     };
     let elapsed_us = now.since_us(before).max(1);
     let growth_bytes = unreclaimable_bytes.saturating_sub(before_bytes);
+    let began = trend.left.take().map_or(before, |(_, began)| began);
     if growth_bytes == 0 {
         trend.calm = trend.calm.saturating_add(1);
         return if trend.calm >= CALM_SAMPLES_MAX {
@@ -76,7 +118,9 @@ fn judge(now: Time, sample: MemorySample, limit_bytes: u64, trend: &mut Trend) -
     let bytes_per_s = growth_bytes.saturating_mul(1_000_000) / elapsed_us;
     let left_bytes = limit_bytes.saturating_sub(unreclaimable_bytes);
     let left_ms = left_bytes.saturating_mul(1_000) / bytes_per_s.max(1);
-    if left_ms < PREDICTION_MS && unreclaimable_bytes >= limit_bytes / 16 * 15 {
+    let is_new = unreclaimable_bytes > trend.peaks.known;
+    trend.left = is_new.then_some((left_ms, began));
+    if is_new && left_ms < PREDICTION_MS && unreclaimable_bytes >= limit_bytes / 16 * 15 {
         Judgement::Exhausted(Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms })
     } else {
         Judgement::ReadAgain((left_ms / 4).clamp(SAMPLE_MS_MIN, SAMPLE_MS_MAX))
@@ -103,7 +147,9 @@ impl Engine {
         }
         let run = service.run;
         plan.push(Action::Doorbells { unit, run, on: false });
-        if prediction_matters(service) {
+        let warns = service.policy.warn.stages.iter().any(Option::is_some);
+        if warns || prediction_matters(service) {
+            self.lift_ring(unit, plan);
             self.read_memory(unit, plan);
         } else {
             self.hush(unit);
@@ -113,7 +159,7 @@ impl Engine {
     fn read_memory(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit_mut(unit) else { return };
         if service.trend.hearing != Hearing::Reading {
-            service.trend = Trend { hearing: Hearing::Reading, ..Trend::default() };
+            service.trend = service.trend.anew(Hearing::Reading);
         }
         let run = service.run;
         self.timers.clear(unit, TimerKind::Doorbell);
@@ -122,7 +168,7 @@ impl Engine {
 
     fn hush(&mut self, unit: UnitId) {
         if let Some(service) = self.unit_mut(unit) {
-            service.trend = Trend { hearing: Hearing::Hushed, ..Trend::default() };
+            service.trend = service.trend.anew(Hearing::Hushed);
             self.timers.set(unit, TimerKind::Doorbell, self.now.plus_ms(HUSH_MS));
         }
     }
@@ -132,7 +178,8 @@ impl Engine {
         self.timers.clear(unit, TimerKind::Sample);
         self.timers.clear(unit, TimerKind::Doorbell);
         let Some(service) = self.unit_mut(unit) else { return };
-        let (run, before) = (service.run, std::mem::take(&mut service.trend));
+        let (run, before) = (service.run, service.trend);
+        service.trend = before.anew(Hearing::Listening);
         if before.hearing != Hearing::Listening {
             plan.push(Action::Doorbells { unit, run, on: true });
         }
@@ -141,6 +188,7 @@ impl Engine {
     pub(super) fn doorbell_due(&mut self, unit: UnitId, plan: &mut Plan) {
         if self.unit(unit).is_some_and(|service| service.trend.hearing == Hearing::Hushed) {
             self.listen(unit, plan);
+            self.watch_stages(unit, plan);
         }
     }
 
@@ -152,10 +200,21 @@ impl Engine {
             incident.sample.get_or_insert(sample);
         }
         let Some(memory) = service.policy.memory else { return };
-        if service.trend.hearing != Hearing::Reading || !may_be_rescued(service.state) {
+        let hearing = service.trend.hearing;
+        if !may_be_rescued(service.state) {
             return;
         }
-        match judge(now, sample, memory.max_bytes, &mut service.trend) {
+        if service.trend.hearing != Hearing::Reading {
+            service.trend.peaks.take(sample.unreclaimable_bytes, memory.max_bytes);
+            self.warn(unit, sample, plan);
+            if hearing == Hearing::Listening {
+                self.watch_stages(unit, plan);
+            }
+            return;
+        }
+        let judgement = judge(now, sample, memory.max_bytes, &mut service.trend);
+        self.warn(unit, sample, plan);
+        match judgement {
             Judgement::Calm => self.hush(unit),
             Judgement::ReadAgain(ms) => self.timers.set(unit, TimerKind::Sample, now.plus_ms(ms)),
             Judgement::Exhausted(verdict) => self.rescue(unit, verdict, plan),
@@ -164,7 +223,8 @@ impl Engine {
 
     pub(super) fn sample_due(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
-        if service.trend.hearing == Hearing::Reading && may_be_rescued(service.state) {
+        // While they listen, it stands above a warn stage.
+        if service.trend.hearing != Hearing::Hushed && may_be_rescued(service.state) {
             plan.push(Action::Sample { unit, run: service.run });
         }
     }
@@ -203,6 +263,20 @@ mod tests {
         check("fast growth at the limit", &[(0, 16), (10, 24), (20, 31)], Some(2));
         check("a saw-tooth", &[(0, 16), (10, 24), (20, 16), (30, 24), (40, 16)], None);
         check("shrinking from the limit", &[(0, 32), (10, 30), (20, 28)], None);
+    }
+
+    #[test]
+    fn where_it_has_been_before_is_nothing_new() {
+        let mut trend = Trend::default();
+        let mut at = |ms: u64, mib: u64| {
+            let sample = MemorySample { unreclaimable_bytes: mib * MIB, ..MemorySample::default() };
+            judge(Time(ms * 1_000), sample, 32 * MIB, &mut trend);
+            trend.time_left(Time(ms * 1_000)).is_some()
+        };
+        // Up, down by more than a sixteenth, and up again to the same place: the second time it is known.
+        let found = [(0, 8), (100, 16), (200, 24), (300, 8), (400, 16), (500, 24), (600, 26)]
+            .map(|(ms, mib)| at(ms, mib));
+        assert_eq!(found, [false, true, true, false, false, false, true]);
     }
 
     #[test]

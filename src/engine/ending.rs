@@ -22,6 +22,7 @@ impl Engine {
         let now = self.now;
         self.give_up_reload(unit, plan);
         self.break_off_probe(unit, plan);
+        self.lift_ring(unit, plan);
         self.end_command(unit, KillReason::NotNeeded, plan);
         if let Some(service) = self.unit_mut(unit) {
             if service.end.is_none() {

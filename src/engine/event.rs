@@ -51,11 +51,13 @@ pub enum CommandKind {
     Reload,
     /// To check its health.
     Health,
+    /// To make room, or to save something, while its memory comes to an end.
+    Warn,
 }
 
 impl CommandKind {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 3] = [Self::Stop, Self::Reload, Self::Health];
+    pub const ALL: [Self; 4] = [Self::Stop, Self::Reload, Self::Health, Self::Warn];
 
     /// The word that `LIFEBOAT_REASON` holds.
     #[must_use]
@@ -64,6 +66,7 @@ impl CommandKind {
             Self::Stop => "stop",
             Self::Reload => "reload",
             Self::Health => "health",
+            Self::Warn => "warn",
         }
     }
 }

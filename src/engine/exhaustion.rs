@@ -47,6 +47,8 @@ impl Engine {
         let oom = counters.oom.saturating_sub(before.oom);
         let oom_kill = counters.oom_kill.saturating_sub(before.oom_kill);
         let max = counters.max.saturating_sub(before.max);
+        let high = counters.high.saturating_sub(before.high);
+        let rings = service.warnings.rings();
         // An `oom` is counted a moment before its kill: what is of the same run belongs together.
         let of_run = service.counters_of_run();
         let only_below = of_run.oom_below > 0 && of_run.oom_below == of_run.oom;
@@ -62,7 +64,7 @@ impl Engine {
             self.rescue(unit, Verdict::KernelKilled { oom_kill }, plan);
         } else if oom > 0 && guard == Some(Guard::Shield) {
             self.rescue(unit, Verdict::OomEvent { oom }, plan);
-        } else if max > 0 {
+        } else if max > 0 || (high > 0 && rings) {
             self.doorbell(unit, plan);
         }
     }

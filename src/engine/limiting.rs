@@ -232,6 +232,11 @@ impl Engine {
         let Some(service) = self.unit_mut(unit) else { return };
         let run = service.run;
         note_limit(&mut service.policy.memory, limit);
+        if limit.setting == Setting::MemoryHigh {
+            // A person's own bound is no doorbell.
+            service.policy.warn.rings = limit.value.is_none();
+            service.warnings.forget_ring();
+        }
         self.generation += 1;
         plan.push(Action::TryLimit { unit, run, limit, step: LimitStep::Keep });
         plan.tell(Record::LimitChanged { unit, limit });

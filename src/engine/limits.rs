@@ -58,3 +58,12 @@ pub const CALM_SAMPLES_MAX: u8 = 4;
 
 /// Time to exhaustion below which the service is frozen at once: the freeze itself takes a part of it.
 pub const PREDICTION_MS: u64 = 20;
+
+/// Warn stages of a unit. With four, each has another deed.
+pub const WARN_STAGES_MAX: usize = 4;
+
+/// While a unit stands above a warn stage it is read so often, to see when it has come down again. Nothing rings then.
+pub const WARNED_READ_MS: u64 = 5_000;
+
+/// A warn stage is due again only when its unit has been below it by this part of `memory.max`.
+pub const WARN_ROOM_DIVISOR: u64 = 16;

@@ -40,6 +40,7 @@ mod shutdown;
 pub mod snapshot;
 mod starting;
 mod timer;
+mod warning;
 
 use action::Action;
 use escalation::Rescue;
@@ -342,6 +343,7 @@ impl Engine {
                 TimerKind::Command => self.command_due(unit, plan),
                 TimerKind::Reload => self.reload_due(unit, plan),
                 TimerKind::Idle => self.idle_due(unit, plan),
+                TimerKind::Warn => self.warn_due(unit, plan),
             }
         }
     }

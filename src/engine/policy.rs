@@ -3,6 +3,7 @@
 //! `unit::check` makes these from RON. The engine never sees a file.
 
 use super::event::Exit;
+use super::limits::WARN_STAGES_MAX;
 use super::snapshot::Trouble;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +67,54 @@ pub struct MemoryPolicy {
     pub class: Class,
     /// How the bound is held.
     pub guard: Guard,
+}
+
+/// How far a service's memory has come when it is warned. Shares are hundredths of a percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WarnWhen {
+    /// So much of `memory.max` cannot be reclaimed.
+    Share(u16),
+    /// Its memory grows, and will be exhausted within so many milliseconds if that goes on.
+    WithinMs(u32),
+    /// So much of the time some of its tasks wait for memory: `some avg10` of `memory.pressure`.
+    Pressure(u16),
+}
+
+/// What a warning does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WarnDeed {
+    /// It is only told.
+    Log,
+    /// A signal to the service's first process.
+    Signal(i32),
+    /// The unit's warn command.
+    Run,
+    /// A byte in the FIFO that the service finds by `MEMORY_PRESSURE_WATCH`.
+    Notify,
+    /// `memory.reclaim` is told to free so many bytes.
+    Reclaim(u64),
+}
+
+/// One warn stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarnStage {
+    /// When it is due.
+    pub when: WarnWhen,
+    /// What it does.
+    pub deed: WarnDeed,
+    /// It is not due again before so much time has passed.
+    pub every_ms: u32,
+}
+
+/// The warn stages of a unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarnPolicy {
+    /// In the order of its file.
+    pub stages: [Option<WarnStage>; WARN_STAGES_MAX],
+    /// What the warn command may take.
+    pub timeout_ms: u32,
+    /// The unit has no `memory.high` of its own: lifeboat may use it as a doorbell.
+    pub rings: bool,
 }
 
 /// A unit's shutdown procedure, as far as the engine decides about it.
@@ -304,6 +353,8 @@ pub struct UnitPolicy {
     pub conditions: Vec<String>,
     /// The memory bound, if any.
     pub memory: Option<MemoryPolicy>,
+    /// When it is warned that its memory comes to an end.
+    pub warn: WarnPolicy,
     /// What its running is worth, 0 to 100: under shortage the highest is served first.
     pub utility: u8,
     /// How it shows that it is ready.

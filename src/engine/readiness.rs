@@ -17,6 +17,8 @@ impl Engine {
     pub(super) fn wait_until_ready(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
         let (run, ready, ready_by) = (service.run, service.policy.ready, service.ready_by);
+        self.set_ring(unit, plan);
+        let Some(service) = self.unit(unit) else { return };
         if ready == Ready::Start || service.said_ready {
             self.become_ready(unit, plan);
             return;

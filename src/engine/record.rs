@@ -6,7 +6,7 @@
 )]
 
 use super::event::{CommandKind, Exit, Note, Role, ShutdownKind, SpawnStage};
-use super::policy::{Escalation, UnitId};
+use super::policy::{Escalation, UnitId, WarnStage};
 use super::setting::{Limit, Setting};
 use super::snapshot::{Cause, Failure, KillReason, ProcedureResult, Trouble, Verdict};
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,8 @@ pub enum Record {
     Demanded { unit: UnitId },
     /// A unit is down.
     Stopped { unit: UnitId },
+    /// A warn stage is reached, and its deed is done.
+    Warned { unit: UnitId, stage: WarnStage, unreclaimable_bytes: u64, limit_bytes: u64 },
     /// Memory is exhausted.
     Exhausted { unit: UnitId, cause: Cause, verdict: Verdict, limit_bytes: u64 },
     /// The kernel killed in a cgroup that the unit has made, at that one's own limit.

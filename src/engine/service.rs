@@ -28,6 +28,7 @@ use super::setting::Setting;
 use super::snapshot::{
     Desired, Failure, Incident, KillReason, MemoryView, RefusedSetting, StateName, Trouble, UnitView,
 };
+use super::warning::Warnings;
 
 /// How a unit is at rest: no process, and none on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,6 +245,7 @@ pub(super) struct Service {
     pub(super) procedure_oom_kill: (u64, u64),
     pub(super) sample: Option<(Time, MemorySample)>,
     pub(super) trend: Trend,
+    pub(super) warnings: Warnings,
     pub(super) incident: Option<Incident>,
     pub(super) incidents: u32,
     /// The number of its last incident.
@@ -309,6 +311,7 @@ impl Service {
             procedure_oom_kill: (0, 0),
             sample: None,
             trend: Trend::default(),
+            warnings: Warnings::default(),
             incident: None,
             incidents: 0,
             last_incident: 0,
@@ -508,6 +511,7 @@ impl Service {
             exhaustions: self.restarts.exhaustions(now, &budget),
             exhaustions_within_ms: budget.within_ms,
             fallback: self.fallback,
+            warnings: self.warnings.given,
             failed_command: self.commands.failed,
             status: None,
             sockets: self.policy.descriptors.sockets.clone(),

@@ -160,6 +160,8 @@ pub enum KillReason {
     CommandTimedOut,
     /// A person asked for a reload: no kill, but the unit's own signal.
     ReloadAsked,
+    /// Its memory comes to an end: no kill, but the unit's own signal.
+    Warned,
 }
 
 /// Why a unit is FATAL or not up.
@@ -424,6 +426,8 @@ pub struct UnitView {
     /// The unit that runs in its stead, since it was given up.
     #[serde(default)]
     pub fallback: Option<UnitId>,
+    /// How often it was warned in its present or last run that its memory comes to an end.
+    pub warnings: u32,
     /// The last of its commands that failed.
     #[serde(default)]
     pub failed_command: Option<CommandView>,

@@ -11,6 +11,7 @@ use super::service::{End, Open, Procedure, Rest, Service, State};
 use super::setting::Setting;
 use super::snapshot::{Desired, KillReason, ProcedureResult};
 use super::timer::TimerKind;
+use super::warning::Warnings;
 use super::{Engine, Plan};
 
 /// `ETIMEDOUT` of errno(3), the same number on every Linux architecture but MIPS, PA-RISC and SPARC.
@@ -114,6 +115,8 @@ impl Engine {
         service.procedure = Procedure::Absent;
         service.procedure_oom_kill = (service.procedure_oom_kill.1, service.procedure_oom_kill.1);
         service.sample = None;
+        service.warnings = Warnings::default();
+        service.trend.begin();
         service.restarts.started(now, &service.policy.restart);
         let (run, parks) = (service.run, service.policy.procedure.is_some());
         if service.policy.kind == Kind::Target {

@@ -27,10 +27,12 @@ pub(super) enum TimerKind {
     Reload,
     /// The next look whether it is needed.
     Idle,
+    /// The time by which its warn command has to be over.
+    Warn,
 }
 
 /// In the order of their slots.
-const KINDS: [TimerKind; 9] = [
+const KINDS: [TimerKind; 10] = [
     TimerKind::Step,
     TimerKind::Sample,
     TimerKind::Ready,
@@ -40,8 +42,9 @@ const KINDS: [TimerKind; 9] = [
     TimerKind::Command,
     TimerKind::Reload,
     TimerKind::Idle,
+    TimerKind::Warn,
 ];
-const KIND_COUNT: u32 = 9;
+const KIND_COUNT: u32 = 10;
 const ABSENT: u32 = u32::MAX;
 
 /// # Invariants
@@ -79,6 +82,7 @@ impl Timers {
             TimerKind::Command => 6,
             TimerKind::Reload => 7,
             TimerKind::Idle => 8,
+            TimerKind::Warn => 9,
         };
         u32::from(unit.0) * KIND_COUNT + kind
     }
@@ -184,7 +188,7 @@ mod tests {
         /// The table behaves as a sorted map of (unit, kind) to time.
         #[test]
         fn agrees_with_a_sorted_map(
-            steps in proptest::collection::vec((0u16..40, 0usize..9, 0u64..500, 0u8..4), 0..400),
+            steps in proptest::collection::vec((0u16..40, 0usize..10, 0u64..500, 0u8..4), 0..400),
         ) {
             let mut timers = Timers::new(40);
             let mut model: BTreeMap<(u16, usize), u64> = BTreeMap::new();

@@ -10,6 +10,7 @@ use super::control::Control;
 use super::errand::Errands;
 use super::event_loop::Lifeboat;
 use super::output::Outputs;
+use super::pressure;
 use super::readiness::Notify;
 use super::seat::{Pids, Seat, Source};
 use super::sockets;
@@ -482,6 +483,9 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
     if let Some(path) = notify_path.filter(|_| unit.may_notify()) {
         environment.set(&[b"NOTIFY_SOCKET=", path.as_os_str().as_bytes()].concat());
     }
+    if let Some(path) = notify_path.and_then(|path| pressure::fifo_of(path, &unit)) {
+        environment.set(&[b"MEMORY_PRESSURE_WATCH=", path.as_os_str().as_bytes()].concat());
+    }
     if let Some(ms) = unit.policy.watchdog_ms {
         environment.set(format!("WATCHDOG_USEC={}", u64::from(ms) * 1_000).as_bytes());
     }
@@ -515,8 +519,16 @@ fn commands_of(unit: &Unit, mut environment: Environment) -> Commands {
 }
 
 /// What a supervisor tells one service about itself.
-const OURS_ALONE: [&str; 6] =
-    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+const OURS_ALONE: [&str; 8] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+];
 
 /// Names and values; a name that is set again gets the new value.
 struct Environment(BTreeMap<Vec<u8>, Vec<u8>>);

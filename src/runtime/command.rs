@@ -22,7 +22,7 @@ const EXPENDABLE: i32 = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct Commands {
     /// By kind.
-    programs: [Option<Program>; 3],
+    programs: [Option<Program>; 4],
     /// What their processes do to themselves before they execute their programs.
     steps: Vec<Step>,
     /// The number of the present one, in place of a run.

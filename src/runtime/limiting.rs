@@ -4,7 +4,7 @@
 use super::event_loop::Lifeboat;
 use super::perform::PROCEDURE;
 use super::story;
-use crate::cgroup::lowering::{Outcome, lower};
+use crate::cgroup::lowering::{Outcome, lower, with_room};
 use crate::cgroup::settings::{GroupSettings, has_memory_limit};
 use crate::cgroup::tree::Share;
 use crate::engine::action::LimitStep;
@@ -18,14 +18,19 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// A process that works on a limit.
+/// A process that works on a unit's memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Helper {
     pid: u32,
     unit: UnitId,
-    run: RunId,
-    limit: Limit,
-    step: LimitStep,
+    work: Work,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    Limit(RunId, Limit, LimitStep),
+    /// For a warn stage: what it frees is seen in the next reading.
+    Reclaim,
 }
 
 impl Lifeboat {
@@ -35,7 +40,7 @@ impl Lifeboat {
             LimitStep::AtOnce => self.set_limit_now(unit, limit),
             LimitStep::Reclaim | LimitStep::Set => match self.start_helper(unit, limit, step) {
                 Ok(pid) => {
-                    self.helpers.push(Helper { pid, unit, run, limit, step });
+                    self.helpers.push(Helper { pid, unit, work: Work::Limit(run, limit, step) });
                     return;
                 }
                 Err(error) => Tried::Refused { errno: error.errno() },
@@ -105,10 +110,24 @@ impl Lifeboat {
         Ok(child.pid)
     }
 
+    /// Frees so many bytes that can be reclaimed; one such process at a time for a unit.
+    pub(super) fn reclaim(&mut self, unit: UnitId, bytes: u64) {
+        if self.helpers.iter().any(|helper| helper.unit == unit) {
+            return;
+        }
+        let left_bytes = self.current_bytes(unit).saturating_sub(bytes);
+        let limit = Limit { setting: Setting::MemoryMax, value: Some(with_room(left_bytes)) };
+        match self.start_helper(unit, limit, LimitStep::Reclaim) {
+            Ok(pid) => self.helpers.push(Helper { pid, unit, work: Work::Reclaim }),
+            Err(error) => log::error!("nothing is reclaimed for a warn stage: {error}"),
+        }
+    }
+
     /// Whether the process was one that worked on a limit; what it came to is told.
     pub(super) fn helper_ended(&mut self, pid: u32, exit: Exit) -> bool {
         let Some(at) = self.helpers.iter().position(|helper| helper.pid == pid) else { return false };
-        let Helper { unit, run, limit, step, .. } = self.helpers.swap_remove(at);
+        let Helper { unit, work, .. } = self.helpers.swap_remove(at);
+        let Work::Limit(run, limit, step) = work else { return true };
         let tried = match exit {
             Exit::Code(code) => match (Outcome::of_code(code), step) {
                 (Outcome::Done, LimitStep::Set) => Tried::Taken,

@@ -20,6 +20,7 @@ pub mod limiting;
 pub mod log_file;
 mod output;
 mod perform;
+mod pressure;
 mod readiness;
 mod ring;
 mod seat;

@@ -67,6 +67,9 @@ impl Lifeboat {
                 let _ = self.read_memory_events(unit, Role::Service);
                 self.sample(unit);
             }
+            Action::Ring { unit, run: _, high_bytes } => self.ring(unit, high_bytes),
+            Action::Reclaim { unit, run: _, bytes } => self.reclaim(unit, bytes),
+            Action::NotifyPressure { unit, run: _ } => self.notify_pressure(unit),
             Action::RunCommand { unit, run, order } => self.run_command(unit, run, order),
             Action::KillCommand { unit, run, reason: _ } => self.kill_command(unit, run),
             Action::LookIdle { unit, run } => self.look_idle(unit, run),
@@ -153,6 +156,7 @@ impl Lifeboat {
         self.leave_vanished(unit, Role::Service);
         self.make_service_group(unit)?;
         let pipe = self.open_output(unit, Role::Service)?;
+        self.see_to_pressure_fifo(unit);
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
         seat.remember_path();
         seat.open_sockets()?;

@@ -5,7 +5,7 @@ use super::diagnostic::{Wrong, short};
 use super::raw::{RawCpu, RawDevice, RawIo, RawMemory, RawPids, RawUnit};
 use super::reader::{Item, Map, Reader, Slot};
 use super::value::{Size, Word};
-use super::{Cgroup, DeviceMax, Unit};
+use super::{Cgroup, DeviceMax, Unit, warn};
 use crate::engine::budget::Bytes;
 use crate::engine::policy::{Class, Guard, MemoryPolicy};
 use crate::engine::setting::{Limit, Setting};
@@ -31,7 +31,11 @@ const CPU_MAX: u32 = 1_024;
 
 /// Reads `memory`, `cpu`, `pids`, `io` and `delegate`.
 pub(super) fn read_into(reader: &mut Reader<'_>, raw: &mut RawUnit, unit: &mut Unit) {
-    unit.policy.memory = memory(reader, raw.memory.take(), &mut unit.cgroup);
+    if let Some(Item { value: mut raw, at }) = raw.memory.take().given() {
+        let warn = (raw.warn.take(), raw.warn_timeout.take());
+        unit.policy.memory = memory(reader, raw, &at, &mut unit.cgroup);
+        warn::stages_into(reader, warn, unit);
+    }
     cpu(reader, raw.cpu.take(), unit);
     unit.pids_max = pids(reader, raw.pids.take());
     io(reader, raw.io.take(), unit);
@@ -54,10 +58,14 @@ pub(super) fn bytes(reader: &mut Reader<'_>, field: &str, slot: Slot<Size>) -> O
     None
 }
 
-fn memory(reader: &mut Reader<'_>, slot: Slot<RawMemory>, cgroup: &mut Cgroup) -> Option<MemoryPolicy> {
-    let Item { value: raw, at } = slot.given()?;
+fn memory(
+    reader: &mut Reader<'_>,
+    raw: RawMemory,
+    at: &Range<usize>,
+    cgroup: &mut Cgroup,
+) -> Option<MemoryPolicy> {
     if raw.max.is_absent() {
-        reader.missing("memory.max", &at, "write (max: \"32MiB\")");
+        reader.missing("memory.max", at, "write (max: \"32MiB\")");
     }
     let (class, guard) = (raw.class.value_or(Class::Pool), raw.guard.value_or(Guard::Shield));
     let max_bytes = bytes(reader, "memory.max", raw.max);

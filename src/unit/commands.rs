@@ -84,7 +84,8 @@ pub(super) fn memory_into(reader: &mut Reader<'_>, slot: Slot<RawCommands>, unit
     let Some(Item { value: raw, at }) = slot.given() else { return };
     if !unit.has_commands() {
         let wrong = Wrong::new("this unit has no commands beside its service");
-        let hint = "take it out, or add stop.command, reload.command or health.command";
+        let hint =
+            "take it out, or add stop.command, reload.command, health.command or a warn stage with Run";
         reader.fault_in("commands", &at, wrong.hint(hint));
     }
     unit.command_bytes = bytes(reader, "commands.memory", raw.memory).unwrap_or(COMMAND_BYTES);

@@ -28,6 +28,7 @@ mod setup;
 mod sockets;
 mod template;
 mod value;
+mod warn;
 
 pub use boot::{BOOT_WORD, BootWish};
 pub use cgroup::parse_limit;
@@ -43,7 +44,7 @@ pub use value::Amount;
 use crate::engine::budget;
 use crate::engine::event::CommandKind;
 use crate::engine::policy::{
-    DescriptorPolicy, Kind, OnRequirementRestart, Ready, RestartPolicy, Success, UnitPolicy,
+    DescriptorPolicy, Kind, OnRequirementRestart, Ready, RestartPolicy, Success, UnitPolicy, WarnPolicy,
 };
 use crate::engine::setting::{Limit, Setting, Settings};
 use crate::engine::snapshot::Trouble;
@@ -246,6 +247,8 @@ pub struct Unit {
     pub stop_command: Vec<CString>,
     /// What has the service read its configuration anew; empty where there is nothing.
     pub reload_command: Vec<CString>,
+    /// The program of its warn stages, and its arguments.
+    pub warn_command: Vec<CString>,
     /// `memory.max` of the cgroup in which these commands run.
     pub command_bytes: u64,
     /// What lifeboat opens for it; their names are in `policy.descriptors`.
@@ -268,6 +271,7 @@ impl Unit {
             on_requirement_restart: OnRequirementRestart::Keep,
             conditions: Vec::new(),
             memory: None,
+            warn: WarnPolicy::default(),
             utility: 50,
             ready: Ready::Start,
             start_timeout_ms: 30_000,
@@ -306,6 +310,7 @@ impl Unit {
             health_command: Vec::new(),
             stop_command: Vec::new(),
             reload_command: Vec::new(),
+            warn_command: Vec::new(),
             command_bytes: commands::COMMAND_BYTES,
         }
     }
@@ -332,6 +337,7 @@ impl Unit {
             CommandKind::Stop => &self.stop_command,
             CommandKind::Reload => &self.reload_command,
             CommandKind::Health => &self.health_command,
+            CommandKind::Warn => &self.warn_command,
         }
     }
 

@@ -15,6 +15,14 @@ pub(super) trait Places {
     fn places(&self) -> Vec<(&'static str, Range<usize>)>;
 }
 
+/// A field's name as it is written: `do` is a word of Rust's.
+const fn name_of(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
+    }
+}
+
 /// Defines a section: a struct of slots, the list of its field names, and how it is read.
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident ($word:literal) { $($field:ident: $type:ty,)* }) => {
@@ -24,12 +32,12 @@ macro_rules! section {
 
         impl $name {
             /// The names of all fields.
-            pub(super) const FIELDS: &'static [&'static str] = &[$(stringify!($field)),*];
+            pub(super) const FIELDS: &'static [&'static str] = &[$(name_of(stringify!($field))),*];
         }
 
         impl Places for $name {
             fn places(&self) -> Vec<(&'static str, Range<usize>)> {
-                let places = [$((stringify!($field), self.$field.place())),*];
+                let places = [$((name_of(stringify!($field)), self.$field.place())),*];
                 places.into_iter().filter_map(|(name, place)| Some((name, place?))).collect()
             }
         }
@@ -37,7 +45,7 @@ macro_rules! section {
         impl Value for $name {
             fn read(reader: &mut Reader<'_>, at: &Range<usize>) -> Option<Self> {
                 let fields = reader.fields(at, $word, Self::FIELDS)?;
-                Some(Self { $($field: reader.slot(&fields, stringify!($field)),)* })
+                Some(Self { $($field: reader.slot(&fields, name_of(stringify!($field))),)* })
             }
         }
     };
@@ -116,6 +124,46 @@ section! {
         oom_group: bool,
         class: Class,
         guard: Guard,
+        warn: Vec<Item<RawWarn>>,
+        warn_timeout: Millis,
+    }
+}
+
+section! {
+    /// A warn stage.
+    RawWarn ("Warn") {
+        at: Amount,
+        within: Millis,
+        pressure: Amount,
+        r#do: RawWarnDeed,
+        every: Millis,
+    }
+}
+
+/// What a warn stage does.
+#[derive(Debug)]
+pub(super) enum RawWarnDeed {
+    Log,
+    Notify,
+    Signal(StopSignal),
+    Run(Vec<Item<String>>),
+    Reclaim(Size),
+}
+
+impl Value for RawWarnDeed {
+    fn read(reader: &mut Reader<'_>, at: &Range<usize>) -> Option<Self> {
+        const WANT: &str = "Log, Notify, Signal(\"USR1\"), Run([\"/usr/bin/program\"]) or Reclaim(\"4MiB\")";
+        let source = reader.source(at);
+        let (word, rest) = source.split_once('(').unwrap_or((source, ""));
+        let inner = rest.trim_end().strip_suffix(')').unwrap_or("");
+        let start = at.start + word.len() + 1;
+        let inside = start..start + inner.len();
+        match (word.trim(), inner.is_empty()) {
+            ("Signal", false) => StopSignal::read(reader, &inside).map(Self::Signal),
+            ("Run", false) => Vec::read(reader, &inside).map(Self::Run),
+            ("Reclaim", false) => Size::read(reader, &inside).map(Self::Reclaim),
+            _ => [Self::Log, Self::Notify].into_iter().nth(reader.word(at, WANT, &["Log", "Notify"])?),
+        }
     }
 }
 
@@ -380,6 +428,7 @@ pub fn field_names() -> Vec<(&'static str, &'static [&'static str])> {
     vec![
         ("", RawUnit::FIELDS),
         ("memory", RawMemory::FIELDS),
+        ("memory.warn", RawWarn::FIELDS),
         ("pids", RawPids::FIELDS),
         ("cpu", RawCpu::FIELDS),
         ("io", RawIo::FIELDS),

@@ -3,9 +3,11 @@
 //! The exhaustion path calls this with a fixed buffer: nothing here allocates.
 
 use super::cure;
-use super::words::{self, Bytes, Exhaustions, ExitWords, Millis, ProcedureWords, Took, TroubleWords};
+use super::words::{
+    self, Bytes, Exhaustions, ExitWords, Millis, Percent, ProcedureWords, Took, TroubleWords,
+};
 use crate::engine::event::{Effect, Exit, Note, Role};
-use crate::engine::policy::{Escalation, UnitId};
+use crate::engine::policy::{Escalation, UnitId, WarnDeed, WarnStage, WarnWhen};
 use crate::engine::record::Record;
 use crate::engine::snapshot::{Cause, KillReason, ProcedureResult, Verdict};
 use std::fmt::{self, Write};
@@ -41,9 +43,10 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
             };
             write!(out, "{what}: {}: {}", words::stage(stage), words::errno(errno))
         }
-        Record::SettingRefused { .. } | Record::LimitChanged { .. } | Record::KilledBelow { .. } => {
-            limits(out, record)
-        }
+        Record::SettingRefused { .. }
+        | Record::LimitChanged { .. }
+        | Record::KilledBelow { .. }
+        | Record::Warned { .. } => limits(out, record),
         Record::Ended { exit: Exit::Code(code), .. } => write!(out, "exited with code {code}"),
         Record::Ended { exit: exit @ Exit::Signal(_), .. } => {
             write!(out, "was killed by {}", ExitWords(exit))
@@ -113,10 +116,29 @@ fn limits(out: &mut dyn Write, record: &Record) -> fmt::Result {
         Record::LimitChanged { limit, .. } => {
             write!(out, "{} is {} now", limit.setting.name(), words::LimitWords(limit))
         }
+        Record::Warned { stage, unreclaimable_bytes, limit_bytes, .. } => {
+            warned(out, stage, Bytes(unreclaimable_bytes), Bytes(limit_bytes))
+        }
         Record::KilledBelow { oom_kill, .. } => {
             write!(out, "the kernel's OOM killer struck in a cgroup of its own making: oom_kill ({oom_kill})")
         }
         _ => Ok(()),
+    }
+}
+
+fn warned(out: &mut dyn Write, stage: WarnStage, used: Bytes, limit: Bytes) -> fmt::Result {
+    write!(out, "warned: {used} of {limit} in use")?;
+    match stage.when {
+        WarnWhen::Share(share) => write!(out, ", the stage is {}", Percent(share))?,
+        WarnWhen::WithinMs(ms) => write!(out, ", exhausted within {} at this growth", millis(ms))?,
+        WarnWhen::Pressure(share) => write!(out, ", it waits for memory {} of the time", Percent(share))?,
+    }
+    match stage.deed {
+        WarnDeed::Log => Ok(()),
+        WarnDeed::Signal(signal) => write!(out, "; {} sent", ExitWords(Exit::Signal(signal))),
+        WarnDeed::Run => write!(out, "; the warn command begins"),
+        WarnDeed::Notify => write!(out, "; told by MEMORY_PRESSURE_WATCH"),
+        WarnDeed::Reclaim(bytes) => write!(out, "; {} are reclaimed", Bytes(bytes)),
     }
 }
 
@@ -247,6 +269,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::Removed { unit }
         | Record::Listening { unit }
         | Record::Demanded { unit }
+        | Record::Warned { unit, .. }
         | Record::Exhausted { unit, .. }
         | Record::Frozen { unit, .. }
         | Record::FreezeTimedOut { unit, .. }

@@ -95,6 +95,7 @@ pub fn kill_reason(reason: KillReason) -> &'static str {
         KillReason::Removed => "it was taken out",
         KillReason::CommandTimedOut => "the command met its deadline",
         KillReason::ReloadAsked => "asked to reload",
+        KillReason::Warned => "warned that its memory comes to an end",
     }
 }
 
@@ -148,6 +149,7 @@ pub fn command(kind: CommandKind) -> &'static str {
         CommandKind::Stop => "stop command",
         CommandKind::Reload => "reload",
         CommandKind::Health => "health check",
+        CommandKind::Warn => "warn command",
     }
 }
 
@@ -225,6 +227,20 @@ impl Display for Took {
             us @ 0..1_000 => write!(f, "{us} µs"),
             us @ 1_000..1_000_000 => write!(f, "{} ms", Tenths::of(us, 1_000)),
             us => write!(f, "{} s", Tenths::of(us, 1_000_000)),
+        }
+    }
+}
+
+/// Hundredths of a percent: "80%", "12.5%".
+#[derive(Clone, Copy, Debug)]
+pub struct Percent(pub u16);
+
+impl Display for Percent {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match (self.0 / 100, self.0 % 100) {
+            (whole, 0) => write!(f, "{whole}%"),
+            (whole, part) if part % 10 == 0 => write!(f, "{whole}.{}%", part / 10),
+            (whole, part) => write!(f, "{whole}.{part:02}%"),
         }
     }
 }

@@ -5,7 +5,7 @@ use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
     Class, DescriptorPolicy, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy,
     OnRequirementRestart, ProcedurePolicy, Ready, ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId,
-    UnitPolicy,
+    UnitPolicy, WarnDeed, WarnPolicy, WarnStage, WarnWhen,
 };
 use lifeboat::engine::snapshot::Trouble;
 
@@ -127,6 +127,7 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId]) -> UnitPoli
         on_requirement_restart: rng.pick(&[OnRequirementRestart::Keep, OnRequirementRestart::Restart]),
         conditions: if rng.per_mille(200) { vec!["Init".into()] } else { Vec::new() },
         memory,
+        warn: random_warn(rng),
         utility: u8::try_from(rng.between(0, 100)).unwrap(),
         ready,
         start_timeout_ms: rng.pick(&[500, 3_000, 30_000]),
@@ -158,6 +159,29 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId]) -> UnitPoli
     };
     escalations(rng, &mut unit, before);
     unit
+}
+
+fn random_warn(rng: &mut Rng) -> WarnPolicy {
+    let mut policy =
+        WarnPolicy { timeout_ms: rng.pick(&[50, 2_000]), rings: rng.per_mille(900), ..WarnPolicy::default() };
+    if rng.per_mille(700) {
+        return policy;
+    }
+    for place in &mut policy.stages {
+        *place = rng.per_mille(400).then(|| WarnStage {
+            when: rng.pick(&[WarnWhen::Share(5_000), WarnWhen::Share(9_000), WarnWhen::WithinMs(10_000)]),
+            deed: rng.pick(&[
+                WarnDeed::Log,
+                WarnDeed::Signal(10),
+                WarnDeed::Run,
+                WarnDeed::Run,
+                WarnDeed::Notify,
+                WarnDeed::Reclaim(MIB),
+            ]),
+            every_ms: rng.pick(&[10, 1_000, 10_000]),
+        });
+    }
+    policy
 }
 
 fn random_health(rng: &mut Rng) -> Option<HealthPolicy> {

@@ -37,6 +37,7 @@ impl CommandWords {
             CommandKind::Stop => b"stop: ",
             CommandKind::Reload => b"reload: ",
             CommandKind::Health => b"health: ",
+            CommandKind::Warn => b"warn: ",
         }
     }
 

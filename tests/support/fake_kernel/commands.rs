@@ -66,7 +66,7 @@ impl FakeKernel {
                 self.later((unit, run), after_us, What::MainEnds(Exit::Code(0)));
             }
             CommandKind::Reload => self.reloads(unit, run),
-            CommandKind::Stop | CommandKind::Health => {}
+            CommandKind::Stop | CommandKind::Health | CommandKind::Warn => {}
         }
     }
 

@@ -34,6 +34,11 @@ impl FakeKernel {
         }
     }
 
+    pub(super) fn meets_high(&mut self, unit: UnitId, run: RunId) {
+        self.counters[usize::from(unit.0)].0.high += 1;
+        self.ring(unit, run);
+    }
+
     /// `memory.events.local` has changed.
     pub(super) fn ring(&mut self, unit: UnitId, run: RunId) {
         if !self.hushed[usize::from(unit.0)] {

@@ -76,6 +76,7 @@ enum What {
     },
     OomOutside,
     MaxMet,
+    HighMet,
     PressureRises,
     Froze,
     /// A process aside writes a limit.
@@ -272,6 +273,7 @@ impl FakeKernel {
             Action::RunCommand { unit, run, order } => self.run_command(unit, run, order),
             Action::KillCommand { unit, run, .. } => self.kill_command(unit, run),
             Action::Signal { unit, run, reason: KillReason::ReloadAsked, .. } => self.reloads(unit, run),
+            Action::Signal { reason: KillReason::Warned, .. } => {}
             Action::Signal { unit, run, signal, .. } => {
                 if !self.goes_wrong() {
                     let after_us = self.rng.between(100, 300_000);
@@ -282,6 +284,8 @@ impl FakeKernel {
             Action::SignalAll { unit, run, .. } => self.signal_all(unit, run),
             Action::KillCgroup { unit, run, role, .. } => self.kill(unit, run, role),
             Action::Doorbells { unit, run, on } => self.doorbells(unit, run, on),
+            Action::Ring { unit, run, high_bytes: Some(_) } => self.later((unit, run), 5_000, What::HighMet),
+            Action::Ring { .. } | Action::Reclaim { .. } | Action::NotifyPressure { .. } => {}
             Action::Sample { unit, run } => self.sample(unit, run),
             Action::Adopt { unit } => self.adopt(unit),
             Action::Listen { unit, run } => self.listen(unit, run),
@@ -332,6 +336,7 @@ impl FakeKernel {
                 self.counters[usize::from(unit.0)].0.max += 1;
                 self.ring(unit, run);
             }
+            What::HighMet if acts => self.meets_high(unit, run),
             What::PressureRises if acts && !self.hushed[usize::from(unit.0)] => {
                 self.tell(0, Event::PressureRang { unit, run })
             }
@@ -364,6 +369,7 @@ impl FakeKernel {
             | What::Oom { .. }
             | What::OomOutside
             | What::MaxMet
+            | What::HighMet
             | What::PressureRises
             | What::ProcedureEnds(_)
             | What::Command(_)

@@ -108,7 +108,7 @@ impl Watch {
             }
             Action::KillCommand { unit, run, .. } => self.kills_command(action, (unit, run))?,
             Action::Probe { unit, run }
-            | Action::Signal { unit, run, reason: KillReason::ReloadAsked, .. } => {
+            | Action::Signal { unit, run, reason: KillReason::ReloadAsked | KillReason::Warned, .. } => {
                 self.of_the_present(action, unit, run)?;
                 let ready = self.present(unit, run).is_some_and(|seen| seen.ready.is_some() && !seen.ending);
                 hold(Invariant::OnlyThePresentRun, ready, || format!("{action:?} of what is not up"))?;
@@ -150,7 +150,10 @@ impl Watch {
             Action::Finish { .. } => self.finish(now, kernel)?,
             Action::Adopt { unit } => self.adopts(unit, kernel)?,
             Action::Dismiss { unit } => self.nothing_left(unit, kernel)?,
-            Action::Doorbells { unit, run, .. } => self.of_the_present(action, unit, run)?,
+            Action::Doorbells { unit, run, .. }
+            | Action::Ring { unit, run, .. }
+            | Action::Reclaim { unit, run, .. }
+            | Action::NotifyPressure { unit, run } => self.of_the_present(action, unit, run)?,
             Action::TryLimit { .. } | Action::EndLimit { .. } | Action::EndProbe { .. } => {}
             Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {}
         }

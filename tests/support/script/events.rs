@@ -39,6 +39,7 @@ pub(crate) enum What {
     /// `oom` and `oom_kill`, all of it at limits below the unit's.
     OomKillBelow(String, u64, u64),
     Max(String, u64),
+    High(String, u64),
     ProcedureOomKill(String, u64),
     CommandOomKill(String, u64),
     /// Unreclaimable bytes in KiB.
@@ -98,6 +99,7 @@ impl Stage {
             | What::OomKill(..)
             | What::OomKillBelow(..)
             | What::Max(..)
+            | What::High(..)
             | What::ProcedureOomKill(..) => Self::memory_event(what, id),
             What::CommandOomKill(name, oom_kill) => {
                 let unit = self.id(name);
@@ -107,7 +109,9 @@ impl Stage {
             }
             What::Sampled(name, kib) => {
                 let (unit, run) = id(name);
-                let sample = MemorySample { unreclaimable_bytes: kib << 10, ..Default::default() };
+                let bytes = kib << 10;
+                let sample =
+                    MemorySample { current_bytes: bytes, unreclaimable_bytes: bytes, ..Default::default() };
                 Event::MemorySampled { unit, run, sample }
             }
             What::PressureRang(name) => {
@@ -186,6 +190,7 @@ impl Stage {
                 let (oom, oom_kill) = (*oom, *oom_kill);
                 (name, Role::Service, MemoryEvents { oom, oom_kill, oom_below: oom, ..zero })
             }
+            What::High(name, high) => (name, Role::Service, MemoryEvents { high: *high, ..zero }),
             What::Max(name, max) => (name, Role::Service, MemoryEvents { max: *max, ..zero }),
             What::ProcedureOomKill(name, oom_kill) => {
                 (name, Role::Procedure, MemoryEvents { oom_kill: *oom_kill, ..zero })

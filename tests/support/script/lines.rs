@@ -44,6 +44,12 @@ impl Stage {
             Action::Doorbells { unit, run, on } => {
                 format!("doorbells {} {}", of(unit, run), if on { "on" } else { "off" })
             }
+            Action::Ring { unit, run, high_bytes } => {
+                let high = high_bytes.map_or("max".to_owned(), |bytes| format!("{} KiB", bytes >> 10));
+                format!("ring {} at {high}", of(unit, run))
+            }
+            Action::Reclaim { unit, run, bytes } => format!("reclaim {} {bytes}", of(unit, run)),
+            Action::NotifyPressure { unit, run } => format!("notify {}", of(unit, run)),
             Action::RunCommand { unit, run, order } => {
                 let (kind, pid) = (order.kind.word(), order.main_pid);
                 format!("command {} {kind} of pid {pid} in {} ms", of(unit, run), order.deadline_ms)

@@ -5,7 +5,7 @@ use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
     Class, DescriptorPolicy, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy,
     OnRequirementRestart, ProcedurePolicy, Ready, ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId,
-    UnitPolicy,
+    UnitPolicy, WarnPolicy, WarnStage,
 };
 use lifeboat::engine::snapshot::Trouble;
 use serde::Deserialize;
@@ -25,6 +25,7 @@ pub(crate) struct Unit {
     conditions: Vec<String>,
     memory_mib: u64,
     guard: Guard,
+    warn: Vec<WarnStage>,
     utility: u8,
     ready: Ready,
     start_timeout_ms: u32,
@@ -65,6 +66,7 @@ impl Default for Unit {
             conditions: Vec::new(),
             memory_mib: 0,
             guard: Guard::Shield,
+            warn: Vec::new(),
             utility: 50,
             ready: Ready::Start,
             start_timeout_ms: 30_000,
@@ -160,6 +162,14 @@ fn descriptors(unit: &Unit) -> DescriptorPolicy {
     }
 }
 
+fn warn(unit: &Unit) -> WarnPolicy {
+    let mut policy = WarnPolicy { timeout_ms: 2_000, rings: true, ..WarnPolicy::default() };
+    for (place, stage) in policy.stages.iter_mut().zip(&unit.warn) {
+        *place = Some(*stage);
+    }
+    policy
+}
+
 fn health(unit: &Unit) -> Option<HealthPolicy> {
     let (interval_ms, timeout_ms, failures) = unit.health?;
     Some(HealthPolicy { interval_ms, timeout_ms, failures, command: unit.health_command })
@@ -192,6 +202,7 @@ pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             class: Class::Guaranteed,
             guard: unit.guard,
         }),
+        warn: warn(unit),
         utility: unit.utility,
         ready: unit.ready,
         start_timeout_ms: unit.start_timeout_ms,

@@ -35,6 +35,7 @@ mod stamp;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod warned;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,8 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   nest stay|leak|leak-below   make cgroups below its own; then stay, use memory there without end, or have a
                     child do so in one with a limit of its own, and stay
   leak              use memory without end
+  grow NAME signal|watch
+                    use ever more memory, and let go of half of it when told
   serve NAME        answer on the sockets that it is given
   serve-late NAME   die; with the cue, serve
   store NAME        store descriptors, or find them
@@ -118,6 +121,7 @@ fn main() -> ExitCode {
         ["hold", mib, file] => cast::hold(mib, file),
         ["nest", way] => nest::nest(way),
         ["leak"] => nest::leak(),
+        ["grow", name, way @ ("signal" | "watch")] => warned::grow(name, way),
         _ => Err(USAGE.into()),
     };
     match done {

@@ -82,6 +82,7 @@ fn page_cache_is_benign(guest: &mut Guest) -> Result<(), String> {
     ));
     expect("state", &unit.state, &StateName::Running)?;
     expect("incidents", &guest.last_incident()?, &incidents)?;
+    expect("warnings", &unit.warnings, &0)?;
     ensure(met > 100, || format!("the limit was met {met} times only"))?;
     let most = WAKE_UPS_MAX * LOOK.as_secs();
     ensure(woken <= most, || format!("PID 1 was woken {woken} times in {LOOK:?}, more than {most}"))

@@ -34,6 +34,7 @@ mod sockets;
 mod stopping;
 mod units;
 mod units1000;
+mod warn;
 mod why;
 
 use super::guest::Guest;
@@ -117,6 +118,7 @@ fn main_cases() -> Vec<Case> {
         confined::CASES,
         limits::CASES,
         live::CASES,
+        warn::CASES,
         delegate::CASES,
         why::CASES,
         growth::CASES,

@@ -1,0 +1,73 @@
+//! What a warn stage does on the kernel's side: the doorbell, and the FIFO by which a service is told.
+//!
+//! `MEMORY_PRESSURE_WATCH` may name a FIFO (<https://systemd.io/MEMORY_PRESSURE/>): the service opens it, waits for
+//! `POLLIN` and reads away what is there. Without `MEMORY_PRESSURE_WRITE` it has nothing to write.
+
+use super::event_loop::Lifeboat;
+use super::story;
+use crate::engine::event::Role;
+use crate::engine::policy::{UnitId, WarnDeed};
+use crate::sys::error::SysError;
+use crate::unit::Unit;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, fchown, mkdir, mkfifo};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// The unit's FIFO, beside the socket of sd_notify(3); `None` where no stage of it writes there.
+pub(super) fn fifo_of(notify_path: &Path, unit: &Unit) -> Option<PathBuf> {
+    let tells = unit.policy.warn.stages.iter().flatten().any(|stage| stage.deed == WarnDeed::Notify);
+    tells.then(|| notify_path.with_file_name("pressure").join(&unit.policy.name))
+}
+
+/// Makes it where it is missing, for the unit's user alone. Open for reading too: a write finds a reader at any time.
+fn open_fifo(path: &Path, unit: &Unit) -> Result<OwnedFd, SysError> {
+    let failed = |op| move |errno: Errno| SysError::new(op, path.display().to_string(), errno);
+    let known = |result: Result<(), Errno>| if result == Err(Errno::EEXIST) { Ok(()) } else { result };
+    if let Some(folder) = path.parent() {
+        known(mkdir(folder, Mode::from_bits_truncate(0o755))).map_err(failed("make the folder of"))?;
+    }
+    known(mkfifo(path, Mode::from_bits_truncate(0o600))).map_err(failed("make"))?;
+    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let fifo = open(path, flags, Mode::empty()).map_err(failed("open"))?;
+    let (user, group) = (unit.identity.uid.map(Uid::from_raw), unit.identity.gid.map(Gid::from_raw));
+    fchown(&fifo, user, group).map_err(failed("hand over"))?;
+    Ok(fifo)
+}
+
+impl Lifeboat {
+    pub(super) fn ring(&mut self, unit: UnitId, high_bytes: Option<u64>) {
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        let Some(group) = seat.group(Role::Service) else { return };
+        // Without it the unit hears of its memory later, at its limit.
+        if let Err(errno) = group.set_high(high_bytes)
+            && errno != libc::ENODEV
+        {
+            story::complain(&SysError::new("set memory.high of", group.path().display().to_string(), errno));
+        }
+    }
+
+    /// Before a service with such a stage starts.
+    pub(super) fn see_to_pressure_fifo(&mut self, unit: UnitId) {
+        let Some(notify_path) = self.notify.path() else { return };
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)).filter(|seat| seat.pressure.is_none())
+        else {
+            return;
+        };
+        let Some(path) = fifo_of(notify_path, &seat.unit) else { return };
+        match open_fifo(&path, &seat.unit) {
+            Ok(fifo) => seat.pressure = Some(fifo),
+            Err(error) => story::complain(&error),
+        }
+    }
+
+    /// One that is full has been told often enough.
+    pub(super) fn notify_pressure(&mut self, unit: UnitId) {
+        let fifo = self.seats.get(usize::from(unit.0)).and_then(|seat| seat.pressure.as_ref());
+        if let Some(fifo) = fifo {
+            let _ = nix::unistd::write(fifo, b"\n");
+        }
+    }
+}
