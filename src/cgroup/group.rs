@@ -229,8 +229,8 @@ impl Group {
         self.alarm.as_ref().map(AsFd::as_fd)
     }
 
-    /// Sets `memory.high`, above what is used: below that the kernel would reclaim in this call (but not from Linux 6.18
-    /// on, where a nonblocking file prevents it).
+    /// Sets `memory.high`, above what is used: below that the kernel would reclaim in this call. From Linux 6.18 on a
+    /// nonblocking file prevents that.
     pub fn set_high(&self, bytes: Option<u64>) -> Result<(), i32> {
         let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
         let file = open_in(self.folder.as_fd(), &self.path, "memory.high", flags);

@@ -50,10 +50,15 @@ struct Peaks {
 impl Peaks {
     fn take(&mut self, bytes: u64, limit_bytes: u64) {
         self.present = self.present.max(bytes);
-        if bytes < self.present.saturating_sub(limit_bytes / 16) {
+        if bytes < self.present.saturating_sub(limit_bytes / 32) {
             self.known = self.known.max(self.present);
             self.present = bytes;
         }
+    }
+
+    /// By a little at least: what swings about a level meets a new height now and then.
+    fn is_passed_by(self, bytes: u64, limit_bytes: u64) -> bool {
+        self.known == 0 || bytes > self.known.saturating_add(limit_bytes / 64)
     }
 }
 
@@ -118,7 +123,7 @@ fn judge(now: Time, sample: MemorySample, limit_bytes: u64, trend: &mut Trend) -
     let bytes_per_s = growth_bytes.saturating_mul(1_000_000) / elapsed_us;
     let left_bytes = limit_bytes.saturating_sub(unreclaimable_bytes);
     let left_ms = left_bytes.saturating_mul(1_000) / bytes_per_s.max(1);
-    let is_new = unreclaimable_bytes > trend.peaks.known;
+    let is_new = trend.peaks.is_passed_by(unreclaimable_bytes, limit_bytes);
     trend.left = is_new.then_some((left_ms, began));
     if is_new && left_ms < PREDICTION_MS && unreclaimable_bytes >= limit_bytes / 16 * 15 {
         Judgement::Exhausted(Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms })

@@ -6,6 +6,7 @@ use crate::image::{self, Image, TRIVIAL_SERVICES};
 use crate::report::Report;
 use crate::setup::{Kernel, Kit};
 use crate::vm::{self, Count, Judged, Options};
+use std::process::Command;
 
 /// How often each side of a comparison boots.
 const ROUNDS: usize = 5;
@@ -24,10 +25,13 @@ const BENCHES: [(&str, &str); 5] = [
 /// # Errors
 /// When there is no such benchmark, an image cannot be made, or QEMU cannot be started.
 pub fn run(kit: &Kit, kernel: Kernel, name: Option<&str>) -> Result<Count> {
+    if name == Some("shapes") {
+        return shapes();
+    }
     let known = |wanted: &str| wanted == "boot" || BENCHES.iter().any(|(bench, _)| *bench == wanted);
     if let Some(name) = name.filter(|name| !known(name)) {
         return Err(Error::new(format!("bench {name}: there is no such benchmark"))
-            .cure("use one of loss, latency, boot, idle, restart, units1000"));
+            .cure("use one of loss, latency, boot, idle, restart, units1000, shapes"));
     }
     let mut count = Count::default();
     // The comparison of boots includes what `idle` measures.
@@ -41,6 +45,14 @@ pub fn run(kit: &Kit, kernel: Kernel, name: Option<&str>) -> Result<Count> {
         count.add(compare_boots(kit, kernel)?);
     }
     Ok(count)
+}
+
+/// Shapes of memory through the engine, on this machine: the test prints its table.
+fn shapes() -> Result<Count> {
+    let mut cargo = Command::new("cargo");
+    let status = cargo.args(["test", "--quiet", "--test", "shapes", "--", "--nocapture"]).status();
+    let passed = status.map_err(|error| Error::new(format!("cargo test: {error}")))?.success();
+    Ok(Count { passed: usize::from(passed), failed: usize::from(!passed), ..Count::default() })
 }
 
 /// The same fifty services under lifeboat and under BusyBox init, by turns.

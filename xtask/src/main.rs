@@ -14,7 +14,7 @@ cargo xtask COMMAND
   vm [--kernel V] [--group G]... [--case C]... [--console] [--keep] [--jobs N]
                                boot the guests of the vm tests (both kernels and all groups unless named);
                                --console shows each console live, --keep writes it to target/vm/logs
-  bench [loss|latency|boot|idle|restart|units1000] [--kernel V]
+  bench [loss|latency|boot|idle|restart|units1000|shapes] [--kernel V]
                                boot the guests that measure, and print their figures
   image                        build the programs and pack the images
   size                         build the programs and print their sizes

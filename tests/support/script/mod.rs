@@ -11,7 +11,7 @@ mod units;
 use events::What;
 use lifeboat::engine::action::Action;
 use lifeboat::engine::event::Time;
-use lifeboat::engine::policy::{RunId, UnitId};
+use lifeboat::engine::policy::{RunId, UnitId, UnitPolicy};
 use lifeboat::engine::snapshot::SystemView;
 use lifeboat::engine::{Engine, Plan};
 use lines::incidents;
@@ -57,8 +57,7 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new(script: &Script) -> Self {
         let names: Vec<String> = script.units.iter().map(|unit| unit.name.clone()).collect();
-        let policies = script.units.iter().map(|unit| policy(unit, &names)).collect();
-        let mut engine = Engine::new(policies, script.reserve_mib * MIB);
+        let mut engine = Engine::new(policies(script), script.reserve_mib * MIB);
         engine.set_rescue(script.rescue.as_ref().map(|name| id_in(&names, name)));
         let commands = vec![RunId(0); names.len()];
         Self { engine, plan: Plan::for_units(names.len()), names, commands, now: Time(0) }
@@ -124,6 +123,12 @@ impl Stage {
 fn id_in(names: &[String], name: &str) -> UnitId {
     let at = names.iter().position(|known| known == name);
     UnitId(at.map_or(u16::MAX, |at| u16::try_from(at).unwrap()))
+}
+
+/// Its units, as the engine takes them.
+pub(crate) fn policies(script: &Script) -> Vec<UnitPolicy> {
+    let names: Vec<String> = script.units.iter().map(|unit| unit.name.clone()).collect();
+    script.units.iter().map(|unit| policy(unit, &names)).collect()
 }
 
 /// Reads a script.
