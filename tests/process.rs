@@ -14,5 +14,7 @@ mod instances;
 mod output;
 #[path = "process/rig.rs"]
 mod rig;
+#[path = "process/run.rs"]
+mod run;
 #[path = "process/supervisor.rs"]
 mod supervisor;

@@ -196,7 +196,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         started: clock::now(),
         ..SystemView::default()
     };
-    let mut config = config.clone();
+    let mut config = config.with_units_of_this_boot();
     let surroundings = Surroundings::look(init);
     let (units, rescue, boot) = find_units(&mut config, &surroundings, init, &mut view);
     let can_shield = shield(&mut view);
@@ -291,7 +291,7 @@ fn find_units(
     view.faults.extend(faults.iter().map(ToString::to_string));
     if config.unit_folders.iter().all(|folder| !folder.exists()) {
         let folders: Vec<String> =
-            config.unit_folders.iter().map(|path| path.display().to_string()).collect();
+            config.unit_folders.iter().skip(1).map(|path| path.display().to_string()).collect();
         view.faults.push(format!(
             "there is no folder of units: {} does not exist; make it, or name another with --units FOLDER",
             folders.join(" or ")

@@ -55,6 +55,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// Units of this boot alone (`lifeboatctl run`) are beside the socket; every other folder goes before that one.
+    fn with_units_of_this_boot(&self) -> Self {
+        let mut config = self.clone();
+        config.unit_folders.insert(0, self.socket.with_extension("units"));
+        config
+    }
+
     fn state_folder(&self) -> &Path {
         self.state_folder.as_deref().unwrap_or_else(|| Path::new(STATE_FOLDER))
     }

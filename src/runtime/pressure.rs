@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// The unit's FIFO, beside the socket of sd_notify(3); `None` where no stage of it writes there.
 pub(super) fn fifo_of(notify_path: &Path, unit: &Unit) -> Option<PathBuf> {
     let tells = unit.policy.warn.stages.iter().flatten().any(|stage| stage.deed == WarnDeed::Notify);
-    tells.then(|| notify_path.with_file_name("pressure").join(&unit.policy.name))
+    tells.then(|| notify_path.with_extension("pressure").join(&unit.policy.name))
 }
 
 /// Makes it where it is missing, for the unit's user alone. Open for reading too: a write finds a reader at any time.

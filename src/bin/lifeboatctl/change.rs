@@ -3,7 +3,7 @@
 use crate::cli::{Change, Context, Enable, Units, UpdateUnits};
 use crate::client::{ANSWER_TIMEOUT, CallError, Client};
 use crate::exit::{Exit, Failure};
-use crate::{control, output, status};
+use crate::{control, output, run, status};
 use lifeboat::engine::snapshot::{Snapshot, StateName};
 use lifeboat::view::status::OneLine;
 use lifeboat::wire::reply::{ChangeReply, ChangesReply, Difference, Effect, Empty, ErrorReply, StatusReply};
@@ -76,6 +76,21 @@ pub(crate) fn update(context: &Context, units: &UpdateUnits) -> Result<Exit, Fai
     output::finish(&text, exit)
 }
 
+/// Takes in one new unit from its file, without a word where all is well with it.
+pub(crate) fn take_in(context: &Context, name: &str) -> Result<Exit, Failure> {
+    let request = Request::Change { how: ChangeVerb::Add, name: name.to_owned() };
+    let mut reply: ChangesReply = call(context, request).map_err(CallError::into_failure)?;
+    let file = format!("/{name}.ron");
+    reply.faults.retain(|fault| fault.contains(&file));
+    Ok(complain(&reply))
+}
+
+/// Takes it out again.
+pub(crate) fn take_out(context: &Context, name: &str) -> Result<Exit, Failure> {
+    let request = Request::Change { how: ChangeVerb::Remove, name: name.to_owned() };
+    call::<Empty>(context, request).map(|Empty {}| Exit::Ok).map_err(CallError::into_failure)
+}
+
 /// Takes units in or out, one after the other.
 pub(crate) fn add_or_remove(context: &Context, change: &Change, how: ChangeVerb) -> Result<Exit, Failure> {
     each(context, &change.names, how, |name, answer| match answer {
@@ -128,7 +143,7 @@ fn each(
         let answer = if how == ChangeVerb::Add {
             call::<ChangesReply>(context, request).map(|reply| exit = exit.then(complain(&reply)))
         } else {
-            call::<Empty>(context, request).map(|Empty {}| ())
+            call::<Empty>(context, request).map(|Empty {}| run::forget(context, name, how))
         };
         let answer = match answer {
             Err(CallError::Refused(error)) => Err(error),

@@ -93,6 +93,8 @@ pub(crate) enum Verb {
     /// Change limits of a unit that runs, without a kill: memory.max, memory.high, cpu.max, cpu.weight, pids.max,
     /// io.weight
     Limit(NewLimits),
+    /// Run a command as a unit of this boot, with a bound of its memory and a shutdown procedure
+    Run(Run),
     /// Stop everything and end the machine
     Shutdown(How),
     /// Show units, then each change as it happens
@@ -163,6 +165,41 @@ fn below(text: &str) -> Result<Below, String> {
         "rescue" => Ok(Below::Rescue),
         _ => Err("refuse or rescue is needed".into()),
     }
+}
+
+/// A command that becomes a unit.
+#[derive(Args)]
+pub(crate) struct Run {
+    /// The unit's name [default: run- and a number]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Its memory.max, as "32MiB"
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_max: Option<String>,
+    /// Its shutdown procedure, a program and its words, which no shell reads
+    #[arg(long, value_name = "COMMAND", requires = "memory_max")]
+    pub(crate) procedure: Option<String>,
+    /// The procedure's deadline
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    pub(crate) deadline: String,
+    /// The procedure's memory
+    #[arg(long, value_name = "SIZE", default_value = "4MiB")]
+    pub(crate) procedure_memory: String,
+    /// Its user
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// A further field of its unit file, as "pids: (max: 20)"; may be given several times
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) set: Vec<String>,
+    /// Wait until it has ended, show what it said last, and exit as it did
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait until it is up: seconds, or a time such as "2m"
+    #[arg(long, value_name = "TIME", default_value = "90s", value_parser = time)]
+    pub(crate) timeout: Duration,
+    /// The program and its arguments, after --
+    #[arg(value_name = "COMMAND", required = true, last = true)]
+    pub(crate) command: Vec<String>,
 }
 
 /// What of a unit's words.

@@ -4,26 +4,35 @@ use std::process::ExitCode;
 
 /// How `lifeboatctl` ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(crate) enum Exit {
     /// Done, or there was nothing to do.
-    Ok = 0,
+    Ok,
     /// Not done.
-    Failed = 1,
+    Failed,
     /// The command line is wrong.
-    Usage = 2,
+    Usage,
     /// `status`: at least one of the units is STOPPED, EXITED or FATAL.
-    NotAllUp = 3,
+    NotAllUp,
     /// Not permitted, or connection refused; `status`, `watch` and `why`: unknown name, or lifeboat is out of
     /// reach.
-    Unknown = 4,
+    Unknown,
     /// The unit did not come up, or lifeboat is not running.
-    NotRunning = 7,
+    NotRunning,
+    /// `run --wait`: as the command.
+    Command(u8),
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(match exit {
+            Exit::Ok => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::NotAllUp => 3,
+            Exit::Unknown => 4,
+            Exit::NotRunning => 7,
+            Exit::Command(code) => code,
+        })
     }
 }
 

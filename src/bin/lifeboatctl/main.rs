@@ -11,6 +11,7 @@ mod control;
 mod exit;
 mod limit;
 mod output;
+mod run;
 mod shutdown;
 mod status;
 mod tail;
@@ -55,6 +56,7 @@ fn run() -> Result<Exit, Failure> {
         cli::Verb::Remove(units) => change::add_or_remove(context, units, ChangeVerb::Remove),
         cli::Verb::Enable(units) => change::enable_or_disable(context, units, ChangeVerb::Enable),
         cli::Verb::Disable(units) => change::enable_or_disable(context, units, ChangeVerb::Disable),
+        cli::Verb::Run(wish) => run::run(context, wish),
         cli::Verb::Shutdown(how) => shutdown::shutdown(context, how.kind()),
         cli::Verb::Version => status::version(context),
     }

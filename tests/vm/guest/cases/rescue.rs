@@ -25,6 +25,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "procedure-forks-and-exits", deadline_s: 90, run: procedure_forks_and_exits },
     Case { name: "procedure-outgrows-its-share", deadline_s: 90, run: procedure_outgrows_its_share },
     Case { name: "procedure-missing", deadline_s: 90, run: procedure_missing },
+    Case { name: "run-guards-a-command", deadline_s: 90, run: run_guards_a_command },
     Case { name: "two-exhaustions-at-once", deadline_s: 120, run: two_exhaustions_at_once },
 ];
 
@@ -205,6 +206,33 @@ fn procedure_missing(guest: &mut Guest) -> Result<(), String> {
     let shown = guest.wait_state(unit, StateName::Fatal, UP)?;
     let expected = Trouble::SpawnFailed { stage: SpawnStage::Exec, errno: 2, procedure: true };
     expect("trouble", &shown.trouble, &Some(expected))
+}
+
+/// A command that no unit file knows, by `lifeboatctl run`.
+fn run_guards_a_command(guest: &mut Guest) -> Result<(), String> {
+    let (unit, kills, before) = ("guarded", guest.kernel_kills()?, guest.last_incident()?);
+    let (code, text) = run(&[
+        "/usr/bin/lifeboatctl",
+        "run",
+        "--name=guarded",
+        "--memory-max=16MiB",
+        "--procedure=recorder-flush /run/guarded/ring /run/guarded/saved.bin",
+        "--procedure-memory=2MiB",
+        "--deadline=10s",
+        "--",
+        "recorder",
+        "--ring=/run/guarded/ring",
+        "--leak=flat-out",
+        "--leak-after=200ms",
+    ])?;
+    expect(&format!("exit code of run ({text:?})"), &code, &0)?;
+    let incident = guest.wait_incident(unit, before, EXHAUSTION)?;
+    expect("procedure", &incident.procedure, &ProcedureResult::Ended(Exit::Code(0)))?;
+    held(guest, &incident, kills)?;
+    all_saved(unit, &incident)?;
+    guest.wait_state(unit, StateName::Stopped, UP)?;
+    let (code, text) = run(&["/usr/bin/lifeboatctl", "remove", unit])?;
+    expect(&format!("exit code of remove ({text:?})"), &code, &0)
 }
 
 fn two_exhaustions_at_once(guest: &mut Guest) -> Result<(), String> {

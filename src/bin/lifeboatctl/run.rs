@@ -1,0 +1,141 @@
+//! `run`: a command becomes a unit for this boot, with a bound of its memory and a shutdown procedure.
+//!
+//! Its file is in a folder beside the control socket, which lifeboat reads before all others.
+
+use crate::cli::{Context, Run, Tail, Units};
+use crate::client::{CallError, Client};
+use crate::exit::{Exit, Failure};
+use crate::{change, control, status, tail};
+use lifeboat::engine::event::Exit as End;
+use lifeboat::engine::snapshot::{StateName, UnitView};
+use lifeboat::wire::reply::StatusReply;
+use lifeboat::wire::request::{ChangeVerb, Request};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+pub(crate) fn run(context: &Context, wish: &Run) -> Result<Exit, Failure> {
+    let name = wish.name.clone().unwrap_or_else(|| format!("run-{}", std::process::id()));
+    let folder = std::path::absolute(context.socket()).unwrap_or_else(|_| context.socket());
+    let file = folder.with_extension("units").join(format!("{name}.ron"));
+    let mut client = Client::connect(&context.socket()).map_err(CallError::into_failure)?;
+    let known = status::snapshot(&mut client).map_err(CallError::into_failure)?;
+    if name.contains('/') || known.units.iter().any(|unit| unit.name == name) {
+        let cure = "take another name with --name, or take it out by `lifeboatctl remove`";
+        return Err(failed(format!("there is a unit {name} already, or it cannot be one; {cure}")));
+    }
+    write(&file, &text_of(wish)?)?;
+    let added = change::take_in(context, &name);
+    if !matches!(added, Ok(Exit::Ok)) {
+        // It was never a unit, or not one that can be started.
+        let _ = fs::remove_file(&file);
+        let _ = change::take_out(context, &name);
+        return added;
+    }
+    let units = Units { names: vec![name.clone()], timeout: wish.timeout };
+    let started = control::start(context, &units)?;
+    if !wish.wait {
+        return Ok(started);
+    }
+    let end = until_down(&mut client, &name)?;
+    let words = vec![name.clone()];
+    tail::tail(context, &Tail { follow: false, words: words.clone() })?;
+    status::status(context, &words, true)?;
+    let _ = fs::remove_file(&file);
+    let _ = change::take_out(context, &name);
+    Ok(end)
+}
+
+fn failed(message: String) -> Failure {
+    Failure { message, exit: Exit::Failed }
+}
+
+/// The unit's file: RON has Rust's strings.
+fn text_of(wish: &Run) -> Result<String, Failure> {
+    let [program, arguments @ ..] = wish.command.as_slice() else {
+        return Err(Failure { message: "a command is missing".into(), exit: Exit::Usage });
+    };
+    let mut command = vec![found(program)?];
+    command.extend(arguments.iter().cloned());
+    let mut text = format!("(\n    description: {:?},\n    command: {command:?},\n", wish.command.join(" "));
+    // It is started once, by this verb.
+    text.push_str("    autostart: false,\n");
+    let folder = std::env::current_dir().ok().and_then(|folder| folder.to_str().map(str::to_owned));
+    let _ = writeln!(text, "    working_directory: {:?},", folder.unwrap_or_else(|| "/".into()));
+    if let Some(user) = &wish.user {
+        let _ = writeln!(text, "    user: {user:?},");
+    }
+    if let Some(max) = &wish.memory_max {
+        let _ = writeln!(text, "    memory: (max: {max:?}),");
+    }
+    if let Some(procedure) = &wish.procedure {
+        let mut words: Vec<String> = procedure.split_whitespace().map(str::to_owned).collect();
+        if let Some(program) = words.first_mut() {
+            *program = found(program)?;
+        }
+        let _ = write!(text, "    shutdown: (procedure: {words:?}, deadline: {:?}", wish.deadline);
+        let _ = writeln!(text, ", memory: {:?}, then: Stop),", wish.procedure_memory);
+    }
+    text.push_str("    restart: (policy: Never),\n");
+    for field in &wish.set {
+        let _ = writeln!(text, "    {},", field.trim_end_matches(','));
+    }
+    text.push_str(")\n");
+    Ok(text)
+}
+
+/// The program as a shell would find it.
+fn found(program: &str) -> Result<String, Failure> {
+    let folders = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+    let path = if program.contains('/') {
+        std::path::absolute(program).ok()
+    } else {
+        folders.split(':').map(|folder| Path::new(folder).join(program)).find(|path| path.is_file())
+    };
+    let path = path.and_then(|path: PathBuf| path.to_str().map(str::to_owned));
+    path.ok_or_else(|| failed(format!("{program} is in no folder of PATH; write its whole path")))
+}
+
+/// Whole or not at all: lifeboat may be reading.
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    let told = |error: std::io::Error| {
+        let cure = if error.kind() == std::io::ErrorKind::PermissionDenied { "; try as root" } else { "" };
+        failed(format!("cannot write {}: {error}{cure}", file.display()))
+    };
+    let half = file.with_extension("new");
+    fs::create_dir_all(file.parent().unwrap_or(file)).map_err(told)?;
+    let mut to = fs::File::create(&half).map_err(told)?;
+    to.write_all(text.as_bytes()).map_err(told)?;
+    fs::rename(&half, file).map_err(told)
+}
+
+/// Waits until nothing of it runs or will run; how it ended, as a shell has it.
+fn until_down(client: &mut Client, name: &str) -> Result<Exit, Failure> {
+    client.ask(Request::Watch, true).map_err(CallError::into_failure)?;
+    loop {
+        let (reply, _): (StatusReply<'static>, bool) = client.hear(None).map_err(CallError::into_failure)?;
+        let Some(unit) = reply.snapshot.units.iter().find(|unit| unit.name == name) else {
+            return Ok(Exit::Failed);
+        };
+        if status::is_down(unit) {
+            return Ok(end_of(unit));
+        }
+    }
+}
+
+fn end_of(unit: &UnitView) -> Exit {
+    match unit.last_exit {
+        _ if unit.state == StateName::Fatal => Exit::Failed,
+        Some(End::Code(code)) => u8::try_from(code).map_or(Exit::Failed, Exit::Command),
+        Some(End::Signal(signal)) => u8::try_from(128 + signal).map_or(Exit::Failed, Exit::Command),
+        None => Exit::Failed,
+    }
+}
+
+/// Takes a transient unit's file away with it.
+pub(crate) fn forget(context: &Context, name: &str, how: ChangeVerb) {
+    if how == ChangeVerb::Remove && !name.contains('/') {
+        let _ = fs::remove_file(context.socket().with_extension("units").join(format!("{name}.ron")));
+    }
+}
