@@ -3,7 +3,7 @@
 //! `UPDATE=1 cargo test --test unit_files` writes what is said now; read the difference before keeping it.
 
 use lifeboat::engine::policy::{Class, Escalation, Guard, Kind, RestartWhen, UnitId};
-use lifeboat::engine::snapshot::Trouble;
+use lifeboat::engine::snapshot::{IncidentStore, Trouble};
 use lifeboat::unit::{self, Amount, FILE_BYTES_MAX, Loaded, UNITS_MAX, Unit};
 use proptest::prelude::*;
 use std::fmt::Write as _;
@@ -154,6 +154,8 @@ fn a_full_unit_is_read_in_full() {
     assert_eq!((system.reserve_bytes(64 << 20), system.margin_bytes(64 << 20)), (12 << 20, 8 << 20));
     let sysctls = [("vm.overcommit_memory", "2"), ("kernel.panic", "10")];
     assert_eq!(system.sysctls, sysctls.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let store = IncidentStore { folder: "/data/incidents".into(), keep: 16 };
+    assert_eq!(system.incidents, Some(store));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! lifeboat: PID 1 on an embedded image, or a supervisor below another init.
 
-use lifeboat::runtime::{Config, boot, errand, limiting, log_file};
+use lifeboat::runtime::{Config, boot, errand, incident_store, limiting, log_file};
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::Write;
@@ -54,6 +54,10 @@ fn main() -> ExitCode {
         // And so, to change a limit of a unit that runs.
         [first, words @ ..] if first == "--set-limit" => {
             return ExitCode::from(limiting::set_limit_aside(words));
+        }
+        // And so, to keep an incident.
+        [first, words @ ..] if first == "--keep-incident" => {
+            return ExitCode::from(incident_store::keep_incident(words));
         }
         _ => {}
     }

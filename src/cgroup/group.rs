@@ -324,6 +324,14 @@ impl Group {
         parse::cpu_usage_us(read_again(file.as_fd(), &mut buffer)?).map_err(strange)
     }
 
+    /// `memory.peak` (Linux 5.19), over all runs since the folder was made. Opens the file for each call.
+    pub fn peak_bytes(&self) -> Result<u64, i32> {
+        let file = open_in(self.folder.as_fd(), &self.path, "memory.peak", OFlag::O_RDONLY);
+        let file = file.map_err(|error| error.errno())?.ok_or(libc::ENODATA)?;
+        let mut buffer = [0; SMALL];
+        parse::number(read_again(file.as_fd(), &mut buffer)?).map_err(strange)
+    }
+
     /// The counters of `memory.events.local`; where there may be groups below, of `memory.events`, and of `oom` those
     /// that these met at limits of their own.
     pub fn memory_events(&self) -> Result<MemoryEvents, i32> {

@@ -187,6 +187,8 @@ pub enum Action {
     Adopt { unit: UnitId },
     /// The unit is gone: give back everything that was kept for it.
     Dismiss { unit: UnitId },
+    /// Keep the record of the incident of this number, which is closed, beyond the end of the machine.
+    KeepIncident { unit: UnitId, number: u32 },
     /// Tell the log.
     Log(Record),
     /// Answer a request.

@@ -353,6 +353,44 @@ pub enum Event {
     ClientGone { client: ClientId },
     /// A signal or a person asked for the end.
     ShutdownAsked { how: ShutdownKind },
+    /// So many incidents of earlier boots are on record: this boot's are numbered behind them.
+    IncidentsAhead { by: u32 },
     /// Here so many units were added, changed or taken out. Only recorded: the changes themselves do not fit.
     Reconfigured { changes: u16 },
+}
+
+impl Event {
+    /// It is about this unit, or about the whole machine.
+    #[must_use]
+    pub fn concerns(&self, this: UnitId) -> bool {
+        match self {
+            Self::ConditionsChecked { unit, .. }
+            | Self::Parked { unit, .. }
+            | Self::Spawned { unit, .. }
+            | Self::Ready { unit, .. }
+            | Self::Probed { unit, .. }
+            | Self::Notified { unit, .. }
+            | Self::Demanded { unit, .. }
+            | Self::LookedIdle { unit, .. }
+            | Self::SpawnFailed { unit, .. }
+            | Self::SettingRefused { unit, .. }
+            | Self::ProcedureRunning { unit, .. }
+            | Self::Exited { unit, .. }
+            | Self::Emptied { unit, .. }
+            | Self::Frozen { unit, .. }
+            | Self::Failed { unit, .. }
+            | Self::MemoryEvents { unit, .. }
+            | Self::MemorySampled { unit, .. }
+            | Self::PressureRang { unit, .. }
+            | Self::LimitAsked { unit, .. }
+            | Self::LimitTried { unit, .. }
+            | Self::Asked { unit, .. } => *unit == this,
+            Self::Boot
+            | Self::Deadline
+            | Self::ClientGone { .. }
+            | Self::ShutdownAsked { .. }
+            | Self::IncidentsAhead { .. }
+            | Self::Reconfigured { .. } => true,
+        }
+    }
 }

@@ -11,7 +11,7 @@ use super::limits::{FREEZE_DEADLINE_MS, INCIDENTS_MAX};
 use super::policy::{Guard, RunId, UnitId};
 use super::record::Record;
 use super::service::{End, Procedure, Service, State};
-use super::snapshot::{Cause, Incident, KillReason, Killer, ProcedureResult, Verdict};
+use super::snapshot::{Cause, Incident, KillReason, Killer, ProcedureResult, Trouble, Verdict};
 use super::starting::ESRCH;
 use super::{Engine, Plan};
 
@@ -311,8 +311,30 @@ impl Engine {
         }
         self.incidents.push_back(incident);
         self.generation += 1;
+        plan.push(Action::KeepIncident { unit, number: incident.number });
         let total_us = now.since_us(incident.began);
         plan.tell(Record::IncidentClosed { unit, number: incident.number, total_us });
+    }
+
+    /// Other numbers for this boot's incidents, where those of earlier boots turned out to be on record.
+    pub(super) fn number_behind(&mut self, by: u32) {
+        let shift = |number: &mut u32| *number = number.saturating_add(by);
+        shift(&mut self.incident_count);
+        self.incidents.iter_mut().for_each(|incident| shift(&mut incident.number));
+        for service in &mut self.units {
+            if let Some(incident) = &mut service.incident {
+                shift(&mut incident.number);
+            }
+            if service.last_incident > 0 {
+                shift(&mut service.last_incident);
+            }
+            if let Some(Trouble::Exhausted { incident } | Trouble::ExhaustedTooOften { incident, .. }) =
+                &mut service.trouble
+            {
+                shift(incident);
+            }
+        }
+        self.generation += 1;
     }
 }
 

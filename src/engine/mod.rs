@@ -237,6 +237,7 @@ impl Engine {
                 self.forget_limiting(client);
             }
             Event::ShutdownAsked { how } => self.shutdown_asked(how, plan),
+            Event::IncidentsAhead { by } => self.number_behind(by),
             // Recorded only: what it led to was done by `reconfigure`.
             Event::Reconfigured { changes: _ } => {}
         }
@@ -254,6 +255,19 @@ impl Engine {
     #[must_use]
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
+    }
+
+    /// The incident of this number, while it is among the last ones that are closed.
+    #[must_use]
+    pub fn incident(&self, number: u32) -> Option<&Incident> {
+        self.incidents.iter().rev().find(|incident| incident.number == number)
+    }
+
+    /// A unit is on its way from the exhaustion of its memory to its kill: nothing else should take time now.
+    #[must_use]
+    pub fn is_rescuing(&self) -> bool {
+        let open = self.units.iter().filter_map(|service| service.incident.as_ref());
+        open.into_iter().any(|incident| incident.killed.is_none())
     }
 
     /// Grows with every change that a reader could see.

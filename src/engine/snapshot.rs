@@ -265,7 +265,7 @@ pub enum Killer {
 /// The record of one exhaustion. Times are `CLOCK_BOOTTIME` in microseconds; `None` means that it did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
-    /// Counts from 1 since boot.
+    /// Counts from 1 since boot, or behind the incidents of earlier boots that are on record.
     pub number: u32,
     /// Whose.
     pub unit: UnitId,
@@ -330,6 +330,24 @@ pub struct SystemView {
     pub budget: BudgetView,
     /// What was wrong with unit files, one rendered message for each fault.
     pub faults: Vec<String>,
+    /// Where incidents are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incidents: Option<IncidentStore>,
+}
+
+/// Where incidents outlive the machine, a file for each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncidentStore {
+    /// The folder.
+    pub folder: String,
+    /// So many are kept; 0 keeps none.
+    pub keep: u32,
+}
+
+impl Default for IncidentStore {
+    fn default() -> Self {
+        Self { folder: "/var/lib/lifeboat/incidents".into(), keep: 32 }
+    }
 }
 
 /// The budget in bytes.

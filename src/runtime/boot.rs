@@ -9,6 +9,7 @@ use super::conditions::Surroundings;
 use super::control::Control;
 use super::errand::Errands;
 use super::event_loop::Lifeboat;
+use super::incidents::Incidents;
 use super::output::Outputs;
 use super::pressure;
 use super::readiness::Notify;
@@ -21,7 +22,7 @@ use crate::cgroup::tree::Tree;
 use crate::engine::budget::{self, Refusal};
 use crate::engine::event::{Event, ShutdownKind};
 use crate::engine::policy::{UnitId, UnitPolicy};
-use crate::engine::snapshot::{BudgetView, SystemView};
+use crate::engine::snapshot::{BudgetView, IncidentStore, SystemView};
 use crate::engine::{Engine, Plan};
 use crate::sys::error::SysError;
 use crate::sys::poll::{Interest, Poller};
@@ -131,6 +132,7 @@ pub fn as_init(config: &Config) -> ! {
         match signals.map_err(StartError::Sys).and_then(|signals| assemble(config, signals, story, true)) {
             Ok(mut lifeboat) => {
                 let how = serve(&mut lifeboat);
+                lifeboat.close_incidents();
                 lifeboat.close_logs();
                 how
             }
@@ -158,6 +160,7 @@ pub fn as_supervisor(config: &Config) -> Result<(), StartError> {
     }
     let mut lifeboat = assemble(config, signals, story, false)?;
     serve(&mut lifeboat);
+    lifeboat.close_incidents();
     lifeboat.close_logs();
     lifeboat.control.remove_socket();
     lifeboat.notify.remove_socket();
@@ -172,6 +175,7 @@ pub fn as_supervisor(config: &Config) -> Result<(), StartError> {
 /// told, and the wait is tried again at a slow pace, because PID 1 never exits.
 fn serve(lifeboat: &mut Lifeboat) -> ShutdownKind {
     lifeboat.pump();
+    lifeboat.tend_incidents();
     // Everything has been asked to start: what is allocated now stays, and the code of the start is needed no more.
     for error in [memory::drop_start_code(), memory::lock()].into_iter().filter_map(Result::err) {
         story::complain(&error);
@@ -248,6 +252,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         tree,
         can_shield,
         surroundings,
+        incidents: Incidents::new(view.incidents.clone()),
         system: view,
         null,
         output,
@@ -297,6 +302,8 @@ fn find_units(
             folders.join(" or ")
         ));
     }
+    // A lifeboat below another init keeps them where its user has said, and nowhere else.
+    view.incidents = system.incidents.clone().or_else(|| init.then(IncidentStore::default));
     // Below another init the console is not ours.
     let rescue = if init { rescue_unit(&units, &system, view) } else { None };
     for fault in &view.faults {

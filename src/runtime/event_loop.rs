@@ -8,6 +8,7 @@ use super::Config;
 use super::conditions::Surroundings;
 use super::control::Control;
 use super::errand::{Errands, Job};
+use super::incidents::Incidents;
 use super::limiting::Helper;
 use super::output::Outputs;
 use super::readiness::Notify;
@@ -71,6 +72,8 @@ pub(super) struct Lifeboat {
     pub(super) wishes: Wishes,
     /// What is done aside.
     pub(super) errands: Errands,
+    /// What is to outlive the machine.
+    pub(super) incidents: Incidents,
     /// The unit whose memory is read next when somebody looks.
     pub(super) next_reading: usize,
     /// Set by the engine's last action.
@@ -89,6 +92,7 @@ impl Lifeboat {
                 self.engine.next_deadline(),
                 self.control.paused_until(),
                 self.errand_until(),
+                self.incidents_until(),
                 self.outputs.next_look(),
             ];
             let until = until.into_iter().flatten().min();
@@ -136,6 +140,7 @@ impl Lifeboat {
         }
         self.errand_due();
         self.tend_system_log();
+        self.tend_incidents();
         self.control.look_again(&self.poller);
         self.publish();
     }

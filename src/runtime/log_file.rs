@@ -86,7 +86,8 @@ pub fn write_log(path: PathBuf, max_bytes: u64, keep: u32, whose: Whose) {
     }
 }
 
-fn cure(error: io::ErrorKind) -> &'static str {
+/// What to do about a file that cannot be written.
+pub(super) fn cure(error: io::ErrorKind) -> &'static str {
     match error {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there",
         io::ErrorKind::ReadOnlyFilesystem => "mount it writable",

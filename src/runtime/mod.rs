@@ -16,6 +16,8 @@ mod event_loop;
 mod groups;
 mod health;
 mod idle;
+pub mod incident_store;
+mod incidents;
 pub mod limiting;
 pub mod log_file;
 mod output;

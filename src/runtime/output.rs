@@ -276,6 +276,13 @@ impl Outputs {
         self.feed(unit).map_or_else(Vec::new, |feed| feed.last_words.since(&self.memory, 0).concat())
     }
 
+    /// The end of what the present run has said, at most so many bytes of it.
+    pub(super) fn words_of_run(&self, unit: UnitId, bytes: u64) -> Vec<u8> {
+        let Some(feed) = self.feed(unit) else { return Vec::new() };
+        let from = feed.run_began.max(feed.ring.written().saturating_sub(bytes));
+        feed.ring.since(&self.memory, from).concat()
+    }
+
     /// What a unit has said from a position on, as far as it is kept.
     pub(super) fn reply(&self, unit: UnitId, position: u64) -> TailReply {
         let (data, position, kept_bytes) = self.feed(unit).map_or_else(Default::default, |feed| {

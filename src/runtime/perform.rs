@@ -79,6 +79,7 @@ impl Lifeboat {
                 }
             }
             Action::CloseDescriptors { unit } => self.close_descriptors(unit),
+            Action::KeepIncident { unit, number } => self.keep_incident(unit, number),
             Action::Log(record) => {
                 self.story.tell(&record, &self.names);
                 self.blame(&record);

@@ -52,7 +52,7 @@ impl Lifeboat {
 
     /// A pid that belongs to no unit was an orphan: reaping it was all.
     fn died(&mut self, pid: u32, exit: Exit) {
-        if self.errand_ended(pid, exit) || self.helper_ended(pid, exit) {
+        if self.errand_ended(pid, exit) || self.helper_ended(pid, exit) || self.keeper_ended(pid, exit) {
             return;
         }
         let Some(&(unit, _, role)) = self.pids.get(&pid) else { return };

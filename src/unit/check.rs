@@ -8,7 +8,7 @@ use super::accounts::Accounts;
 use super::cgroup::{self, bytes};
 use super::diagnostic::{Diagnostic, Place, Wrong, did_you_mean, plain, short};
 use super::fallbacks::{self, Named};
-use super::raw::{Occasion, Places, RawShutdown, RawSystem, RawThen, RawUnit};
+use super::raw::{Occasion, Places, RawIncidents, RawShutdown, RawSystem, RawThen, RawUnit};
 use super::reader::{Item, Map, Reader, Slot};
 use super::relations::{self, Reference};
 use super::restart::{self, Fallbacks};
@@ -18,7 +18,7 @@ use super::{
     Identity, Origin, System, Unit, commands, condition, optional, output, readiness, sockets, template,
 };
 use crate::engine::policy::{Escalation, Kind, OnRequirementRestart, ProcedurePolicy};
-use crate::engine::snapshot::Trouble;
+use crate::engine::snapshot::{IncidentStore, Trouble};
 use std::ffi::CString;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,9 @@ const PROCEDURE_BYTES: u64 = 4 << 20;
 
 /// Deadlines that lifeboat waits for: long enough to be met, short enough that a device still goes down.
 pub(super) const WAIT_MS: RangeInclusive<u64> = 10..=600_000;
+
+/// Each incident has at most 64 KiB; a small disk should not be filled by them.
+const INCIDENTS_KEPT: RangeInclusive<u64> = 0..=1_000;
 
 /// A unit's name becomes a directory in cgroupfs, a word on the command line and a column of `status`.
 const NAME_BYTES_MAX: usize = 64;
@@ -399,6 +402,7 @@ pub(super) fn system(file: &Path, text: &str, names: &[String]) -> (System, Opti
         system.reserve = raw.reserve.given().map(|item| item.value);
         system.margin = raw.margin.given().map(|item| item.value);
         system.sysctls = sysctls(&mut reader, raw.sysctls);
+        system.incidents = raw.incidents.given().map(|item| incidents(&mut reader, item.value));
     }
     (system, boot_at, reader.faults.into_sorted(file))
 }
@@ -425,6 +429,21 @@ fn rescue(reader: &mut Reader<'_>, slot: Slot<String>, names: &[String]) -> Opti
     let wrong = Wrong::new(format!("there is no unit `{}`", short(&value)));
     reader.fault_in("rescue", &at, wrong.hint(hint));
     None
+}
+
+fn incidents(reader: &mut Reader<'_>, raw: RawIncidents) -> IncidentStore {
+    let mut store = IncidentStore::default();
+    if let Some(Item { value, at }) = raw.folder.given() {
+        if value.starts_with('/') && c_string(reader, "incidents.folder", &value, &at).is_some() {
+            store.folder = value;
+        } else {
+            let wrong = Wrong::new(format!("`{}` is not an absolute path of a folder", short(&value)));
+            reader.fault_in("incidents.folder", &at, wrong.hint("write \"/data/incidents\""));
+        }
+    }
+    let keep = number(reader, "incidents.keep", raw.keep, INCIDENTS_KEPT);
+    store.keep = keep.and_then(|keep| keep.try_into().ok()).unwrap_or(store.keep);
+    store
 }
 
 fn sysctls(reader: &mut Reader<'_>, slot: Slot<Map<Word>>) -> Vec<(String, String)> {

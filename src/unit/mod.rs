@@ -47,7 +47,7 @@ use crate::engine::policy::{
     DescriptorPolicy, Kind, OnRequirementRestart, Ready, RestartPolicy, Success, UnitPolicy, WarnPolicy,
 };
 use crate::engine::setting::{Limit, Setting, Settings};
-use crate::engine::snapshot::Trouble;
+use crate::engine::snapshot::{IncidentStore, Trouble};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CpuSet;
 use std::ffi::CString;
@@ -390,6 +390,8 @@ pub struct System {
     pub margin: Option<Amount>,
     /// Names below `/proc/sys`, with dots, and what is to be written there, in the order of the file.
     pub sysctls: Vec<(String, String)>,
+    /// Where incidents are kept, where the user has said.
+    pub incidents: Option<IncidentStore>,
 }
 
 impl System {

@@ -393,6 +393,15 @@ section! {
         reserve: Amount,
         margin: Amount,
         sysctls: Map<Word>,
+        incidents: RawIncidents,
+    }
+}
+
+section! {
+    /// Where incidents are kept.
+    RawIncidents ("Incidents") {
+        folder: String,
+        keep: u64,
     }
 }
 
@@ -446,6 +455,7 @@ pub fn field_names() -> Vec<(&'static str, &'static [&'static str])> {
         ("restart.limit", RawLimit::FIELDS),
         ("restart.exhaustion", RawExhaustion::FIELDS),
         ("system.ron", RawSystem::FIELDS),
+        ("incidents", RawIncidents::FIELDS),
     ]
 }
 

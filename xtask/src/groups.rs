@@ -37,6 +37,8 @@ pub struct Group {
     pub marker: (Source, &'static str),
     /// It gets an empty disk, which must hold a clean file system with the guest's last words afterwards.
     pub disk: bool,
+    /// The group that is booted after it with the same disk.
+    pub then: Option<&'static str>,
     /// Texts that its console must show, in this order.
     pub shows: &'static [&'static str],
     /// How it must end, after a whole report.
@@ -53,6 +55,7 @@ const CASES: Group = Group {
     deadline_s: 900,
     marker: (Source::Console, "lifeboat 0."),
     disk: false,
+    then: None,
     shows: &[],
     end: End::PoweredOff,
 };
@@ -71,7 +74,7 @@ const BOOT50: Group = Group {
 const STAMP: (Source, &str) = (Source::Report, "stamp exec");
 
 /// All groups, in the order in which they run.
-pub const GROUPS: [Group; 28] = [
+pub const GROUPS: [Group; 30] = [
     CASES,
     Group { name: "changes", when: When::NewestKernel, deadline_s: 3_000, ..CASES },
     Group { name: "no-memory", cmdline: "cgroup_disable=memory", deadline_s: 300, ..CASES },
@@ -120,6 +123,8 @@ pub const GROUPS: [Group; 28] = [
     asked("limit-poweroff", &LIMIT_POWERS_OFF, End::PoweredOff),
     asked("rescue", &RESCUES, End::PoweredOff),
     Group { name: "disk", deadline_s: 180, disk: true, ..CASES },
+    Group { name: "incidents", deadline_s: 240, disk: true, then: Some("incidents-again"), ..CASES },
+    Group { name: "incidents-again", when: When::Named, deadline_s: 180, disk: true, ..CASES },
     // What other people's programs do is no matter of the kernel's version.
     Group { name: "real", when: When::NewestKernel, image: Image::Real, disk: true, ..CASES },
     BOOT50,

@@ -166,6 +166,8 @@ fn add_tests(archive: &mut Archive) -> Result<()> {
     add_program(archive, "usr/bin/vm-guest", &programs::example(programs::GUEST))?;
     add_tree(archive, &test_units(), UNITS)?;
     add_tree(archive, &place::root().join("tests/vm/units-bad"), UNITS)?;
+    let system = place::root().join("tests/vm/system.ron");
+    archive.file("etc/lifeboat/system.ron", 0o644, std::fs::read(&system).at("read", &system)?);
     let rescue = place::root().join("units/rescue.ron");
     archive.file(&format!("{UNITS}/rescue.ron"), 0o644, std::fs::read(&rescue).at("read", &rescue)?);
     archive.file("sbin/sulogin", 0o755, SULOGIN.as_bytes().to_vec());

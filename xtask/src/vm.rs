@@ -182,19 +182,40 @@ fn conclude(judged: &[Judged]) -> Count {
     count
 }
 
-/// Boots one group, again if the rig failed, and judges it. Every case is printed as it ends.
+/// Boots one group, again if the rig failed, then the one that follows it with the same disk, and judges them. Every
+/// case is printed as it ends.
 ///
 /// # Errors
 /// When QEMU cannot be started, or a log cannot be written.
 pub fn boot_group(kit: &Kit, kernel: Kernel, group: &Group, options: &Options) -> Result<Judged> {
+    let (mut judged, disk) = boot_with(kit, (kernel, group), options, None)?;
+    if let Some(next) = group.then.and_then(Group::find).filter(|_| judged.count().failed == 0) {
+        let (more, _) = boot_with(kit, (kernel, next), options, disk)?;
+        judged.cases.extend(more.cases);
+        judged.rig_faults += more.rig_faults;
+    }
+    Ok(judged)
+}
+
+/// Boots one group with this disk, or with an empty one of its own where it gets one. Gives the disk back.
+fn boot_with(
+    kit: &Kit,
+    (kernel, group): (Kernel, &Group),
+    options: &Options,
+    used: Option<Disk>,
+) -> Result<(Judged, Option<Disk>)> {
     let title = format!("{} {}", kernel.version(), group.name);
     let mut judged = Judged { title: title.clone(), ..Judged::default() };
+    let mut own = None;
     for attempt in 1..=TRIES {
         println!("{title}: booting (deadline {} s)", group.deadline_s);
         let mut watch = Watch::new(&title, options.console);
         let disk_name = format!("{}-{}", kernel.version(), group.name);
-        let disk = group.disk.then(|| Disk::empty(&disk_name)).transpose()?;
-        let boot = watch.boot(kit, (kernel, group), &options.cases, disk.as_ref().map(Disk::path))?;
+        if used.is_none() {
+            own = group.disk.then(|| Disk::empty(&disk_name)).transpose()?;
+        }
+        let disk = used.as_ref().or(own.as_ref());
+        let boot = watch.boot(kit, (kernel, group), &options.cases, disk.map(Disk::path))?;
         judged.cases.clear();
         if boot.came_up {
             judged.cases = judge(group, &boot, &watch);
@@ -209,8 +230,8 @@ pub fn boot_group(kit: &Kit, kernel: Kernel, group: &Group, options: &Options) -
             judged.cases = vec![Case::failed("boot", format!("PID 1 never spoke in {TRIES} boots"))];
         }
         // The cases of the report were printed as they came.
-        let own = judged.cases.iter().skip(judged.report.cases.len());
-        own.filter(|_| boot.came_up || attempt == TRIES).for_each(|case| print_case(&title, case));
+        let hosts = judged.cases.iter().skip(judged.report.cases.len());
+        hosts.filter(|_| boot.came_up || attempt == TRIES).for_each(|case| print_case(&title, case));
         let failed = judged.count().failed > 0;
         if failed && !options.console {
             watch.show_console();
@@ -223,7 +244,7 @@ pub fn boot_group(kit: &Kit, kernel: Kernel, group: &Group, options: &Options) -
             break;
         }
     }
-    Ok(judged)
+    Ok((judged, used.or(own)))
 }
 
 /// The reported cases, then whatever the host itself holds against the guest.

@@ -298,6 +298,7 @@ impl FakeKernel {
             Action::EndProbe { .. }
             | Action::CloseDescriptors { .. }
             | Action::Dismiss { .. }
+            | Action::KeepIncident { .. }
             | Action::Log(_)
             | Action::Reply { .. }
             | Action::ReplyLimit { .. }

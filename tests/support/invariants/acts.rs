@@ -148,6 +148,9 @@ impl Watch {
                 self.rests(now, action, kernel)?
             }
             Action::Finish { .. } => self.finish(now, kernel)?,
+            Action::KeepIncident { number, .. } => {
+                hold(Invariant::IncidentsKept, self.kept.insert(number), || format!("{number} twice"))?;
+            }
             Action::Adopt { unit } => self.adopts(unit, kernel)?,
             Action::Dismiss { unit } => self.nothing_left(unit, kernel)?,
             Action::Doorbells { unit, run, .. }

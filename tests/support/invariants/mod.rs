@@ -16,7 +16,7 @@ use lifeboat::engine::Engine;
 use lifeboat::engine::event::{ClientId, Event, Exit, MemoryEvents, Note, Role, Time, Verb};
 use lifeboat::engine::policy::{RunId, UnitId, UnitPolicy};
 use lifeboat::engine::snapshot::Snapshot;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The list. `Violation` carries one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,8 @@ pub(crate) enum Invariant {
     StopsEnd,
     /// The times of an incident stand in order, and the numbers of incidents too.
     IncidentsInOrder,
+    /// Every incident that is closed is handed over once to be kept.
+    IncidentsKept,
     /// A unit changes, or goes, only when no process of it lives.
     NothingLeft,
     /// The snapshot contradicts neither itself nor its generation.
@@ -177,6 +179,8 @@ pub(crate) struct Watch {
     changed: bool,
     /// In this turn something was given up.
     escalated: bool,
+    /// The numbers of the incidents that were handed over.
+    kept: BTreeSet<u32>,
 }
 
 impl Watch {
@@ -198,6 +202,7 @@ impl Watch {
             standings: vec![Standing::default(); policies.len()],
             changed: false,
             escalated: false,
+            kept: BTreeSet::new(),
         }
     }
 
@@ -239,6 +244,9 @@ impl Watch {
                 }
             }
             Event::LimitAsked { client, .. } => *self.open_requests.entry(client.0).or_default() += 1,
+            Event::IncidentsAhead { by } => {
+                self.kept = self.kept.iter().map(|number| number + by).collect();
+            }
             Event::ClientGone { client } => {
                 self.gone.push(client);
                 self.reloads.retain(|(asked_by, _)| *asked_by != client);

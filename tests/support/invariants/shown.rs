@@ -38,6 +38,8 @@ impl Watch {
             snapshot.incidents.iter().skip(at + 1).all(|other| other.number != incident.number)
         });
         hold(Invariant::IncidentsInOrder, numbers_differ, || "a number twice".into())?;
+        let lost = snapshot.incidents.iter().find(|incident| !self.kept.contains(&incident.number));
+        hold(Invariant::IncidentsKept, lost.is_none(), || format!("{lost:?} is not kept"))?;
         if let Some(last) = self.last.replace(snapshot)
             && let Some(new) = &self.last
         {

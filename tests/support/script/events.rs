@@ -51,6 +51,7 @@ pub(crate) enum What {
     LimitTried(String, Setting, u64, Tried),
     ClientGone(u64),
     ShutdownAsked(ShutdownKind),
+    IncidentsAhead(u32),
     /// Other units from now on.
     Reconfigure(Vec<Changed>),
     /// The event, but about this run.
@@ -126,6 +127,7 @@ impl Stage {
             }
             What::ClientGone(client) => Event::ClientGone { client: ClientId(*client) },
             What::ShutdownAsked(how) => Event::ShutdownAsked { how: *how },
+            What::IncidentsAhead(by) => Event::IncidentsAhead { by: *by },
             What::Reconfigure(_) => panic!("it is no event"),
             What::OfRun(run, what) => self.event(what, Some(*run)),
         }

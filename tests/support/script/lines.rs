@@ -66,6 +66,9 @@ impl Stage {
             Action::Finish { how } => format!("finish {how:?}"),
             Action::Adopt { unit } => format!("adopt {}", self.names[usize::from(unit.0)]),
             Action::Dismiss { unit } => format!("dismiss {}", self.names[usize::from(unit.0)]),
+            Action::KeepIncident { unit, number } => {
+                format!("keep incident {number} of {}", self.names[usize::from(unit.0)])
+            }
             Action::Log(_) => return None,
         })
     }

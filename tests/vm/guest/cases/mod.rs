@@ -16,6 +16,7 @@ mod endings;
 mod ends;
 mod graph;
 mod growth;
+mod incidents;
 mod latency;
 mod left_behind;
 mod life;
@@ -81,6 +82,8 @@ fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
         ("no-target", End::PowerOff, graph::NO_TARGET.to_vec()),
         ("small", End::PowerOff, small::CASES.to_vec()),
         ("disk", End::PowerOff, disk::CASES.to_vec()),
+        ("incidents", End::PowerOff, incidents::FIRST.to_vec()),
+        ("incidents-again", End::PowerOff, incidents::AGAIN.to_vec()),
         ("real", End::PowerOff, real_cases()),
         ("restart", End::PowerOff, restart::CASES.to_vec()),
         ("units1000", End::PowerOff, units1000::CASES.to_vec()),
@@ -110,6 +113,7 @@ fn main_cases() -> Vec<Case> {
         commands::CASES,
         shield::CASES,
         rescue::CASES,
+        incidents::NO_DISK,
         endings::CASES,
         units::CASES,
         graph::CASES,

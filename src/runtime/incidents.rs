@@ -1,0 +1,280 @@
+//! Incidents that outlive the machine: what PID 1 does about them, which never waits for a disk.
+//!
+//! A closed incident becomes a letter in a file in memory. A process aside (`incident_store`) makes a file on a disk of
+//! it, one at a time, and not while a unit is on its way from its exhaustion to its kill. The first such process of a
+//! boot only looks how many incidents there are already, so that numbers go on.
+
+use super::event_loop::Lifeboat;
+use super::incident_store::NO_DISK;
+use super::perform::PROCEDURE;
+use super::story;
+use crate::engine::event::{Event, Exit, Role, Time};
+use crate::engine::policy::UnitId;
+use crate::engine::snapshot::IncidentStore;
+use crate::sys::aside::wait_for_child;
+use crate::sys::error::SysError;
+use crate::sys::spawn::{Program, SpawnError, Start, start};
+use crate::sys::{children, clock, memory};
+use crate::wire::incident::{Brief, Rest, letter};
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What a slow flash may need for one small file.
+const KEEP_MS: u64 = 20_000;
+
+/// What all that waits gets when the machine ends.
+const LAST_MS: u64 = 3_000;
+
+/// So many wait at most, each with up to 64 KiB of memory; the oldest goes first.
+const PENDING_MAX: usize = 8;
+
+/// Between two complaints.
+const COMPLAINT_PAUSE_US: u64 = 60_000_000;
+
+/// How much of the end of what a run has said goes into its incident.
+const WORDS_BYTES: u64 = 2_048;
+
+/// An answer in words is longer by far than a number, and shorter than this.
+const ANSWER_BYTES: usize = 1_024;
+
+/// An incident on its way. Number 0 is the look at the store.
+#[derive(Debug)]
+struct Letter {
+    number: u32,
+    text: OwnedFd,
+    /// The disk had its chance.
+    gives_up: bool,
+}
+
+/// The process that is at work.
+#[derive(Debug)]
+struct Keeper {
+    pid: u32,
+    until: Time,
+    letter: Letter,
+}
+
+/// All that is on its way.
+#[derive(Debug, Default)]
+pub(super) struct Incidents {
+    store: Option<IncidentStore>,
+    boot_id: String,
+    pending: VecDeque<Letter>,
+    keeper: Option<Keeper>,
+    /// That were too many, since the last one that was told.
+    dropped: u32,
+    complained: Option<Time>,
+}
+
+impl Incidents {
+    /// Keeps them there; nowhere where there is no store.
+    pub(super) fn new(store: Option<IncidentStore>) -> Self {
+        let store = store.filter(|store| store.keep > 0);
+        let mut incidents = Self { store, ..Self::default() };
+        if incidents.store.is_some() {
+            // The kernel's own text: no disk.
+            let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+            id.trim().clone_into(&mut incidents.boot_id);
+            incidents.send(0, &[]);
+        }
+        incidents
+    }
+
+    fn send(&mut self, number: u32, text: &[u8]) {
+        match memory::file_in_memory(c"incident", text) {
+            Ok(text) => self.pending.push_back(Letter { number, text, gives_up: false }),
+            Err(error) => story::complain(&error),
+        }
+        if self.pending.len() > PENDING_MAX {
+            self.pending.pop_front();
+            self.dropped += 1;
+        }
+    }
+
+    fn complain(&mut self, now: Time, words: &str) {
+        if self.complained.is_none_or(|at| now.since_us(at) > COMPLAINT_PAUSE_US) {
+            self.complained = Some(now);
+            log::error!("{words}");
+        }
+    }
+}
+
+impl Lifeboat {
+    /// An incident is closed: what is known of it goes into a letter, before the unit's next run changes it.
+    pub(super) fn keep_incident(&mut self, unit: UnitId, number: u32) {
+        let Some(incident) = self.engine.incident(number).copied().filter(|_| self.incidents.store.is_some())
+        else {
+            return;
+        };
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        let group = seat.group(Role::Service);
+        let words = self.outputs.words_of_run(unit, WORDS_BYTES);
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
+        let ago_ms = clock::now().since_us(incident.began) / 1_000;
+        let brief = Brief {
+            unit: &seat.unit.policy.name,
+            boot_id: &self.incidents.boot_id,
+            began_unix_ms: u64::try_from(unix_ms).unwrap_or(0).saturating_sub(ago_ms),
+            incident,
+        };
+        let rest = Rest {
+            limit_bytes: seat.unit.policy.memory.map(|memory| memory.max_bytes),
+            peak_bytes: group.and_then(|group| group.peak_bytes().ok()),
+            left: group.and_then(|group| group.sample().ok()),
+            words: &String::from_utf8_lossy(&words),
+        };
+        let events = self.engine.recorder().events().filter(|(_, event)| event.concerns(unit));
+        if let Ok(text) = letter(&brief, &rest, events) {
+            self.incidents.send(number, &text);
+        }
+    }
+
+    /// At the end of a turn: the next letter goes out when nothing is more urgent.
+    pub(super) fn tend_incidents(&mut self) {
+        self.keeper_due();
+        if self.incidents.keeper.is_none() && !self.incidents.pending.is_empty() && !self.engine.is_rescuing()
+        {
+            self.next_keeper();
+        }
+    }
+
+    /// When to call `tend_incidents` at the latest.
+    pub(super) fn incidents_until(&self) -> Option<Time> {
+        self.incidents.keeper.as_ref().map(|keeper| keeper.until)
+    }
+
+    fn next_keeper(&mut self) {
+        let Some(letter) = self.incidents.pending.pop_front() else { return };
+        match self.start_keeper(&letter) {
+            Ok(pid) => {
+                let until = clock::now().plus_ms(KEEP_MS);
+                self.incidents.keeper = Some(Keeper { pid, until, letter });
+            }
+            Err(error) => {
+                let error = SysError::new("start", "the process that keeps an incident", error.errno());
+                let number = letter.number;
+                self.incidents.complain(clock::now(), &format!("incident {number} is not kept: {error}"));
+            }
+        }
+    }
+
+    fn start_keeper(&self, letter: &Letter) -> Result<u32, SpawnError> {
+        let store = self.incidents.store.clone().unwrap_or_default();
+        let (keep, number) = (store.keep.to_string(), letter.number.to_string());
+        let way = if letter.gives_up { NO_DISK } else { "disk" };
+        let words = ["/proc/self/exe", "--keep-incident", &store.folder, &keep, &number, way];
+        let program = Program::new(&words.map(|word| CString::new(word).unwrap_or_default()), &[])?;
+        let child = start(&Start {
+            program: &program,
+            cgroup: None,
+            oom_score_adj: if self.can_shield { PROCEDURE } else { 0 },
+            stdio: [letter.text.as_fd(), self.null.as_fd(), self.output.as_fd()],
+            steps: &[],
+            working_directory: Some(c"/"),
+            handed: &[],
+        })?;
+        Ok(child.pid)
+    }
+
+    /// A disk that does not answer is left alone; the incident goes where it can. The process may be past killing: its
+    /// end is reaped whenever it comes.
+    fn keeper_due(&mut self) {
+        let overdue = |keeper: &mut Keeper| keeper.until <= clock::now();
+        let Some(keeper) = self.incidents.keeper.take_if(overdue) else { return };
+        let _ = children::signal(keeper.pid, libc::SIGKILL);
+        let Letter { number, gives_up, .. } = keeper.letter;
+        if number > 0 && !gives_up {
+            self.incidents.pending.push_front(Letter { gives_up: true, ..keeper.letter });
+        } else {
+            let folder = self.incidents.store.as_ref().map_or("", |store| store.folder.as_str());
+            let words = format!(
+                "incidents are not kept: {folder} does not answer within {} s: is the disk dead?",
+                KEEP_MS / 1_000
+            );
+            self.incidents.complain(clock::now(), &words);
+        }
+    }
+
+    /// A child has died: true where it was the one that keeps an incident.
+    pub(super) fn keeper_ended(&mut self, pid: u32, exit: Exit) -> bool {
+        let Some(keeper) = self.incidents.keeper.take_if(|keeper| keeper.pid == pid) else { return false };
+        self.keeper_answered(keeper.letter, exit);
+        true
+    }
+
+    fn keeper_answered(&mut self, letter: Letter, exit: Exit) {
+        let mut answer = [0; ANSWER_BYTES];
+        let length = File::from(letter.text).read_at(&mut answer, 0).unwrap_or(0);
+        let answer = String::from_utf8_lossy(answer.get(..length).unwrap_or_default());
+        match (exit, answer.parse::<u32>()) {
+            (Exit::Code(0), Ok(kept)) => {
+                let by = kept.saturating_sub(letter.number);
+                if by > 0 {
+                    self.incidents
+                        .pending
+                        .iter_mut()
+                        .for_each(|waits| waits.number = waits.number.saturating_add(by));
+                    self.events.push_back(Event::IncidentsAhead { by });
+                }
+                if by > 0 && letter.number > 0 {
+                    log::info!("incident {} is {kept} from now on: there are earlier ones", letter.number);
+                }
+            }
+            (Exit::Code(1), _) => self.incidents.complain(clock::now(), &answer),
+            (exit, _) => {
+                let words = format!(
+                    "incident {} is not kept: the process for that ended with {exit:?}",
+                    letter.number
+                );
+                self.incidents.complain(clock::now(), &words);
+            }
+        }
+        let dropped = std::mem::take(&mut self.incidents.dropped);
+        if dropped > 0 {
+            log::error!("{dropped} incidents are not kept: more came than the disk has taken in time");
+        }
+    }
+
+    /// The end of lifeboat: what waits is written, for a few seconds at most.
+    pub(super) fn close_incidents(&mut self) {
+        let deadline = clock::now().plus_ms(LAST_MS);
+        while deadline > clock::now() {
+            if self.incidents.keeper.is_none() {
+                self.next_keeper();
+            }
+            let Some(keeper) = self.incidents.keeper.take() else { return };
+            wait_for_child(keeper.pid, deadline);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_disk_is_bounded() {
+        let mut incidents = Incidents { store: Some(IncidentStore::default()), ..Incidents::default() };
+        for number in 1..=20 {
+            incidents.send(number, b"text");
+        }
+        let waiting: Vec<u32> = incidents.pending.iter().map(|letter| letter.number).collect();
+        assert_eq!((waiting, incidents.dropped), ((13..=20).collect(), 12));
+        assert!(Incidents::new(None).pending.is_empty());
+        let off = IncidentStore { keep: 0, ..IncidentStore::default() };
+        assert!(Incidents::new(Some(off)).pending.is_empty());
+    }
+
+    #[test]
+    fn complaints_come_once_a_minute() {
+        let mut incidents = Incidents::default();
+        for (at_s, told_at_s) in [(5, 5), (6, 5), (65, 5), (66, 66)] {
+            incidents.complain(Time(at_s * 1_000_000), "x");
+            assert_eq!(incidents.complained, Some(Time(told_at_s * 1_000_000)));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Incidents that outlive the machine: on a disk, over a power cycle, and where the disk takes nothing.
+
+use super::Case;
+use crate::guest::{Guest, ensure, expect, read, run};
+use lifeboat::engine::snapshot::{Incident, ProcedureResult, StateName};
+use lifeboat::wire::incident::{self, FILE_BYTES_MAX, Kept};
+use nix::mount::{MsFlags, mount};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// With an empty disk.
+pub(crate) const FIRST: &[Case] = &[
+    Case { name: "incident-is-on-the-disk", deadline_s: 90, run: incident_is_on_the_disk },
+    Case { name: "incident-tells-what-stays-charged", deadline_s: 60, run: incident_tells_what_stays },
+    Case { name: "incident-on-a-full-disk", deadline_s: 90, run: incident_on_a_full_disk },
+    Case { name: "incident-on-a-read-only-disk", deadline_s: 60, run: incident_on_a_read_only_disk },
+    Case { name: "incident-after-the-disk-is-well", deadline_s: 60, run: incident_after_the_disk_is_well },
+];
+
+/// With the same disk, after the machine was off.
+pub(crate) const AGAIN: &[Case] = &[
+    Case { name: "incidents-of-the-last-boot", deadline_s: 60, run: incidents_of_the_last_boot },
+    Case { name: "incident-numbers-go-on", deadline_s: 60, run: incident_numbers_go_on },
+    Case { name: "incident-files-that-are-broken", deadline_s: 30, run: incident_files_that_are_broken },
+];
+
+/// Where there is no disk.
+pub(crate) const NO_DISK: &[Case] =
+    &[Case { name: "incident-without-a-disk", deadline_s: 60, run: incident_without_a_disk }];
+
+const DISK: &str = "/dev/nvme0n1";
+const MOUNTED: &str = "/mnt";
+/// As in tests/vm/system.ron.
+const FOLDER: &str = "/mnt/incidents";
+const KEEP: usize = 4;
+const LEAKS: &str = "leak-flat-out";
+const LEAVES: &str = "leaves-a-file";
+/// The host looks for these on the disk.
+const LAST_WORDS: &str = "the last words before the end of this guest\n";
+const SOON: Duration = Duration::from_secs(30);
+
+fn mount_disk(guest: &Guest) -> Result<(), String> {
+    let there = || Path::new(DISK).exists().then_some(());
+    guest.until(&format!("there is no {DISK}"), Duration::from_secs(20), there)?;
+    // The kernels have ext4, which takes an ext2 as it is.
+    mount(Some(DISK), MOUNTED, Some("ext4"), MsFlags::empty(), None::<&str>)
+        .map_err(|error| format!("mount {DISK}: {error}"))
+}
+
+fn exhaust(guest: &Guest, unit: &str) -> Result<Incident, String> {
+    let before = guest.last_incident()?;
+    guest.start(unit)?;
+    let incident = guest.wait_incident(unit, before, Duration::from_secs(60))?;
+    // `then: Stop`: it is down and stays down.
+    let down = |state| matches!(state, StateName::Stopped | StateName::Exited | StateName::Fatal);
+    guest
+        .until("it is not down", SOON, || guest.unit(unit).ok().filter(|unit| down(unit.state)).map(drop))?;
+    Ok(incident)
+}
+
+fn file(number: u32) -> PathBuf {
+    Path::new(FOLDER).join(incident::file_name(number))
+}
+
+fn numbers() -> Vec<u32> {
+    let entries = fs::read_dir(FOLDER).into_iter().flatten().flatten();
+    let mut numbers: Vec<u32> =
+        entries.filter_map(|entry| incident::number_of(entry.file_name().to_str()?)).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// Waits for a file, and reads it.
+fn kept(guest: &Guest, number: u32) -> Result<Kept, String> {
+    let path = file(number);
+    let text = guest.until(&format!("no {}", path.display()), SOON, || fs::read(&path).ok())?;
+    ensure(text.len() <= FILE_BYTES_MAX, || format!("{} bytes", text.len()))?;
+    guest.figure(&format!("incident {number}: {} bytes", text.len()));
+    incident::read(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// What the kernel log has.
+fn logged(guest: &Guest, words: &str) -> Result<(), String> {
+    let look = || run(&["/bin/busybox", "dmesg"]).ok().filter(|(_, text)| text.contains(words)).map(drop);
+    guest.until(&format!("the kernel log has no {words:?}"), SOON, look)
+}
+
+fn shows(arguments: &[&str], words: &[&str]) -> Result<String, String> {
+    let command = [&["/usr/bin/lifeboatctl"], arguments].concat();
+    let (code, text) = run(&command)?;
+    expect(&format!("exit code of {command:?}"), &code, &0)?;
+    let missing: Vec<_> = words.iter().filter(|word| !text.contains(**word)).collect();
+    ensure(missing.is_empty(), || format!("{arguments:?} has no {missing:?}: {text}"))?;
+    Ok(text)
+}
+
+fn incident_is_on_the_disk(guest: &mut Guest) -> Result<(), String> {
+    let (code, _) = run(&["/bin/busybox", "mke2fs", DISK])?;
+    expect("exit code of mke2fs", &code, &0)?;
+    mount_disk(guest)?;
+    let bystander = guest.bystander()?;
+    let incident = exhaust(guest, LEAKS)?;
+    expect("number", &incident.number, &1)?;
+    let kept = kept(guest, 1)?;
+    expect("unit", &kept.unit.as_str(), &LEAKS)?;
+    expect("record", &kept.incident, &incident)?;
+    expect("boot", &kept.boot_id.as_str(), &read("/proc/sys/kernel/random/boot_id")?.trim())?;
+    expect("limit", &kept.limit_bytes, &Some(16 << 20))?;
+    let before = incident.sample.map_or(0, |sample| sample.current_bytes);
+    let after = kept.left.map_or(u64::MAX, |left| left.current_bytes);
+    ensure(after < before / 2, || format!("{after} of {before} bytes are still charged"))?;
+    ensure(kept.began_unix_ms > 0, || "no time of day".into())?;
+    bystander.is_unharmed(guest)
+}
+
+/// Files on tmpfs are charged to the cgroup, and are there after the kill.
+fn incident_tells_what_stays(guest: &mut Guest) -> Result<(), String> {
+    let incident = exhaust(guest, LEAVES)?;
+    let kept = kept(guest, incident.number)?;
+    let stays = kept.left.map_or(0, |left| left.unreclaimable_bytes);
+    ensure(stays > 8 << 20, || format!("{stays} bytes are told to stay"))?;
+    expect("its words", &kept.words.contains("procedure: nothing to save"), &true)?;
+    fs::remove_file("/run/left-behind").map_err(|error| format!("/run/left-behind: {error}"))
+}
+
+/// Nobody but the record suffers, and a line of it is in the kernel log.
+fn incident_on_a_full_disk(guest: &mut Guest) -> Result<(), String> {
+    let filler = format!("{MOUNTED}/filler");
+    let mut large = fs::File::create(&filler).map_err(|error| format!("{filler}: {error}"))?;
+    let block = vec![1; 64 << 10];
+    while large.write_all(&block).and_then(|()| large.sync_data()).is_ok() {}
+    // The last blocks too.
+    while large.write_all(&[1; 512]).is_ok() {}
+    drop(large);
+    let bystander = guest.bystander()?;
+    let incident = exhaust(guest, LEAKS)?;
+    expect(
+        "procedure",
+        &incident.procedure,
+        &ProcedureResult::Ended(lifeboat::engine::event::Exit::Code(0)),
+    )?;
+    logged(guest, &format!("incident {}: {{\"unit\":\"{LEAKS}\"", incident.number))?;
+    logged(guest, &format!("incident {} is not kept: cannot write to {FOLDER}: No space", incident.number))?;
+    ensure(!file(incident.number).exists(), || "there is a file".into())?;
+    bystander.is_unharmed(guest)?;
+    fs::remove_file(&filler).map_err(|error| format!("{filler}: {error}"))
+}
+
+fn remount(flags: MsFlags) -> Result<(), String> {
+    mount(None::<&str>, MOUNTED, None::<&str>, flags | MsFlags::MS_REMOUNT, None::<&str>)
+        .map_err(|error| format!("remount {MOUNTED}: {error}"))
+}
+
+/// Within a minute of the last complaint: none more, and the line is there all the same.
+fn incident_on_a_read_only_disk(guest: &mut Guest) -> Result<(), String> {
+    nix::unistd::sync();
+    remount(MsFlags::MS_RDONLY)?;
+    let incident = exhaust(guest, LEAKS)?;
+    logged(guest, &format!("incident {}: {{\"unit\":\"{LEAKS}\"", incident.number))?;
+    remount(MsFlags::empty())
+}
+
+fn incident_after_the_disk_is_well(guest: &mut Guest) -> Result<(), String> {
+    let incident = exhaust(guest, LEAKS)?;
+    kept(guest, incident.number)?;
+    let (_, log) = run(&["/bin/busybox", "dmesg"])?;
+    expect("complaints", &log.matches("is not kept").count(), &1)?;
+    let names: Vec<_> =
+        fs::read_dir(FOLDER).into_iter().flatten().flatten().map(|it| it.file_name()).collect();
+    expect("files", &names.len(), &numbers().len())?;
+    let path = format!("{MOUNTED}/last-words");
+    fs::write(&path, LAST_WORDS).map_err(|error| format!("{path}: {error}"))
+}
+
+fn incidents_of_the_last_boot(guest: &mut Guest) -> Result<(), String> {
+    mount_disk(guest)?;
+    expect("files", &numbers(), &vec![1, 2, 5])?;
+    let text = shows(&["incidents"], &["NUMBER", "earlier", LEAKS, LEAVES, "ended with exit code 0"])?;
+    expect("lines", &text.lines().count(), &4)?;
+    shows(&["incidents", "show", "2"], &[LEAVES, "an earlier boot", "timeline", "still charged"])?;
+    shows(&["--json", "incidents", "show", "1"], &["\"format\":1", "\"events\":["])?;
+    shows(&["--socket", "/nobody", "incidents", "--folder", FOLDER], &[LEAKS])?;
+    let (code, _) = run(&["/usr/bin/lifeboatctl", "incidents", "show", "77"])?;
+    expect("exit code for a number that is not there", &code, &1)?;
+    expect("incidents of this boot", &guest.last_incident()?, &0)
+}
+
+/// This boot's first incident is taken for number 1, until the disk, which came late, tells better.
+fn incident_numbers_go_on(guest: &mut Guest) -> Result<(), String> {
+    let first = exhaust(guest, LEAKS)?;
+    let kept = kept(guest, 6)?;
+    expect("began", &kept.incident.began, &first.began)?;
+    guest.until("its number stays", SOON, || guest.last_incident().ok().filter(|number| *number == 6))?;
+    shows(&["why", LEAKS], &["incident 6,"])?;
+    let second = exhaust(guest, LEAKS)?;
+    expect("the next number", &second.number, &7)?;
+    self::kept(guest, 7)?;
+    let bounded = || (numbers().len() == KEEP).then(numbers);
+    expect("files", &guest.until("too many are kept", SOON, bounded)?, &vec![2, 5, 6, 7])
+}
+
+fn incident_files_that_are_broken(guest: &mut Guest) -> Result<(), String> {
+    let text = fs::read(file(5)).map_err(|error| error.to_string())?;
+    fs::write(file(5), text.get(..text.len() / 2).unwrap_or_default()).map_err(|error| error.to_string())?;
+    let third = exhaust(guest, LEAKS)?;
+    kept(guest, third.number)?;
+    let text = shows(&["incidents"], &["6 ", "7 ", "8 ", "this"])?;
+    ensure(!text.contains("\n5 "), || text)
+}
+
+fn incident_without_a_disk(guest: &mut Guest) -> Result<(), String> {
+    let incident = exhaust(guest, LEAKS)?;
+    logged(guest, &format!("incident {}: {{\"unit\":\"{LEAKS}\"", incident.number))?;
+    logged(guest, &format!("is not kept: {FOLDER} is in memory, which a reboot empties"))
+}
