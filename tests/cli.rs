@@ -1,5 +1,7 @@
 //! The real `lifeboatctl` against a small server that answers as each case says: texts, exit codes, requests.
 
+#[path = "cli/incidents.rs"]
+mod incidents;
 #[path = "cli/limits.rs"]
 mod limits;
 

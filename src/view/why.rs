@@ -122,7 +122,7 @@ fn failed_command(out: &mut dyn Write, why: &Story<'_>) -> fmt::Result {
 }
 
 /// Line by line, without what a terminal would obey.
-fn said(out: &mut dyn Write, what: &str, words: &str) -> fmt::Result {
+pub(super) fn said(out: &mut dyn Write, what: &str, words: &str) -> fmt::Result {
     if words.is_empty() {
         return Ok(());
     }
@@ -155,9 +155,18 @@ fn story(out: &mut dyn Write, incident: &Incident, why: &Story<'_>, wall: WallOf
     let ago = Uptime(why.time.since_us(incident.began));
     let calendar = wall.calendar(incident.began);
     writeln!(out, "incident {}, run {}, {ago} ago ({calendar})", incident.number, incident.run.0)?;
+    account(out, incident, why.unit.memory.map(|memory| memory.max_bytes))?;
+    writeln!(out, "  all of it: lifeboatctl incidents show {}", incident.number)
+}
+
+/// What an incident's record says, but for its heading; with the limit of the unit's memory.
+///
+/// # Errors
+/// Only what `out` fails with.
+pub fn account(out: &mut dyn Write, incident: &Incident, limit_bytes: Option<u64>) -> fmt::Result {
     evidence(out, incident)?;
     if let Some(sample) = incident.sample {
-        memory(out, sample, why.unit.memory.map(|memory| memory.max_bytes))?;
+        memory(out, sample, limit_bytes)?;
     }
     timeline(out, incident)?;
     let over = incident.emptied.is_some();

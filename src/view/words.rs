@@ -409,6 +409,8 @@ pub fn start_error(trouble: Option<Trouble>) -> (&'static str, bool) {
 /// A moment on the calendar, in UTC unless its offset carries a time zone.
 #[derive(Clone, Copy, Debug)]
 pub struct Calendar {
+    /// From 1970 on.
+    pub year: u16,
     /// 1 to 12.
     pub month: u8,
     /// 1 to 31.
@@ -426,6 +428,7 @@ impl Calendar {
         let unix_s = unix_s.max(0);
         let (mut days, seconds) = (unix_s / 86_400, unix_s % 86_400);
         // 400 years repeat exactly; the year begins in March so that the leap day comes last.
+        let cycles = (days + 719_468) / 146_097;
         days = (days + 719_468) % 146_097;
         let year = (days - days / 1_460 + days / 36_524 - days / 146_096) / 365;
         let of_year = days - (365 * year + year / 4 - year / 100);
@@ -433,12 +436,25 @@ impl Calendar {
         let day = of_year - (153 * shifted + 2) / 5 + 1;
         let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
         let small = |value: i64| u8::try_from(value).unwrap_or(0);
+        let whole_year = 400 * cycles + year + i64::from(month <= 2);
         Self {
+            year: u16::try_from(whole_year).unwrap_or(u16::MAX),
             month: small(month),
             day: small(day),
             hour: small(seconds / 3_600),
             minute: small(seconds / 60 % 60),
         }
+    }
+}
+
+/// The same with the year: "2024-08-29 10:47".
+#[derive(Clone, Copy, Debug)]
+pub struct Dated(pub Calendar);
+
+impl Display for Dated {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Calendar { year, month, day, hour, minute } = self.0;
+        write!(f, "{year}-{month:02}-{day:02} {hour:02}:{minute:02}")
     }
 }
 
@@ -498,6 +514,11 @@ mod tests {
         check(Calendar::of(1_709_208_000), "Feb 29 12:00 PM");
         check(Calendar::of(4_107_542_399), "Feb 28 11:59 PM");
         check(Calendar::of(4_107_542_400), "Mar 01 12:00 AM");
+        check(Dated(Calendar::of(0)), "1970-01-01 00:00");
+        check(Dated(Calendar::of(951_782_399)), "2000-02-28 23:59");
+        check(Dated(Calendar::of(951_868_799)), "2000-02-29 23:59");
+        check(Dated(Calendar::of(1_735_689_599)), "2024-12-31 23:59");
+        check(Dated(Calendar::of(4_107_542_400)), "2100-03-01 00:00");
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub(crate) enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Show the exhaustions of memory of this boot and of earlier ones
+    Incidents(Incidents),
     /// Show the end of what a unit has said: 1600 bytes, or as many as -BYTES says
     Tail(Tail),
     /// Read the unit files, and tell what an update would change
@@ -200,6 +202,27 @@ pub(crate) struct Run {
     /// The program and its arguments, after --
     #[arg(value_name = "COMMAND", required = true, last = true)]
     pub(crate) command: Vec<String>,
+}
+
+/// Which incidents.
+#[derive(Args)]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct Incidents {
+    #[command(subcommand)]
+    pub(crate) verb: Option<IncidentsVerb>,
+    /// Only what is kept in this folder; lifeboat is not asked, and need not run
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+pub(crate) enum IncidentsVerb {
+    /// Show one in full
+    Show {
+        /// Its number
+        #[arg(value_name = "NUMBER")]
+        number: u32,
+    },
 }
 
 /// What of a unit's words.

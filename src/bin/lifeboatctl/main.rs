@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod control;
 mod exit;
+mod incidents;
 mod limit;
 mod output;
 mod run;
@@ -48,6 +49,7 @@ fn run() -> Result<Exit, Failure> {
         cli::Verb::Restart(units) => control::restart(context, units),
         cli::Verb::Reload(units) => control::reload(context, units),
         cli::Verb::Why { name, all } => why::why(context, name, *all),
+        cli::Verb::Incidents(what) => incidents::incidents(context, what),
         cli::Verb::Limit(change) => limit::limit(context, change),
         cli::Verb::Tail(tail) => tail::tail(context, tail),
         cli::Verb::Reread => change::reread(context),

@@ -1,0 +1,224 @@
+//! `incidents`: those of this boot and of earlier ones. What is on a disk is read here, so that PID 1 need not.
+
+use crate::cli::{Context, Incidents, IncidentsVerb};
+use crate::client::{ANSWER_TIMEOUT, CallError, Client};
+use crate::exit::{Exit, Failure};
+use crate::{output, status};
+use lifeboat::engine::snapshot::{IncidentStore, Snapshot};
+use lifeboat::view::incident::{Story, show, table};
+use lifeboat::view::status::OneLine;
+use lifeboat::wire::incident::{FILE_BYTES_MAX, Kept, number_of, read};
+use lifeboat::wire::reply::StatusReply;
+use lifeboat::wire::request::Request;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// One incident, from a file or from lifeboat's own memory.
+struct Found {
+    kept: Kept,
+    /// The file's text.
+    text: Option<Vec<u8>>,
+}
+
+/// All that are known, by number.
+struct All {
+    found: BTreeMap<u32, Found>,
+    boot_id: String,
+    exit: Exit,
+}
+
+pub(crate) fn incidents(context: &Context, what: &Incidents) -> Result<Exit, Failure> {
+    let all = gather(context, what.folder.as_deref())?;
+    match what.verb {
+        None => list(context, &all),
+        Some(IncidentsVerb::Show { number }) => show_one(context, &all, number),
+    }
+}
+
+fn list(context: &Context, all: &All) -> Result<Exit, Failure> {
+    let mut text = String::new();
+    if context.json {
+        for found in all.found.values() {
+            let Kept { number, unit, boot_id, began_unix_ms, incident, .. } = &found.kept;
+            let (this_boot, kept) = (*boot_id == all.boot_id, found.text.is_some());
+            text += &output::json(&json!({
+                "number": number, "unit": unit, "boot_id": boot_id, "this_boot": this_boot, "kept": kept,
+                "began_unix_ms": began_unix_ms, "incident": incident,
+            }))?;
+        }
+    } else if all.found.is_empty() {
+        text += "no incidents\n";
+    } else {
+        let stories: Vec<Story<'_>> = all.found.values().map(|found| all.story(found)).collect();
+        // A String takes everything.
+        let _ = table(&mut text, &stories);
+    }
+    output::finish(&text, all.exit)
+}
+
+fn show_one(context: &Context, all: &All, number: u32) -> Result<Exit, Failure> {
+    let Some(found) = all.found.get(&number) else {
+        let known = match (all.found.keys().next(), all.found.keys().next_back()) {
+            (Some(first), Some(last)) => format!("those on record go from {first} to {last}"),
+            _ => "none is on record".into(),
+        };
+        let exit = if all.exit == Exit::Ok { Exit::Failed } else { all.exit };
+        return Err(Failure { message: format!("there is no incident {number}: {known}"), exit });
+    };
+    let mut text = String::new();
+    match &found.text {
+        Some(file) if context.json => text = String::from_utf8_lossy(file).trim_end().to_owned() + "\n",
+        None if context.json => {
+            let Kept { number, unit, boot_id, began_unix_ms, incident, .. } = &found.kept;
+            text = output::json(&json!({
+                "number": number, "unit": unit, "boot_id": boot_id, "began_unix_ms": began_unix_ms,
+                "incident": incident,
+            }))?;
+        }
+        _ => {
+            let _ = show(&mut text, &all.story(found));
+        }
+    }
+    output::finish(&text, all.exit)
+}
+
+impl All {
+    fn story<'a>(&self, found: &'a Found) -> Story<'a> {
+        let kept = &found.kept;
+        Story {
+            unit: &kept.unit,
+            began_unix_ms: kept.began_unix_ms,
+            this_boot: kept.boot_id == self.boot_id,
+            kept: found.text.is_some(),
+            incident: &kept.incident,
+            limit_bytes: kept.limit_bytes,
+            peak_bytes: kept.peak_bytes,
+            left: kept.left,
+            words: &kept.words,
+        }
+    }
+
+    /// What lifeboat has in memory and no file has.
+    fn add_present(&mut self, snapshot: &Snapshot) {
+        for incident in &snapshot.incidents {
+            let known = self.found.get(&incident.number);
+            if known.is_some_and(|found| found.kept.boot_id == self.boot_id) {
+                continue;
+            }
+            let began_us = status::wall_offset().0.saturating_add_unsigned(incident.began.0);
+            let unit = snapshot.names.get(usize::from(incident.unit.0)).cloned().unwrap_or_default();
+            let view = snapshot.units.iter().find(|view| view.name == unit);
+            let kept = Kept {
+                number: incident.number,
+                limit_bytes: view.and_then(|view| view.memory.as_ref()).map(|memory| memory.max_bytes),
+                unit,
+                boot_id: self.boot_id.clone(),
+                began_unix_ms: u64::try_from(began_us / 1_000).unwrap_or(0),
+                incident: *incident,
+                peak_bytes: None,
+                left: None,
+                words: String::new(),
+            };
+            self.found.insert(incident.number, Found { kept, text: None });
+        }
+    }
+
+    /// What is in a folder. A file that cannot be used is told, and the others are shown.
+    fn add_files(&mut self, folder: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            let Some(number) = path.file_name().and_then(|name| number_of(name.to_str()?)) else { continue };
+            let told = match text_of(&path) {
+                Ok(text) => match read(&text) {
+                    Ok(kept) if kept.number == number => {
+                        self.found.insert(number, Found { kept, text: Some(text) });
+                        continue;
+                    }
+                    Ok(kept) => format!("it holds incident {}", kept.number),
+                    Err(error) => error.to_string(),
+                },
+                // Removed meanwhile, as the oldest.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => error.to_string(),
+            };
+            let path = path.display().to_string();
+            output::complain("lifeboatctl", &format!("{} is left out: {}", OneLine(&path), OneLine(&told)));
+        }
+        Ok(())
+    }
+}
+
+/// A file's bytes, and one more than it may have.
+fn text_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let most = u64::try_from(FILE_BYTES_MAX + 1).unwrap_or(u64::MAX);
+    // A fifo, where there should be a file, must not hold us up.
+    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+    file.take(most).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// From a folder alone, or from lifeboat and its folder.
+fn gather(context: &Context, folder: Option<&Path>) -> Result<All, Failure> {
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let mut all = All { found: BTreeMap::new(), boot_id: boot_id.trim().to_owned(), exit: Exit::Ok };
+    let present = match folder {
+        Some(_) => None,
+        None => asked(context)?,
+    };
+    let folder = match (folder, &present) {
+        (Some(folder), _) => Some(folder.to_owned()),
+        (None, Some(snapshot)) => {
+            snapshot.system.incidents.as_ref().map(|store| PathBuf::from(&store.folder))
+        }
+        (None, None) => Some(IncidentStore::default().folder.into()),
+    };
+    if let Some(folder) = folder
+        && let Err(error) = all.add_files(&folder)
+    {
+        let name = folder.display().to_string();
+        let (told, exit) = match error.kind() {
+            // Nothing was kept there yet.
+            ErrorKind::NotFound if present.is_some() => (String::new(), Exit::Ok),
+            ErrorKind::NotFound => {
+                (format!("there is no folder {name}: --folder DIR names another"), Exit::Failed)
+            }
+            ErrorKind::PermissionDenied => {
+                (format!("your user may not read {name}: try as root"), Exit::Unknown)
+            }
+            _ => (format!("cannot read {name}: {error}"), Exit::Failed),
+        };
+        if present.is_none() {
+            return Err(Failure { message: told, exit });
+        }
+        if exit != Exit::Ok {
+            output::complain("lifeboatctl", &format!("{told}; what follows is of this boot only"));
+        }
+        all.exit = exit;
+    }
+    if let Some(snapshot) = &present {
+        all.add_present(snapshot);
+    }
+    Ok(all)
+}
+
+/// What lifeboat says; nothing, and a word about it, where none runs.
+fn asked(context: &Context) -> Result<Option<Snapshot>, Failure> {
+    let answer = Client::connect(&context.socket())
+        .and_then(|mut client| client.call::<StatusReply<'static>>(Request::Status, ANSWER_TIMEOUT));
+    match answer {
+        Ok(reply) => Ok(Some(reply.snapshot.into_owned())),
+        Err(CallError::Unreachable { path, .. }) => {
+            let folder = IncidentStore::default().folder;
+            let socket = path.display();
+            let message = format!("no lifeboat at {socket}: what is in {folder} is shown (--folder DIR)");
+            output::complain("lifeboatctl", &message);
+            Ok(None)
+        }
+        Err(error) => Err(status::unknown(error)),
+    }
+}

@@ -1,0 +1,144 @@
+//! `lifeboatctl incidents`: from lifeboat and its folder, and from a folder alone.
+
+use super::{Outcome, Server, fixture, program, reply};
+use lifeboat::engine::event::{Event, MemorySample, Time};
+use lifeboat::engine::snapshot::{Incident, IncidentStore, Snapshot};
+use lifeboat::wire::incident::{Brief, Rest, file_name, file_of, letter};
+use lifeboat::wire::reply::StatusReply;
+use std::borrow::Cow;
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a kernel").trim().to_owned()
+}
+
+fn file(number: u32, unit: &str, boot_id: &str, incident: Incident) -> Vec<u8> {
+    let brief = Brief { unit, boot_id, began_unix_ms: 1_724_928_420_000, incident };
+    let left =
+        MemorySample { current_bytes: 2 << 20, unreclaimable_bytes: 1 << 20, ..MemorySample::default() };
+    let words = "going down\nprocedure: saved 3 records\n";
+    let rest = Rest { limit_bytes: Some(32 << 20), peak_bytes: Some(32 << 20), left: Some(left), words };
+    file_of(number, &letter(&brief, &rest, [(Time(0), Event::Boot)].iter()).expect("JSON"))
+}
+
+/// A folder with two incidents of another boot and one of this one, all like the fixture's.
+fn folder() -> (TempDir, Snapshot) {
+    let folder = TempDir::new().expect("a folder");
+    let mut snapshot = fixture("saved");
+    let incident = snapshot.incidents[0];
+    for (number, boot) in [(15, "other"), (16, "other"), (17, &*boot_id())] {
+        fs::write(folder.path().join(file_name(number)), file(number, "recorder", boot, incident))
+            .expect("a file");
+    }
+    snapshot.incidents[0].number = 17;
+    let mut later = snapshot.incidents[0];
+    later.number = 18;
+    snapshot.incidents.push(later);
+    let store = IncidentStore { folder: folder.path().display().to_string(), keep: 32 };
+    snapshot.system.incidents = Some(store);
+    (folder, snapshot)
+}
+
+fn served(snapshot: Snapshot) -> Server {
+    Server::new(move |_| reply(&StatusReply { snapshot: Cow::Borrowed(&snapshot) }))
+}
+
+fn offline(folder: &Path, arguments: &[&str]) -> Outcome {
+    let nobody = Path::new("/nonexistent/control.sock");
+    let folder = folder.to_str().expect("text");
+    let output = program(nobody).args(["incidents", "--folder", folder]).args(arguments).output();
+    Outcome::of(output.expect("lifeboatctl runs"))
+}
+
+#[test]
+fn incidents_of_all_boots() {
+    let (folder, snapshot) = folder();
+    let server = served(snapshot);
+    let list = server.ctl(&["incidents"]);
+    assert_eq!((list.code, &*list.err), (0, ""), "{}", list.out);
+    let lines: Vec<&str> = list.out.lines().collect();
+    let [head, first, _, third, fourth] = lines[..] else { panic!("{lines:?}") };
+    assert!(head.starts_with("NUMBER  WHEN (UTC)        BOOT            UNIT      CAUSE"), "{head}");
+    let of_file = "15      2024-08-29 10:47  earlier         recorder  exhaustion  lifeboat  ";
+    assert!(first.starts_with(of_file) && first.ends_with("ms  ended with exit code 0"), "{first}");
+    assert!(
+        third.contains("  this            ") && fourth.contains("  this, not kept  "),
+        "{third} {fourth}"
+    );
+    let json = server.ctl(&["--json", "incidents"]).out;
+    let kept: Vec<bool> = json
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["kept"] == true)
+        .collect();
+    assert_eq!(kept, [true, true, true, false]);
+
+    let one = server.ctl(&["incidents", "show", "16"]).out;
+    for words in [
+        "incident 16: recorder, run 1, 2024-08-29 10:47 UTC, an earlier boot",
+        "14213  frozen",
+        "memory.peak: 32 MiB",
+        "still charged: 2 MiB, of which 1 MiB cannot be reclaimed",
+        "    procedure: saved 3 records",
+    ] {
+        assert!(one.contains(words), "{words} in\n{one}");
+    }
+    assert!(server.ctl(&["incidents", "show", "18"]).out.contains("the next reboot takes it away"));
+    let file = fs::read_to_string(folder.path().join("16.json")).expect("the file");
+    server.ctl(&["--json", "incidents", "show", "16"]).check(&file, "", 0);
+    let none = "lifeboatctl: there is no incident 3: those on record go from 15 to 18\n";
+    server.ctl(&["incidents", "show", "3"]).check("", none, 1);
+    assert_eq!(server.ctl(&["incidents", "show", "x"]).code, 2);
+}
+
+#[test]
+fn incidents_without_lifeboat() {
+    let (folder, mut snapshot) = folder();
+    let list = offline(folder.path(), &[]);
+    assert_eq!((list.code, &*list.err, list.out.lines().count()), (0, "", 4));
+    assert_eq!(offline(folder.path(), &["show", "15"]).code, 0);
+    let empty = TempDir::new().expect("a folder");
+    offline(empty.path(), &[]).check("no incidents\n", "", 0);
+    let none = "lifeboatctl: there is no incident 1: none is on record\n";
+    offline(empty.path(), &["show", "1"]).check("", none, 1);
+    let gone = empty.path().join("gone");
+    let told = format!("lifeboatctl: there is no folder {}: --folder DIR names another\n", gone.display());
+    offline(&gone, &[]).check("", &told, 1);
+    // Nothing was kept yet, or nothing is: what lifeboat has in memory is shown.
+    for store in [Some(IncidentStore { folder: gone.display().to_string(), keep: 1 }), None] {
+        snapshot.system.incidents = store;
+        let list = served(snapshot.clone()).ctl(&["incidents"]);
+        assert_eq!((list.code, &*list.err, list.out.lines().count()), (0, "", 3));
+    }
+    let output = program(&gone).args(["incidents"]).output().expect("lifeboatctl runs");
+    let told = Outcome::of(output).err;
+    assert!(told.contains("what is in /var/lib/lifeboat/incidents is shown"), "{told}");
+}
+
+#[test]
+fn files_that_cannot_be_used_are_told() {
+    let (folder, _) = folder();
+    let at = |name: &str| folder.path().join(name);
+    let whole = fs::read(at("16.json")).expect("the file");
+    fs::write(at("16.json"), &whole[..whole.len() / 2]).expect("a file");
+    fs::copy(at("15.json"), at("20.json")).expect("a file");
+    fs::write(at("21.json"), vec![b'['; 1 << 20]).expect("a file");
+    fs::write(at("22.json"), String::from_utf8_lossy(&whole).replace("\"format\":1", "\"format\":9"))
+        .expect("a file");
+    fs::create_dir(at("23.json")).expect("a folder");
+    for name in ["notes.txt", ".partial-24", "024.json"] {
+        fs::write(at(name), "").expect("a file");
+    }
+    let list = offline(folder.path(), &[]);
+    assert_eq!((list.code, list.out.lines().count(), list.err.lines().count()), (0, 3, 5), "{}", list.err);
+    for words in [
+        "16.json is left out: it is cut or damaged",
+        "20.json is left out: it holds incident 15",
+        "21.json is left out: it is longer than 65536 bytes",
+        "22.json is left out: a newer lifeboat wrote it (format 9, this is 1)",
+        "23.json is left out: ",
+    ] {
+        assert!(list.err.contains(words), "{words} in\n{}", list.err);
+    }
+}
