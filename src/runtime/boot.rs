@@ -224,10 +224,8 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     let outputs = Outputs::new(&units, story.output_for_lines(), story.kernel_log_for_lines());
     let policies: Vec<UnitPolicy> = units.iter().map(|unit| unit.policy.clone()).collect();
     let names: Vec<String> = policies.iter().map(|policy| policy.name.clone()).collect();
-    let notify_path = notify_path(&config.socket);
-    let notify = Notify::open(&notify_path, &config.cgroup_root, &poller);
-    let notify_path = notify.path();
-    let seats: Vec<Seat> = units.into_iter().map(|unit| seat_of(unit, notify_path)).collect();
+    let notify = Notify::open(&notify_path(&config.socket), &config.cgroup_root, &poller);
+    let seats: Vec<Seat> = units.into_iter().map(|unit| seat_of(unit, notify.path())).collect();
     let count = seats.len();
     let mut engine = Engine::new(policies, view.budget.reserve_bytes);
     engine.set_rescue(rescue);

@@ -10,10 +10,9 @@ use crate::engine::policy::{UnitId, WarnDeed};
 use crate::sys::error::SysError;
 use crate::unit::Unit;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, fchown, mkdir, mkfifo};
-use std::os::fd::OwnedFd;
+use nix::unistd::{Gid, Uid, fchownat, mkdir, mkfifo};
 use std::path::{Path, PathBuf};
 
 /// The unit's FIFO, beside the socket of sd_notify(3); `None` where no stage of it writes there.
@@ -22,19 +21,16 @@ pub(super) fn fifo_of(notify_path: &Path, unit: &Unit) -> Option<PathBuf> {
     tells.then(|| notify_path.with_extension("pressure").join(&unit.policy.name))
 }
 
-/// Makes it where it is missing, for the unit's user alone. Open for reading too: a write finds a reader at any time.
-fn open_fifo(path: &Path, unit: &Unit) -> Result<OwnedFd, SysError> {
+/// Makes it where it is missing, for the unit's user alone.
+fn make_fifo(path: &Path, unit: &Unit) -> Result<(), SysError> {
     let failed = |op| move |errno: Errno| SysError::new(op, path.display().to_string(), errno);
     let known = |result: Result<(), Errno>| if result == Err(Errno::EEXIST) { Ok(()) } else { result };
     if let Some(folder) = path.parent() {
         known(mkdir(folder, Mode::from_bits_truncate(0o755))).map_err(failed("make the folder of"))?;
     }
     known(mkfifo(path, Mode::from_bits_truncate(0o600))).map_err(failed("make"))?;
-    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let fifo = open(path, flags, Mode::empty()).map_err(failed("open"))?;
     let (user, group) = (unit.identity.uid.map(Uid::from_raw), unit.identity.gid.map(Gid::from_raw));
-    fchown(&fifo, user, group).map_err(failed("hand over"))?;
-    Ok(fifo)
+    fchownat(AT_FDCWD, path, user, group, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed("hand over"))
 }
 
 impl Lifeboat {
@@ -50,24 +46,28 @@ impl Lifeboat {
     }
 
     /// Before a service with such a stage starts.
-    pub(super) fn see_to_pressure_fifo(&mut self, unit: UnitId) {
-        let Some(notify_path) = self.notify.path() else { return };
-        let Some(seat) = self.seats.get_mut(usize::from(unit.0)).filter(|seat| seat.pressure.is_none())
-        else {
-            return;
-        };
-        let Some(path) = fifo_of(notify_path, &seat.unit) else { return };
-        match open_fifo(&path, &seat.unit) {
-            Ok(fifo) => seat.pressure = Some(fifo),
-            Err(error) => story::complain(&error),
+    pub(super) fn see_to_pressure_fifo(&self, unit: UnitId) {
+        let Some((path, unit)) = self.pressure_fifo(unit) else { return };
+        if let Err(error) = make_fifo(&path, unit) {
+            story::complain(&error);
         }
     }
 
-    /// One that is full has been told often enough.
-    pub(super) fn notify_pressure(&mut self, unit: UnitId) {
-        let fifo = self.seats.get(usize::from(unit.0)).and_then(|seat| seat.pressure.as_ref());
-        if let Some(fifo) = fifo {
-            let _ = nix::unistd::write(fifo, b"\n");
+    fn pressure_fifo(&self, unit: UnitId) -> Option<(PathBuf, &Unit)> {
+        let unit = &self.seats.get(usize::from(unit.0))?.unit;
+        Some((fifo_of(self.notify.path()?, unit)?, unit))
+    }
+
+    /// A service that does not read it (`ENXIO`), or has not read what is there, misses nothing that it wanted.
+    pub(super) fn notify_pressure(&self, unit: UnitId) {
+        let Some((path, _)) = self.pressure_fifo(unit) else { return };
+        let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        match open(&path, flags, Mode::empty()) {
+            Ok(fifo) => {
+                let _ = nix::unistd::write(&fifo, b"\n");
+            }
+            Err(Errno::ENXIO) => {}
+            Err(errno) => story::complain(&SysError::new("open", path.display().to_string(), errno)),
         }
     }
 }

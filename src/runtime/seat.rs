@@ -57,8 +57,6 @@ pub(super) struct Seat {
     pub(super) heir: Option<u32>,
     /// What it last said of itself in the present run.
     pub(super) status: Option<String>,
-    /// The FIFO of its warn stages.
-    pub(super) pressure: Option<OwnedFd>,
     /// What is open for it, over all of its runs.
     pub(super) descriptors: Descriptors,
     /// Processor time that its processes had used at the last look in this run.
@@ -98,7 +96,6 @@ impl Seat {
             probe: None,
             heir: None,
             status: None,
-            pressure: None,
             descriptors: Descriptors::default(),
             cpu_usage_us: None,
         }
