@@ -4,7 +4,7 @@ use super::{Invariant, Seen, Violation, Watch, hold};
 use crate::fake_kernel::FakeKernel;
 use crate::random_units::RESERVE_BYTES;
 use lifeboat::engine::action::{Action, CommandOrder, ProcedureOrder};
-use lifeboat::engine::event::{CommandKind, MemoryEvents, Note, Role, Time};
+use lifeboat::engine::event::{ClientId, CommandKind, MemoryEvents, Note, Role, Time};
 use lifeboat::engine::limits::KILL_TRIES_MAX;
 use lifeboat::engine::policy::{Guard, Kind, RunId, UnitId};
 use lifeboat::engine::record::Record;
@@ -138,11 +138,7 @@ impl Watch {
                 self.kills((unit, run), role, kernel)?;
             }
             Action::Reply { client, .. } | Action::ReplyLimit { client, .. } => {
-                let open = self.open_requests.entry(client.0).or_default();
-                let fine = *open > 0 && !self.gone.contains(&client);
-                *open = open.saturating_sub(1);
-                self.reloads.retain(|(asked_by, _)| *asked_by != client);
-                hold(Invariant::OneReply, fine, || format!("{action:?} to nobody"))?;
+                self.replies(action, client)?
             }
             Action::Listen { .. } | Action::LookIdle { .. } | Action::CloseDescriptors { .. } => {
                 self.rests(now, action, kernel)?
@@ -161,6 +157,14 @@ impl Watch {
             Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {}
         }
         Ok(())
+    }
+
+    fn replies(&mut self, action: Action, client: ClientId) -> Result<(), Violation> {
+        let open = self.open_requests.entry(client.0).or_default();
+        let fine = *open > 0 && !self.gone.contains(&client);
+        *open = open.saturating_sub(1);
+        self.reloads.retain(|(asked_by, _)| *asked_by != client);
+        hold(Invariant::OneReply, fine, || format!("{action:?} to nobody"))
     }
 
     fn kills_command(&mut self, action: Action, (unit, number): (UnitId, RunId)) -> Result<(), Violation> {

@@ -87,6 +87,7 @@ impl Stage {
             | What::Probed(name, _)
             | What::Demanded(name)
             | What::LookedIdle(name, _)
+            | What::PressureRang(name)
             | What::ProcedureRunning(name) => Self::word_of_a_run(what, id(name)),
             What::Frozen(name) => {
                 let (unit, run) = id(name);
@@ -114,10 +115,6 @@ impl Stage {
                 let sample =
                     MemorySample { current_bytes: bytes, unreclaimable_bytes: bytes, ..Default::default() };
                 Event::MemorySampled { unit, run, sample }
-            }
-            What::PressureRang(name) => {
-                let (unit, run) = id(name);
-                Event::PressureRang { unit, run }
             }
             What::Asked(client, name, verb) => {
                 Event::Asked { client: ClientId(*client), unit: self.id(name), verb: *verb }
@@ -156,6 +153,7 @@ impl Stage {
             What::Probed(_, healthy) => Event::Probed { unit, run, healthy: *healthy },
             What::Demanded(_) => Event::Demanded { unit, run },
             What::LookedIdle(_, idle) => Event::LookedIdle { unit, run, idle: *idle },
+            What::PressureRang(_) => Event::PressureRang { unit, run },
             What::ProcedureRunning(_) => Event::ProcedureRunning { unit, run },
             other => panic!("{other:?} says more than this"),
         }
