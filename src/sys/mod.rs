@@ -18,6 +18,8 @@ pub mod power;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+#[cfg(all(target_env = "musl", panic = "abort"))]
+mod unwind;
 
 #[cfg(test)]
 pub(crate) mod allocations;
