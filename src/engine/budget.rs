@@ -156,7 +156,8 @@ pub fn divide(
     units: &mut [UnitPolicy],
 ) -> (BudgetView, Vec<Refusal>) {
     let mut order: Vec<usize> = (0..units.len()).collect();
-    order.sort_by_key(|&i| units.get(i).map(|unit| (Reverse(unit.utility), unit.name.clone())));
+    let rank = |i: usize| (units.get(i).map(|unit| (Reverse(unit.utility), unit.name.as_str())), i);
+    order.sort_unstable_by(|&a, &b| rank(a).cmp(&rank(b)));
 
     let mut refusals = Vec::new();
     let is_outgrown = |unit: &UnitPolicy| unit.procedure.is_some_and(|p| p.memory_bytes > reserve_bytes);

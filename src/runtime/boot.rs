@@ -31,7 +31,6 @@ use crate::sys::spawn::Program;
 use crate::sys::{clock, console, epitaph, kmsg, memory, mount, power};
 use crate::unit::{BootWish, Loaded, Wishes, enabled, is_instance, load_with, state_folder};
 use crate::unit::{Identity, System, Unit};
-use procfs::{Current, Meminfo};
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::ffi::CString;
@@ -355,8 +354,8 @@ fn settle_in(system: &System) {
 
 /// Divides the machine's memory; units that do not fit are refused before anything starts.
 fn divide(units: &mut [Unit], system: &System, view: &mut SystemView) -> Vec<Refusal> {
-    let total_bytes = match Meminfo::current() {
-        Ok(facts) => facts.mem_total,
+    let total_bytes = match memory::total_bytes() {
+        Ok(bytes) => bytes,
         Err(error) => {
             story::complain(&error);
             return Vec::new();
@@ -541,8 +540,9 @@ struct Environment(BTreeMap<Vec<u8>, Vec<u8>>);
 impl Environment {
     /// lifeboat's own, with a `PATH` where there is none: the kernel gives PID 1 only `HOME` and `TERM`.
     fn inherited() -> Self {
-        let mut strings: BTreeMap<_, _> =
-            std::env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
+        let mut strings = BTreeMap::new();
+        // One by one: `collect` would bring a sort of its own.
+        strings.extend(std::env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())));
         // What another supervisor said to lifeboat is not for its services.
         for name in OURS_ALONE {
             strings.remove(name.as_bytes());

@@ -93,7 +93,7 @@ pub(super) fn plan(
         }
     };
     let mut changes = planner.changes();
-    changes.sort_by(|a, b| a.name.cmp(&b.name));
+    changes.sort_unstable_by(|a, b| (&a.name, a.unit).cmp(&(&b.name, b.unit)));
     Plan { changes, budget, faults: planner.faults }
 }
 

@@ -83,7 +83,13 @@ impl Seat {
             Ok(opened) => {
                 tell_of_short_queues(&new);
                 open_ones.extend(opened);
-                open_ones.sort_by_key(|opened| wanted.iter().position(|socket| *socket == opened.socket));
+                // In the order of the file. So few are not worth a sort.
+                for (at, socket) in wanted.iter().enumerate() {
+                    let behind = open_ones.iter().skip(at).position(|opened| opened.socket == *socket);
+                    if let Some(behind) = behind {
+                        open_ones.swap(at, at + behind);
+                    }
+                }
                 Ok(())
             }
             Err((socket, error)) => {

@@ -9,10 +9,9 @@ use crate::sys::error::SysError;
 use crate::sys::kmsg::{self, LineWriter};
 use crate::view;
 use log::LevelFilter;
-use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -51,9 +50,7 @@ impl Places {
 
 impl fmt::Write for Places {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if !text.is_empty() {
-            self.push(text.as_bytes());
-        }
+        text.split_inclusive('\n').for_each(|piece| self.push(piece.as_bytes()));
         Ok(())
     }
 }
@@ -86,17 +83,9 @@ impl Story {
 
     /// Makes the `log` crate's words part of the story. To be called once.
     pub(super) fn take_log(&self) {
-        // No prefix at all: the kernel log has its own time, and without prefixes simplelog allocates nothing.
-        let config = ConfigBuilder::new()
-            .set_time_level(LevelFilter::Off)
-            .set_level_padding(LevelPadding::Off)
-            .set_max_level(LevelFilter::Off)
-            .set_thread_level(LevelFilter::Off)
-            .set_target_level(LevelFilter::Off)
-            .set_location_level(LevelFilter::Off)
-            .build();
         // Only a second call could fail.
-        let _ = WriteLogger::init(LevelFilter::Info, config, LogLines(self.clone()));
+        let _ = log::set_boxed_logger(Box::new(self.clone()));
+        log::set_max_level(LevelFilter::Info);
     }
 
     /// One record of the engine.
@@ -132,20 +121,19 @@ impl Story {
     }
 }
 
-struct LogLines(Story);
+/// No prefix at all: the kernel log has its own time. And nothing is allocated.
+impl log::Log for Story {
+    fn enabled(&self, about: &log::Metadata<'_>) -> bool {
+        about.level() <= LevelFilter::Info
+    }
 
-impl Write for LogLines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut places = self.0.places();
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            places.push(piece);
+    fn log(&self, words: &log::Record<'_>) {
+        if self.enabled(words.metadata()) {
+            self.add(*words.args());
         }
-        Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    fn flush(&self) {}
 }
 
 /// Says an error with all its causes, once.

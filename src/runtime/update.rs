@@ -264,7 +264,7 @@ impl Lifeboat {
             self.engine.set_room(plan.budget.guaranteed_bytes, plan.budget.pool_bytes);
         }
         self.make_room(&new);
-        changes.sort_by_key(|(unit, _)| *unit);
+        changes.sort_unstable_by_key(|(unit, _)| *unit);
         self.reconfigure(changes);
         let rescue = self.rescue.as_deref().and_then(|name| self.id_of(name));
         self.engine.set_rescue(rescue.filter(|unit| !self.engine.is_leaving(*unit)));

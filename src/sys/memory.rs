@@ -50,6 +50,20 @@ pub fn raise_descriptor_limit() -> Result<(), SysError> {
         .map_err(failed)
 }
 
+/// The machine's memory: `MemTotal` of `/proc/meminfo` (proc_meminfo(5)). procfs reads every field of it, in code that
+/// PID 1 would carry for this one.
+pub fn total_bytes() -> Result<u64, SysError> {
+    const MEMINFO: &str = "/proc/meminfo";
+    let text = std::fs::read_to_string(MEMINFO).map_err(|error| SysError::new("read", MEMINFO, error))?;
+    total_in(&text).ok_or_else(|| SysError::new("find MemTotal in", MEMINFO, Errno::ENODATA))
+}
+
+fn total_in(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 /// What children get back; `None` while lifeboat has not raised its own.
 #[must_use]
 pub fn descriptor_limit_of_children() -> Option<DescriptorLimit> {
@@ -151,7 +165,22 @@ pub fn page_bytes() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::for_each_constant_segment;
+    use super::{for_each_constant_segment, total_bytes, total_in};
+    use procfs::{Current, Meminfo};
+
+    #[test]
+    fn the_memory_is_what_procfs_reads() {
+        assert_eq!(total_bytes().ok(), Meminfo::current().ok().map(|facts| facts.mem_total));
+        let check = |text: &str, bytes: Option<u64>| assert_eq!(total_in(text), bytes, "{text}");
+        check("MemTotal:        8 kB\nMemFree:         1 kB\n", Some(8192));
+        check("MemFree:         1 kB\nMemTotal:    12345678 kB\n", Some(12_641_974_272));
+        check("MemFree:         1 kB\n", None);
+        check("MemTotal:\n", None);
+        check("MemTotal:        8 MB\n", None);
+        check("MemTotal:       -8 kB\n", None);
+        check("MemTotal: 18446744073709551615 kB\n", None);
+        check("", None);
+    }
 
     #[test]
     fn only_our_own_code_and_constants_are_let_go_of() {

@@ -17,7 +17,7 @@ pub(super) fn groups(edges: &Edges) -> Vec<Vec<usize>> {
     for group in &mut search.found {
         group.sort_unstable();
     }
-    search.found.sort();
+    search.found.sort_unstable();
     search.found
 }
 

@@ -184,12 +184,17 @@ impl Faults {
     }
 
     /// In the order of their places, as a person works through a file.
-    pub(super) fn into_sorted(mut self, file: &Path) -> Vec<Diagnostic> {
-        self.list.sort_by_key(|fault| (fault.line, fault.column));
-        if self.more > 0 {
-            self.list.push(Diagnostic::of_file(file, format!("and {} more faults", self.more), ""));
+    pub(super) fn into_sorted(self, file: &Path) -> Vec<Diagnostic> {
+        let place = |fault: &Diagnostic| (fault.line, fault.column);
+        // They are few, and mostly in order already: inserting them takes a tenth of a sort's code.
+        let mut sorted: Vec<Diagnostic> = Vec::with_capacity(self.list.len() + 1);
+        for fault in self.list {
+            sorted.insert(sorted.partition_point(|other| place(other) <= place(&fault)), fault);
         }
-        self.list
+        if self.more > 0 {
+            sorted.push(Diagnostic::of_file(file, format!("and {} more faults", self.more), ""));
+        }
+        sorted
     }
 }
 

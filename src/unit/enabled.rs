@@ -21,13 +21,17 @@ pub fn file_of(folder: &Path, name: &str, autostart: bool) -> PathBuf {
 /// The units that are to be started at boot.
 #[must_use]
 pub fn names(folder: &Path) -> BTreeSet<String> {
-    let enabled = listed(folder, ENABLED);
-    enabled.difference(&listed(folder, DISABLED)).cloned().collect()
+    let (mut enabled, disabled) = (listed(folder, ENABLED), listed(folder, DISABLED));
+    enabled.retain(|name| !disabled.contains(name));
+    enabled
 }
 
 fn listed(folder: &Path, list: &str) -> BTreeSet<String> {
     let entries = fs::read_dir(folder.join(list)).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    // One by one: `collect` would bring a sort of its own.
+    let mut names = BTreeSet::new();
+    names.extend(entries.filter_map(|entry| entry.file_name().into_string().ok()));
+    names
 }
 
 /// Lets what was said hold for these units.
