@@ -70,10 +70,15 @@ impl Watch {
             let policy = &self.policies[usize::from(unit.0)];
             for &required in policy.requires.iter().filter(|_| quiet) {
                 let state = state(required);
-                let fine = matches!(
-                    state,
-                    Some(StateName::Running | StateName::Listening | StateName::Done | StateName::Skipped)
-                );
+                // One that is needed may wait for a task that takes its time: its sockets are open as before.
+                let rested = self.policies[usize::from(required.0)].descriptors.on_demand;
+                let fine = rested && state == Some(StateName::Starting)
+                    || matches!(
+                        state,
+                        Some(
+                            StateName::Running | StateName::Listening | StateName::Done | StateName::Skipped
+                        )
+                    );
                 hold(Invariant::NothingOnADeadRequirement, fine, || format!("{unit:?} on {required:?}"))?;
                 let follows = policy.on_requirement_restart == OnRequirementRestart::Restart
                     && state == Some(StateName::Running)
