@@ -1,7 +1,7 @@
 //! What units say: kept across an exhaustion, and bounded whatever they say.
 
 use super::Case;
-use crate::cast::pss_kib;
+use crate::cast::anonymous_kib;
 use crate::guest::{Guest, ensure, expect, run};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const LEAK: &str = "leak-flat-out";
 const FLOOD: &str = "floods";
 const FLOOD_BYTES: u64 = 32 << 20;
 const FIRST_BYTES: u64 = 1 << 20;
-/// PSS is counted by the page, and pages of code come and go.
+/// It is counted by the page, and shared with procedures that are parked.
 const GROWTH_KIB: u64 = 8;
 
 fn ctl(words: &[&str]) -> Result<String, String> {
@@ -52,7 +52,7 @@ fn weighed_at(guest: &Guest, bytes: u64) -> Result<u64, String> {
     let until = Instant::now() + Duration::from_secs(50);
     let said = || position(until).ok().filter(|position| *position >= bytes);
     guest.until("the flood is too slow", Duration::from_secs(50), said)?;
-    pss_kib(1)
+    anonymous_kib(1)
 }
 
 fn flood_does_not_grow_pid_1(guest: &mut Guest) -> Result<(), String> {
@@ -64,7 +64,7 @@ fn flood_does_not_grow_pid_1(guest: &mut Guest) -> Result<(), String> {
     guest.stop(FLOOD)?;
     let (before_kib, after_kib) = weights?;
     guest.figure(&format!(
-        "PSS of PID 1 in a flood of {} MiB: {before_kib} KiB, then {after_kib} KiB; worst gap next door: {} us",
+        "anonymous memory of PID 1 in a flood of {} MiB: {before_kib} KiB, then {after_kib} KiB; worst gap next door: {} us",
         FLOOD_BYTES >> 20,
         bystander.take_worst_us()
     ));
