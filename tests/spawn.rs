@@ -54,7 +54,7 @@ fn shell(script: &str) -> Program {
 }
 
 fn procedure(argv: &[&str]) -> Program {
-    Program::procedure(&strings(argv), &strings(&["LIFEBOAT_UNIT=x"])).expect("a program")
+    Program::procedure(&strings(argv), &strings(&["LIFEBOAT_UNIT=x"]), 0).expect("a program")
 }
 
 fn null() -> OwnedFd {

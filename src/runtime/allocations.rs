@@ -11,7 +11,7 @@ use crate::engine::snapshot::BudgetView;
 use crate::engine::{Engine, Plan};
 use crate::sys::allocations::made_by;
 use crate::sys::spawn::{Order, release};
-use crate::sys::{clock, console};
+use crate::sys::{children, clock, console};
 use crate::unit::load;
 use std::fs;
 use std::os::fd::AsFd;
@@ -135,18 +135,23 @@ fn acting_on_a_cgroup_allocates_nothing() {
     let limits = GroupLimits { memory_max_bytes: Some(32 * MIB), ..GroupLimits::default() };
     let mut group = tree.service("recorder", Class::Pool, &limits).expect("a group");
     group.equip().expect("its files");
-    let (read, go) = nix::unistd::pipe().expect("a pipe");
+    let (_wait, go) = std::os::unix::net::UnixDatagram::pair().expect("sockets");
+    let (stored, _other_end) = nix::unistd::pipe().expect("a pipe");
     let mut good = false;
     let allocations = made_by(|| {
         good = group.memory_events().is_ok_and(|counters| counters.oom > 0)
             && group.freeze().is_ok()
             && group.state().is_ok()
             && group.sample().is_ok_and(|sample| sample.unreclaimable_bytes > 0)
-            && release(go.as_fd(), &Order::new("exhaustion", 4711, 2_000)).is_ok()
+            && children::pidfd(std::process::id()).is_some_and(|pidfd| {
+                let order = Order::new("exhaustion", 4711, 2_000);
+                let given = [Some(pidfd.as_fd()), Some(group.place().folder)];
+                let stored = ([stored.as_fd()].into_iter(), "stored");
+                release(go.as_fd(), &order.with(stored, given)).is_ok()
+            })
             && group.kill().is_ok()
             && clock::now() > Time(0);
     });
-    drop(read);
     assert!(good, "something of it failed");
     assert_eq!(allocations, 0);
 }

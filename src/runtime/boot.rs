@@ -507,7 +507,8 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
     let procedure_program = unit.policy.procedure.and_then(|_| {
         let mut environment = environment_of(&unit.procedure_identity);
         environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
-        Program::procedure(&unit.procedure, &environment.strings()).ok()
+        let stored_max = usize::from(unit.policy.descriptors.store_max);
+        Program::procedure(&unit.procedure, &environment.strings(), stored_max).ok()
     });
     let (steps, procedure_steps) = (steps::of_service(&unit), steps::of_procedure(&unit));
     Seat::of(unit, (program, procedure_program), (steps, procedure_steps), commands)
@@ -519,7 +520,7 @@ fn commands_of(unit: &Unit, mut environment: Environment) -> Commands {
     }
     environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
     let strings = environment.strings();
-    Commands::new(steps::of_command(unit), |kind| Program::procedure(unit.command_of(kind), &strings).ok())
+    Commands::new(steps::of_command(unit), |kind| Program::procedure(unit.command_of(kind), &strings, 0).ok())
 }
 
 /// What a supervisor tells one service about itself.

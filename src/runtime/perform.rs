@@ -221,7 +221,12 @@ impl Lifeboat {
     fn start_procedure(&mut self, unit: UnitId, run: RunId, order: ProcedureOrder) {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         let go = seat.saver.as_mut().and_then(|process| process.go.take());
-        let order = Order::new(order.cause.word(), order.main_pid, order.deadline_ms);
+        // Opened now: a service may have named another first process meanwhile.
+        let pidfd = seat.main.as_ref().and_then(|process| children::pidfd(process.pid));
+        let given =
+            [pidfd.as_ref().map(AsFd::as_fd), seat.service_group.as_ref().map(|it| it.place().folder)];
+        let order = Order::new(order.cause.word(), order.main_pid, order.deadline_ms)
+            .with(seat.descriptors.stored(), given);
         let released = match &go {
             Some(go) => release(go.as_fd(), &order),
             None => Err(libc::ESRCH),

@@ -11,7 +11,7 @@ use crate::sys::socket::{self, Inet, Netlink, Owner, Unix};
 use crate::sys::spawn::{Handed, SD_LISTEN_FDS_START, SpawnError};
 use crate::unit::{Address, Socket};
 use std::error::Error;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,8 @@ pub(super) struct Descriptors {
     watched: bool,
     /// What the service has stored, oldest first.
     stored: Vec<Stored>,
+    /// The names of these, joined by colons.
+    stored_names: String,
 }
 
 /// A descriptor that a service gave to lifeboat to have it again in its next run.
@@ -56,6 +58,20 @@ impl Drop for Opened {
 }
 
 impl Descriptors {
+    /// What the shutdown procedure is given from descriptor 3 on, and the names, joined by colons.
+    pub(super) fn stored(&self) -> (impl Iterator<Item = BorrowedFd<'_>>, &str) {
+        (self.stored.iter().map(|stored| stored.fd.as_fd()), &self.stored_names)
+    }
+
+    /// Joined when something is stored or removed: in an exhaustion there is no memory for it.
+    fn join_names(&mut self) {
+        self.stored_names.clear();
+        for (at, stored) in self.stored.iter().enumerate() {
+            self.stored_names.push_str(if at > 0 { ":" } else { "" });
+            self.stored_names.push_str(&stored.name);
+        }
+    }
+
     /// What a run of the service is given, from descriptor 3 on.
     pub(super) fn handed(&self) -> impl Iterator<Item = Handed<'_>> {
         let sockets = self.sockets.iter().map(|opened| opened.fd.as_fd());
@@ -166,6 +182,7 @@ impl Lifeboat {
                 let _ = self.poller.add(fd.as_fd(), Source::Stored(unit).token(), Interest::Nothing);
             }
             stored.push(Stored { fd, name: name.to_owned() });
+            seat.descriptors.join_names();
         }
         Ok(())
     }
@@ -187,6 +204,7 @@ impl Lifeboat {
         for stored in seat.descriptors.stored.drain(most.min(seat.descriptors.stored.len())..) {
             let _ = self.poller.remove(stored.fd.as_fd());
         }
+        seat.descriptors.join_names();
     }
 
     fn drop_stored(&mut self, unit: UnitId, which: impl Fn(&Stored) -> bool) {
@@ -200,6 +218,7 @@ impl Lifeboat {
             }
             !goes
         });
+        seat.descriptors.join_names();
     }
 
     /// The unit is down for good: its sockets are closed, and what it stored is given up.

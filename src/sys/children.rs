@@ -3,7 +3,10 @@
 #![expect(unsafe_code, reason = "kill(2) with numbers that no crate's signal type has")]
 
 use crate::engine::event::Exit;
-use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, WaitId, WaitIdOptions, WaitOptions, WaitStatus, pidfd_open, wait, waitid,
+};
+use std::os::fd::OwnedFd;
 
 /// Collects one child that has ended (wait(2), `WNOHANG`): its pid and its end. `None` when there is none.
 ///
@@ -31,6 +34,13 @@ pub fn is_child(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     pid.is_some_and(|pid| waitid(WaitId::Pid(pid), options).is_ok())
+}
+
+/// A pidfd of a child that is not reaped yet, so that the pid is still its own (pidfd_open(2), Linux 5.3).
+#[must_use]
+pub fn pidfd(pid: u32) -> Option<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
 }
 
 /// Sends a signal to a child that is not reaped yet, so that the pid is still its own (kill(2)).

@@ -2,8 +2,12 @@
 
 use super::{alone, end_of, next_status, null, plain, program, strings, text_of};
 use lifeboat::engine::event::Exit;
-use lifeboat::sys::spawn::{HANDED_MAX, Handed, Program, SD_LISTEN_FDS_START, Start, Status, start};
-use std::os::fd::AsFd;
+use lifeboat::sys::children;
+use lifeboat::sys::spawn::{HANDED_MAX, Handed, Order, Parked, Program, SD_LISTEN_FDS_START, Start, Status};
+use lifeboat::sys::spawn::{park, release, start};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
 
 const SCRIPT: &str = "test \"$LISTEN_PID\" = $$ && echo $LISTEN_FDS $LISTEN_FDNAMES; ls /proc/$$/fd";
 
@@ -53,4 +57,79 @@ fn sockets_have_their_numbers_names_and_pid() {
 #[test]
 fn a_program_that_listens_to_nothing_gets_no_words() {
     check(&mut program(&["/bin/sh", "-c", SCRIPT], &["PATH=/usr/bin:/bin"]), 2, &[], "0 1 2 3 4");
+}
+
+/// What a procedure finds: its words, what it reads from 3 and 4, and what its other descriptors are.
+const PROCEDURE: &str = "exec 2>/dev/null; test \"$LISTEN_PID\" = $$ && echo $LISTEN_FDS $LISTEN_FDNAMES; \
+                         echo ${LIFEBOAT_PIDFD-no} ${LIFEBOAT_CGROUP_FD-no}; \
+                         test 2 = \"$LISTEN_FDS\" && head -qn 1 <&3 && head -qn 1 <&4; \
+                         grep -c ^Pid: /proc/$$/fdinfo/${LIFEBOAT_PIDFD-no}; \
+                         readlink /proc/$$/fd/${LIFEBOAT_CGROUP_FD-no}; ls /proc/$$/fd";
+
+/// A procedure that was parked before anything of this was there gets it with its order.
+fn received(stored: &[OwnedFd], names: &str, with: [bool; 2]) -> String {
+    let mut ends = alone();
+    let argv = strings(&["/bin/sh", "-c", PROCEDURE]);
+    let program = Program::procedure(&argv, &strings(&["PATH=/usr/bin:/bin"]), HANDED_MAX);
+    let program = program.expect("a program");
+    let (read, write) = nix::unistd::pipe().expect("a pipe");
+    let input = null();
+    let Parked { pid, status, go } = park(&plain(&program, &input, &write), 0).expect("a child");
+    drop(write);
+    assert_eq!(next_status(&status), Status::Parked);
+    let (pidfd, folder) = (children::pidfd(std::process::id()), File::open("/usr/bin").expect("a folder"));
+    let pidfd = pidfd.as_ref().filter(|_| with[0]).map(AsFd::as_fd);
+    let given = [pidfd, with[1].then_some(folder.as_fd())];
+    let order = Order::new("exhaustion", 1, 2).with((stored.iter().map(AsFd::as_fd), names), given);
+    release(go.as_fd(), &order).expect("a release");
+    assert_eq!(next_status(&status), Status::Running);
+    assert_eq!(end_of(pid, &mut ends), Exit::Code(0));
+    text_of(read).replace('\n', " ")
+}
+
+fn full_pipe(text: &str) -> OwnedFd {
+    let (read, write) = nix::unistd::pipe().expect("a pipe");
+    File::from(write).write_all(text.as_bytes()).expect("room");
+    read
+}
+
+#[test]
+fn a_procedure_receives_what_came_after_it_was_parked() {
+    let pipes = ["one", "two"].map(|text| full_pipe(&format!("{text}\n")));
+    let found = received(&pipes, "first:second", [true, true]);
+    assert_eq!(found, "2 first:second 5 6 one two 1 /usr/bin 0 1 2 3 4 5 6 ");
+    // Without a first process, and without stored descriptors, there are no words of them.
+    assert_eq!(received(&[], "", [false, true]), "no 3 /usr/bin 0 1 2 3 ");
+    assert_eq!(received(&[], "", [false, false]), "no no 0 1 2 ");
+    let many: Vec<OwnedFd> = (0..HANDED_MAX).map(|_| null()).collect();
+    let name = "n".repeat(64);
+    let names = vec![name; HANDED_MAX].join(":");
+    let found = received(&many, &names, [true, true]);
+    let (first, last) = (HANDED_MAX + 3, HANDED_MAX + 4);
+    assert!(found.starts_with(&format!("{HANDED_MAX} {names} {first} {last} ")), "{found}");
+}
+
+/// A limit of open files that is lower than what an order brings: the program gets no word of descriptors, and runs.
+#[test]
+fn a_procedure_without_room_for_descriptors_runs_all_the_same() {
+    use lifeboat::sys::spawn::Step;
+    use rustix::process::{Resource, Rlimit};
+    let mut ends = alone();
+    let argv = strings(&["/bin/sh", "-c", "echo ${LISTEN_FDS-no} ${LIFEBOAT_PIDFD-no} $LIFEBOAT_REASON"]);
+    let program = Program::procedure(&argv, &[], 8).expect("a program");
+    let (read, write) = nix::unistd::pipe().expect("a pipe");
+    let input = null();
+    let files = Rlimit { current: Some(6), maximum: Some(6) };
+    let steps = [Step::ResourceLimit(Resource::Nofile, files)];
+    let start_it = Start { steps: &steps, ..plain(&program, &input, &write) };
+    let Parked { pid, status, go } = park(&start_it, 0).expect("a child");
+    drop(write);
+    assert_eq!(next_status(&status), Status::Parked);
+    let stored: Vec<OwnedFd> = (0..8).map(|_| null()).collect();
+    let order = Order::new("stop", 1, 2);
+    let order = order.with((stored.iter().map(AsFd::as_fd), "a:b:c:d:e:f:g:h"), [None, None]);
+    release(go.as_fd(), &order).expect("a release");
+    assert_eq!(next_status(&status), Status::Running);
+    assert_eq!(end_of(pid, &mut ends), Exit::Code(0));
+    assert_eq!(text_of(read), "no no stop\n");
 }

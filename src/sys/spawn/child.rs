@@ -5,8 +5,8 @@
 //! What runs in the child is straight-line code over the parent's preparations: no allocation, no lock, nothing of the
 //! standard library that could take one, no panic. The child has a copy of lifeboat's memory, not the memory itself.
 
+use super::order::{Slots, receive};
 use super::pid_word::{PidSlot, write_pid};
-use super::program::{Order, OrderBytes, Slots};
 use super::step::{Refused, Step};
 use super::{HANDED_MAX, Handed, Place, SpawnError, Start, Way};
 use crate::engine::event::SpawnStage;
@@ -52,6 +52,8 @@ pub(super) struct Plan<'a> {
     argv: *const *const c_char,
     envp: *const *const c_char,
     slots: *mut Slots,
+    /// Room for the words of an order.
+    envp_tail: *mut *const c_char,
     steps_as_root: &'a [Step],
     steps_of_identity: &'a [Step],
     working_directory: *const c_char,
@@ -88,6 +90,7 @@ impl<'a> Plan<'a> {
             argv: start.program.argv(),
             envp: start.program.envp(),
             slots: start.program.slots(),
+            envp_tail: start.program.envp_tail(),
             steps_as_root,
             steps_of_identity,
             working_directory: start.working_directory.map_or(ptr::null(), CStr::as_ptr),
@@ -397,31 +400,19 @@ unsafe fn close_range(first: c_int, last: c_int) {
 
 /// Stands ready, and comes back only to execute the program.
 unsafe fn wait_for_order(plan: &Plan<'_>) {
-    // SAFETY: the pointers of the plan are valid, the buffer lives over the calls, and the slots belong to this copy of
-    // memory alone.
+    // SAFETY: the pointers of the plan are valid; the slots and the environment belong to this copy of memory alone.
     unsafe {
         if libc::access(plan.path, libc::X_OK) != 0 {
             fail(plan, SpawnStage::Exec);
         }
-        if !plan.slots.is_null() {
-            // Takes this process's own copy of the page now, not under exhaustion.
-            (*plan.slots).fill(&Order::empty());
+        if let Some(slots) = plan.slots.as_mut() {
+            slots.touch(plan.envp_tail);
         }
         let ready = [READY];
         libc::write(plan.tell, ready.as_ptr().cast(), 1);
-        let mut bytes: OrderBytes = [0; size_of::<OrderBytes>()];
-        loop {
-            let length = libc::read(plan.wait, bytes.as_mut_ptr().cast(), bytes.len());
-            if length.unsigned_abs() == bytes.len() {
-                break;
-            }
-            if length >= 0 || Errno::last() != Errno::EINTR {
-                // Nobody will let this process go any more.
-                libc::_exit(0);
-            }
-        }
-        if !plan.slots.is_null() {
-            (*plan.slots).fill(&Order::from_bytes(&bytes));
+        if !receive(plan.wait, plan.slots, plan.envp_tail) {
+            // Nobody will let this process go any more.
+            libc::_exit(0);
         }
         libc::close(plan.wait);
     }

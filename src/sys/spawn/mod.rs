@@ -7,12 +7,14 @@
 
 mod child;
 mod listen;
+mod order;
 mod pid_word;
 mod program;
 mod step;
 
 pub use listen::{NAME_BYTES_MAX, SD_LISTEN_FDS_START};
-pub use program::{Order, Program};
+pub use order::{Order, release};
+pub use program::Program;
 pub use step::{MaybePath, Step};
 
 use crate::engine::event::SpawnStage;
@@ -75,7 +77,8 @@ pub const HANDED_MAX: usize = 192;
 impl Start<'_> {
     /// lifeboat's own descriptors that the child still needs stand above this one.
     fn highest_given(&self) -> RawFd {
-        self.handed.iter().map(|(_, number)| *number).fold(libc::STDERR_FILENO, RawFd::max)
+        let lowest = self.program.highest_received();
+        self.handed.iter().map(|(_, number)| *number).fold(lowest, RawFd::max)
     }
 }
 
@@ -190,10 +193,10 @@ pub fn start(start: &Start<'_>) -> Result<Child, SpawnError> {
 /// A program that is missing or not executable is told now, not on the release. Where its file is no longer than
 /// `lock_max_bytes` the process maps and locks its pages, which charges them to its own cgroup. That may fail without
 /// harm: then the release is only slower. A program made by [`Program::procedure`] gets the order's values in its
-/// environment.
+/// environment, and its descriptors.
 pub fn park(start: &Start<'_>, lock_max_bytes: u64) -> Result<Parked, SpawnError> {
     let (status, tell) = pipe(OurEnd::Read, start.highest_given())?;
-    let (wait, go) = pipe(OurEnd::Write, start.highest_given())?;
+    let (wait, go) = order::order_sockets(start.highest_given())?;
     let plan = Plan::new(start, &tell, Some(Hold { wait: &wait, lock_max_bytes }));
     let pid = child::spawn(plan, start.cgroup)?;
     Ok(Parked { pid, status, go })
@@ -202,18 +205,6 @@ pub fn park(start: &Start<'_>, lock_max_bytes: u64) -> Result<Parked, SpawnError
 /// A pipe on which a program can say that it is ready: our nonblocking end, and the one to hand over.
 pub fn notification_pipe() -> Result<(OwnedFd, OwnedFd), SpawnError> {
     pipe(OurEnd::Read, libc::STDERR_FILENO)
-}
-
-/// Lets a parked process go. Allocates nothing and never blocks.
-///
-/// `EPIPE` where the process is gone.
-pub fn release(go: BorrowedFd<'_>, order: &Order) -> Result<(), i32> {
-    let bytes = order.to_bytes();
-    match nix::unistd::write(go, &bytes) {
-        Ok(length) if length == bytes.len() => Ok(()),
-        Ok(_) => Err(libc::EIO),
-        Err(errno) => Err(errno as i32),
-    }
 }
 
 /// Reads what a start's status pipe has to tell. Allocates nothing and never blocks.

@@ -53,7 +53,7 @@ impl PidSlot {
 }
 
 /// Writes the pid behind the name. Straight-line and free of allocation: it runs in the child.
-pub(super) fn write_pid(text: &mut Text, name_len: usize, pid: c_int) {
+pub(super) fn write_pid(text: &mut [u8], name_len: usize, pid: c_int) {
     let mut pid = pid.unsigned_abs();
     let mut digits = [0_u8; NUMBER_LEN];
     let mut count = 0;

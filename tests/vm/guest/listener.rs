@@ -127,7 +127,8 @@ pub(crate) fn store(unit: &str) -> Result<(), String> {
     pause()
 }
 
-fn memory(text: &str) -> Result<File, String> {
+/// A memfd with a text in it.
+pub(crate) fn memory(text: &str) -> Result<File, String> {
     let fd = memfd_create(c"stored", MFdFlags::MFD_CLOEXEC).map_err(|errno| format!("memfd: {errno}"))?;
     let mut file = File::from(fd);
     file.write_all(text.as_bytes())
@@ -136,7 +137,8 @@ fn memory(text: &str) -> Result<File, String> {
     Ok(file)
 }
 
-fn give(text: &str, fd: BorrowedFd<'_>) -> Result<(), String> {
+/// A message with a descriptor.
+pub(crate) fn give(text: &str, fd: BorrowedFd<'_>) -> Result<(), String> {
     let path = variable("NOTIFY_SOCKET")?;
     let socket = UnixDatagram::unbound().and_then(|socket| socket.connect(&path).map(|()| socket));
     let socket = socket.map_err(|error| format!("{path}: {error}"))?;

@@ -29,6 +29,7 @@ mod ring;
 mod saved;
 #[cfg(test)]
 mod saved_tests;
+mod saver;
 mod speaker;
 mod stamp;
 #[path = "../../../examples/demo-verdict/supervisor.rs"]
@@ -76,6 +77,8 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   serve NAME        answer on the sockets that it is given
   serve-late NAME   die; with the cue, serve
   store NAME        store descriptors, or find them
+  store-and-leak    store a memfd and a pipe, and use memory without end
+  receive NAME      as a procedure: note what it is handed
   pss               print the PSS of PID 1 in KiB";
 
 fn main() -> ExitCode {
@@ -122,6 +125,8 @@ fn main() -> ExitCode {
         ["nest", way] => nest::nest(way),
         ["leak"] => nest::leak(),
         ["grow", name, way @ ("signal" | "watch")] => warned::grow(name, way),
+        ["store-and-leak"] => saver::store_and_leak(),
+        ["receive", unit] => saver::receive(unit),
         _ => Err(USAGE.into()),
     };
     match done {

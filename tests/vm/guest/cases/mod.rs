@@ -25,6 +25,7 @@ mod live;
 mod logs;
 mod loss;
 mod output;
+mod procedures;
 mod readiness;
 mod real;
 mod rescue;
@@ -114,6 +115,7 @@ fn main_cases() -> Vec<Case> {
         shield::CASES,
         rescue::CASES,
         incidents::NO_DISK,
+        procedures::CASES,
         endings::CASES,
         units::CASES,
         graph::CASES,

@@ -1,8 +1,8 @@
 //! What units say: kept across an exhaustion, and bounded whatever they say.
 
 use super::Case;
-use crate::cast::anonymous_kib;
-use crate::guest::{Guest, ensure, expect, run};
+use crate::cast::field;
+use crate::guest::{Guest, ensure, expect, read, run};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const LEAK: &str = "leak-flat-out";
 const FLOOD: &str = "floods";
 const FLOOD_BYTES: u64 = 32 << 20;
 const FIRST_BYTES: u64 = 1 << 20;
-/// It is counted by the page, and shared with procedures that are parked.
+/// It is counted by the page. Not the proportional share: a page that is written parts from a parked procedure's.
 const GROWTH_KIB: u64 = 8;
 
 fn ctl(words: &[&str]) -> Result<String, String> {
@@ -52,7 +52,8 @@ fn weighed_at(guest: &Guest, bytes: u64) -> Result<u64, String> {
     let until = Instant::now() + Duration::from_secs(50);
     let said = || position(until).ok().filter(|position| *position >= bytes);
     guest.until("the flood is too slow", Duration::from_secs(50), said)?;
-    anonymous_kib(1)
+    let path = "/proc/1/status";
+    field(&read(path)?, "RssAnon:").ok_or_else(|| format!("{path} has no RssAnon"))
 }
 
 fn flood_does_not_grow_pid_1(guest: &mut Guest) -> Result<(), String> {

@@ -1,0 +1,49 @@
+//! Services that have something to be saved, and the procedures that save it.
+
+use super::listener::{give, handed, memory};
+use super::nest;
+use super::speaker::say_and_wait;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+
+/// What a procedure has found.
+pub(crate) fn found(unit: &str) -> String {
+    format!("/run/{unit}.found")
+}
+
+fn fails(path: &str) -> impl Fn(std::io::Error) -> String {
+    move |error| format!("{path}: {error}")
+}
+
+/// Stores a memfd and a pipe with something in them, and uses memory without end.
+pub(crate) fn store_and_leak() -> Result<(), String> {
+    give("FDSTORE=1\nFDNAME=memory", memory("in the memfd")?.as_fd())?;
+    let (read, mut write) = std::io::pipe().map_err(fails("a pipe"))?;
+    write.write_all(b"in the pipe").map_err(fails("a pipe"))?;
+    give("FDSTORE=1\nFDNAME=pipe", read.as_fd())?;
+    say_and_wait("READY=1")?;
+    nest::leak()
+}
+
+/// The procedure: notes what it was handed, a line for each thing.
+pub(crate) fn receive(unit: &str) -> Result<(), String> {
+    let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| "none".into());
+    let mut text = String::new();
+    for (fd, name) in handed().unwrap_or_default() {
+        let path = format!("/proc/self/fd/{fd}");
+        let mut bytes = [0; 64];
+        let length = File::open(&path).and_then(|mut file| file.read(&mut bytes)).map_err(fails(&path))?;
+        text += &format!("{name}: {}\n", String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()));
+    }
+    let pidfd = format!("/proc/self/fdinfo/{}", variable("LIFEBOAT_PIDFD"));
+    let pidfd = std::fs::read_to_string(&pidfd).map_err(fails(&pidfd))?;
+    let pid = pidfd.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap_or("none").trim();
+    text += &format!("pidfd is of the first process: {}\n", pid == variable("LIFEBOAT_MAINPID"));
+    let cgroup = format!("/proc/self/fd/{}", variable("LIFEBOAT_CGROUP_FD"));
+    let events = std::fs::read_to_string(format!("{cgroup}/cgroup.events")).map_err(fails(&cgroup))?;
+    let folder = std::fs::read_link(&cgroup).map_err(fails(&cgroup))?;
+    text += &format!("cgroup {}: {}\n", folder.display(), events.replace('\n', " ").trim());
+    let path = found(unit);
+    std::fs::write(&path, text).map_err(fails(&path))
+}
