@@ -33,7 +33,7 @@ impl Recorder {
     }
 
     /// The kept events, oldest first.
-    pub fn events(&self) -> impl Iterator<Item = &(Time, Event)> {
+    pub fn events(&self) -> impl Iterator<Item = &(Time, Event)> + Clone {
         let split = if self.ring.len() < RECORDED_EVENTS_MAX { 0 } else { self.next };
         let (newer, older) = self.ring.split_at(split);
         older.iter().chain(newer)

@@ -15,11 +15,12 @@ use crate::sys::aside::wait_for_child;
 use crate::sys::error::SysError;
 use crate::sys::spawn::{Program, SpawnError, Start, start};
 use crate::sys::{children, clock, memory};
-use crate::wire::incident::{Brief, Rest, letter};
+use crate::wire::incident::{Brief, Rest, write_letter};
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -45,7 +46,7 @@ const ANSWER_BYTES: usize = 1_024;
 #[derive(Debug)]
 struct Letter {
     number: u32,
-    text: OwnedFd,
+    text: File,
     /// The disk had its chance.
     gives_up: bool,
 }
@@ -79,13 +80,19 @@ impl Incidents {
             // The kernel's own text: no disk.
             let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
             id.trim().clone_into(&mut incidents.boot_id);
-            incidents.send(0, &[]);
+            incidents.send(0, |_| Ok(()));
         }
         incidents
     }
 
-    fn send(&mut self, number: u32, text: &[u8]) {
-        match memory::file_in_memory(c"incident", text) {
+    fn send(&mut self, number: u32, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
+        let written = memory::file_in_memory(c"incident").and_then(|text| {
+            let mut out = BufWriter::with_capacity(4 << 10, &text);
+            let written = write(&mut out).and_then(|()| out.flush());
+            drop(out);
+            written.map_err(|error| SysError::new("write", "a file in memory", error)).map(|()| text)
+        });
+        match written {
             Ok(text) => self.pending.push_back(Letter { number, text, gives_up: false }),
             Err(error) => story::complain(&error),
         }
@@ -115,9 +122,10 @@ impl Lifeboat {
         let words = self.outputs.words_of_run(unit, WORDS_BYTES);
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
         let ago_ms = clock::now().since_us(incident.began) / 1_000;
+        let boot_id = self.incidents.boot_id.clone();
         let brief = Brief {
             unit: &seat.unit.policy.name,
-            boot_id: &self.incidents.boot_id,
+            boot_id: &boot_id,
             began_unix_ms: u64::try_from(unix_ms).unwrap_or(0).saturating_sub(ago_ms),
             incident,
         };
@@ -128,9 +136,7 @@ impl Lifeboat {
             words: &String::from_utf8_lossy(&words),
         };
         let events = self.engine.recorder().events().filter(|(_, event)| event.concerns(unit));
-        if let Ok(text) = letter(&brief, &rest, events) {
-            self.incidents.send(number, &text);
-        }
+        self.incidents.send(number, |out| write_letter(out, &brief, &rest, events));
     }
 
     /// At the end of a turn: the next letter goes out when nothing is more urgent.
@@ -208,7 +214,7 @@ impl Lifeboat {
 
     fn keeper_answered(&mut self, letter: Letter, exit: Exit) {
         let mut answer = [0; ANSWER_BYTES];
-        let length = File::from(letter.text).read_at(&mut answer, 0).unwrap_or(0);
+        let length = letter.text.read_at(&mut answer, 0).unwrap_or(0);
         let answer = String::from_utf8_lossy(answer.get(..length).unwrap_or_default());
         match (exit, answer.parse::<u32>()) {
             (Exit::Code(0), Ok(kept)) => {
@@ -260,7 +266,7 @@ mod tests {
     fn what_waits_for_a_disk_is_bounded() {
         let mut incidents = Incidents { store: Some(IncidentStore::default()), ..Incidents::default() };
         for number in 1..=20 {
-            incidents.send(number, b"text");
+            incidents.send(number, |out| out.write_all(b"text"));
         }
         let waiting: Vec<u32> = incidents.pending.iter().map(|letter| letter.number).collect();
         assert_eq!((waiting, incidents.dropped), ((13..=20).collect(), 12));

@@ -6,12 +6,12 @@
 )]
 
 use super::error::SysError;
-use nix::errno::Errno;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::ffi::{CStr, c_int, c_void};
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io;
 use std::sync::OnceLock;
 
 /// The limit of open files that children get back, once lifeboat has raised its own.
@@ -55,7 +55,7 @@ pub fn raise_descriptor_limit() -> Result<(), SysError> {
 pub fn total_bytes() -> Result<u64, SysError> {
     const MEMINFO: &str = "/proc/meminfo";
     let text = std::fs::read_to_string(MEMINFO).map_err(|error| SysError::new("read", MEMINFO, error))?;
-    total_in(&text).ok_or_else(|| SysError::new("find MemTotal in", MEMINFO, Errno::ENODATA))
+    total_in(&text).ok_or_else(|| SysError::new("find MemTotal in", MEMINFO, nix::errno::Errno::ENODATA))
 }
 
 fn total_in(meminfo: &str) -> Option<u64> {
@@ -138,21 +138,13 @@ pub fn become_subreaper() -> Result<(), SysError> {
         .map_err(|errno| SysError::new("become", "the reaper of orphans (PR_SET_CHILD_SUBREAPER)", errno))
 }
 
-/// A file that is nowhere but in memory, with this in it (memfd_create(2)): read and written without a wait.
-pub fn file_in_memory(name: &CStr, bytes: &[u8]) -> Result<OwnedFd, SysError> {
-    let failed = |error: rustix::io::Errno| {
-        SysError::new("make", "a file in memory (memfd_create)", Errno::from_raw(error.raw_os_error()))
-    };
+/// An empty file that is nowhere but in memory (memfd_create(2)): read and written without a wait.
+pub fn file_in_memory(name: &CStr) -> Result<File, SysError> {
     // Before Linux 6.3 nobody knows the second flag; since then the kernel complains where it is missing.
-    let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
+    memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
         .or_else(|_| memfd_create(name, MemfdFlags::CLOEXEC))
-        .map_err(failed)?;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let count = rustix::io::write(&fd, rest).map_err(failed)?;
-        rest = rest.get(count..).unwrap_or_default();
-    }
-    Ok(fd)
+        .map(File::from)
+        .map_err(|error| SysError::new("make", "a file in memory (memfd_create)", io::Error::from(error)))
 }
 
 /// Bytes in a page of memory.

@@ -7,6 +7,7 @@ use crate::engine::event::{Event, MemorySample, Time};
 use crate::engine::snapshot::Incident;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::io::{self, Write};
 
 /// The format's version. One that only gains fields keeps its number.
 pub const FORMAT: u32 = 1;
@@ -49,37 +50,50 @@ pub struct Rest<'a> {
     pub words: &'a str,
 }
 
-/// The letter: two lines without an end of the second.
+/// Writes the letter: two lines without an end of the second. It is never whole in our memory: of that PID 1 would keep
+/// the room.
 ///
 /// # Errors
-/// None in practice: memory takes all that is written.
-pub fn letter<'e>(
+/// What `out` fails with.
+pub fn write_letter<'e>(
+    out: &mut dyn Write,
     brief: &Brief<'_>,
     rest: &Rest<'_>,
-    events: impl Iterator<Item = &'e (Time, Event)>,
-) -> Result<Vec<u8>, serde_json::Error> {
-    let mut text = Vec::new();
-    append(&mut text, brief)?;
-    text.push(b'\n');
-    append(&mut text, rest)?;
-    let (mut told, mut ends) = (Vec::new(), Vec::new());
-    for event in events {
-        told.push(b',');
-        serde_json::to_writer(&mut told, event)?;
-        ends.push(told.len());
+    events: impl Iterator<Item = &'e (Time, Event)> + Clone,
+) -> io::Result<()> {
+    let mut piece = Vec::new();
+    append(&mut piece, brief)?;
+    piece.push(b'\n');
+    append(&mut piece, rest)?;
+    out.write_all(&piece)?;
+    // Each is written twice: at first only to know how much room it takes.
+    let room = FILE_BYTES_MAX.saturating_sub(piece.len() + FRAME_BYTES);
+    let mut lengths = Vec::new();
+    for event in events.clone() {
+        piece.clear();
+        serde_json::to_writer(&mut piece, event)?;
+        lengths.push(piece.len() + 1);
     }
-    let room = FILE_BYTES_MAX.saturating_sub(text.len() + FRAME_BYTES);
-    let cut = told.len().saturating_sub(room);
-    let left_out = ends.partition_point(|end| *end < cut) + usize::from(cut > 0);
-    let cut = left_out.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or(0);
-    text.extend_from_slice(format!(",\"events_left_out\":{left_out},\"events\":[").as_bytes());
-    text.extend_from_slice(told.get(cut + 1..).unwrap_or_default());
-    text.push(b']');
-    Ok(text)
+    let mut taken = 0;
+    let fits = lengths.iter().rev().take_while(|length| {
+        taken += **length;
+        taken <= room
+    });
+    let left_out = lengths.len() - fits.count();
+    write!(out, ",\"events_left_out\":{left_out},\"events\":[")?;
+    for (at, event) in events.skip(left_out).enumerate() {
+        piece.clear();
+        if at > 0 {
+            piece.push(b',');
+        }
+        serde_json::to_writer(&mut piece, event)?;
+        out.write_all(&piece)?;
+    }
+    out.write_all(b"]")
 }
 
 /// An object without its braces.
-fn append(text: &mut Vec<u8>, value: &impl Serialize) -> Result<(), serde_json::Error> {
+fn append(text: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
     let start = text.len();
     serde_json::to_writer(&mut *text, value)?;
     text.pop();
@@ -253,7 +267,9 @@ mod tests {
             incident: incident(),
         };
         let rest = Rest { limit_bytes: Some(1), peak_bytes: None, left: incident().sample, words };
-        letter(&brief, &rest, events.iter()).expect("JSON")
+        let mut letter = Vec::new();
+        write_letter(&mut letter, &brief, &rest, events.iter()).expect("JSON");
+        letter
     }
 
     fn exits(count: u64) -> Vec<(Time, Event)> {

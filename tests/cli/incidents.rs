@@ -3,7 +3,7 @@
 use super::{Outcome, Server, fixture, program, reply};
 use lifeboat::engine::event::{Event, MemorySample, Time};
 use lifeboat::engine::snapshot::{Incident, IncidentStore, Snapshot};
-use lifeboat::wire::incident::{Brief, Rest, file_name, file_of, letter};
+use lifeboat::wire::incident::{Brief, Rest, file_name, file_of, write_letter};
 use lifeboat::wire::reply::StatusReply;
 use std::borrow::Cow;
 use std::fs;
@@ -20,7 +20,9 @@ fn file(number: u32, unit: &str, boot_id: &str, incident: Incident) -> Vec<u8> {
         MemorySample { current_bytes: 2 << 20, unreclaimable_bytes: 1 << 20, ..MemorySample::default() };
     let words = "going down\nprocedure: saved 3 records\n";
     let rest = Rest { limit_bytes: Some(32 << 20), peak_bytes: Some(32 << 20), left: Some(left), words };
-    file_of(number, &letter(&brief, &rest, [(Time(0), Event::Boot)].iter()).expect("JSON"))
+    let mut letter = Vec::new();
+    write_letter(&mut letter, &brief, &rest, [(Time(0), Event::Boot)].iter()).expect("JSON");
+    file_of(number, &letter)
 }
 
 /// A folder with two incidents of another boot and one of this one, all like the fixture's.
