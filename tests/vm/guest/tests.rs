@@ -7,10 +7,10 @@ use lifeboat::engine::snapshot::Trouble;
 use lifeboat::unit::{Diagnostic, Loaded, load};
 use std::path::{Path, PathBuf};
 
-/// `MemTotal` of a guest with 768 MiB, less than a kernel leaves of it.
-const TOTAL_BYTES: u64 = 690 << 20;
+/// `MemTotal` of a guest with 1 GiB, less than a kernel leaves of it.
+const TOTAL_BYTES: u64 = 960 << 20;
 /// What the units of the image may cost beside their limits.
-const OVERHEAD_BYTES: u64 = 16 << 20;
+const OVERHEAD_BYTES: u64 = 50 << 20;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
