@@ -17,8 +17,8 @@ const UNIT: &str = "leak-flat-out";
 const ROUNDS: usize = 20;
 /// Once the tables of incidents and events are full, and the letter of an incident has had its full size (some rounds
 /// later: 100 rounds after that held the same 1520 KiB), only the output rings of the units that speak in these rounds
-/// are touched for the first time, a page now and then until each has come round: 4 KiB and a page's edge for this unit,
-/// its procedure and the bystander. A leak of 1 KiB for each round would be 20.
+/// are touched for the first time, a page now and then until each has come round: 4 KiB and a page's edge for this
+/// unit, its procedure and the bystander. A leak of 1 KiB for each round would be 20.
 const ROUNDS_KIB: u64 = 16;
 /// The first start of a unit makes what it keeps: the paths of its cgroups and a page or so of tables for their files.
 const KIB_PER_UNIT: u64 = 8;
