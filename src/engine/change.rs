@@ -352,6 +352,7 @@ impl Engine {
         let count = self.units.len();
         self.timers.grow(count);
         self.marked.reserve(count.saturating_sub(self.marked.len()));
+        self.lined_up.reserve(count.saturating_sub(self.lined_up.len()));
         plan.make_room(count);
     }
 }

@@ -324,10 +324,11 @@ impl Engine {
             && matches!(end, End::Own(exit) if service.policy.success.contains(exit));
         let wants_restart = match end {
             End::Asked(reason) => {
-                if reason == KillReason::RequirementRestarts {
+                // For another unit's sake, with which it comes back: often stopped is not often failed. One that
+                // was idle is excused already.
+                if reason != KillReason::Idle {
                     service.restarts.excuse_last();
                 }
-                // A requirement went down under it: it comes back with the requirement.
                 self.enter(unit, State::Waiting);
                 return;
             }

@@ -4,7 +4,8 @@
 //! for what comes after. A unit is looked at when it, or a neighbour of it, has changed.
 
 use super::action::Action;
-use super::policy::{OnRequirementRestart, RunId, UnitId, UnitPolicy};
+use super::limits::STARTS_AT_ONCE;
+use super::policy::{Kind, OnRequirementRestart, RunId, UnitId, UnitPolicy};
 use super::record::Record;
 use super::requests::Until;
 use super::service::{Rest, Service, State};
@@ -224,13 +225,44 @@ impl Engine {
                     self.mark_around(unit);
                 }
             }
-            Turn::Now if service.policy.conditions.is_empty() => self.begin_run(unit, plan),
-            Turn::Now => {
-                let run = RunId(service.run.0 + 1);
-                if !std::mem::replace(&mut service.checking, true) {
-                    plan.push(Action::CheckConditions { unit, run });
-                }
+            Turn::Now => self.start_in_this_round(unit, plan),
+        }
+    }
+
+    /// A round of the loop starts a few units at most: the others wait in a queue for the next rounds, so that what
+    /// happens meanwhile, first of all the outcome of the starts before, is heard in between.
+    fn start_in_this_round(&mut self, unit: UnitId, plan: &mut Plan) {
+        let none_left = self.starts_left == 0;
+        let Some(service) = self.unit_mut(unit) else { return };
+        if service.checking {
+            return;
+        }
+        if none_left && service.policy.kind != Kind::Target {
+            if !std::mem::replace(&mut service.lined_up, true) {
+                self.lined_up.push_back(unit);
             }
+            return;
+        }
+        let run = RunId(service.run.0 + 1);
+        service.checking = !service.policy.conditions.is_empty();
+        let checking = service.checking;
+        self.starts_left = self.starts_left.saturating_sub(1);
+        if checking {
+            plan.push(Action::CheckConditions { unit, run });
+        } else {
+            self.begin_run(unit, plan);
+        }
+    }
+
+    /// The next round: as many starts again, those first that wait for one.
+    pub(super) fn begin_round(&mut self) {
+        self.starts_left = STARTS_AT_ONCE;
+        for _ in 0..STARTS_AT_ONCE {
+            let Some(unit) = self.lined_up.pop_front() else { return };
+            if let Some(service) = self.unit_mut(unit) {
+                service.lined_up = false;
+            }
+            self.mark(unit);
         }
     }
 

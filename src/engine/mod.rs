@@ -138,6 +138,10 @@ pub struct Engine {
     timers: Timers,
     recorder: Recorder,
     marked: VecDeque<UnitId>,
+    /// They start in the next rounds, in this order.
+    lined_up: VecDeque<UnitId>,
+    /// So many starts are left in this round.
+    starts_left: usize,
     waits: Waits,
     incidents: VecDeque<Incident>,
     incident_count: u32,
@@ -170,6 +174,8 @@ impl Engine {
             timers: Timers::new(count),
             recorder: Recorder::new(),
             marked: VecDeque::with_capacity(count),
+            lined_up: VecDeque::with_capacity(count),
+            starts_left: limits::STARTS_AT_ONCE,
             waits: Waits::new(),
             incidents: VecDeque::with_capacity(limits::INCIDENTS_MAX),
             incident_count: 0,
@@ -248,7 +254,7 @@ impl Engine {
     /// When `Event::Deadline` is wanted next; `None` while nothing waits for the time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        self.timers.next()
+        if self.lined_up.is_empty() { self.timers.next() } else { Some(self.now) }
     }
 
     /// The last events, for an incident or for somebody who looks for the cause of a fault.
@@ -346,6 +352,7 @@ impl Engine {
     }
 
     fn deadlines(&mut self, plan: &mut Plan) {
+        self.begin_round();
         while let Some((unit, kind)) = self.timers.take_due(self.now) {
             match kind {
                 TimerKind::Step => self.step_due(unit, plan),

@@ -234,6 +234,8 @@ pub(super) struct Service {
     pub(super) holds_reserve: bool,
     /// It stands in the queue of units to be looked at in this turn.
     pub(super) marked: bool,
+    /// It waits for a round in which it may start.
+    pub(super) lined_up: bool,
     pub(super) restarts: Restarts,
     /// errno(3) of the settings that the kernel did not take in the present or last run; 0 of all others.
     pub(super) refused_settings: [u8; Setting::COUNT],
@@ -302,6 +304,7 @@ impl Service {
             stuck: false,
             holds_reserve: false,
             marked: false,
+            lined_up: false,
             restarts,
             refused_settings: [0; Setting::COUNT],
             last_exit: None,

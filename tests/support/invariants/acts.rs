@@ -71,9 +71,16 @@ impl Watch {
     fn stopping(&mut self, unit: UnitId, reason: KillReason) {
         let seen = &mut self.seen[usize::from(unit.0)];
         seen.stopping = true;
-        if matches!(reason, KillReason::RequirementRestarts | KillReason::Idle) {
-            // It ends for another unit's sake, or because nobody needs it: that start does not count.
-            seen.starts.pop();
+        let for_others = [
+            KillReason::RequirementRestarts,
+            KillReason::RequirementDown,
+            KillReason::Conflict,
+            KillReason::Idle,
+        ];
+        if for_others.contains(&reason) {
+            // It ends for another unit's sake, or because nobody needs it: that start does not count. It may be one
+            // of this turn.
+            self.excused.push(unit);
         }
         if self.policies[usize::from(unit.0)].kind == Kind::Target {
             // What started in this turn may have done so before.

@@ -169,6 +169,8 @@ pub(crate) struct Watch {
     shutdown_at: Option<Time>,
     /// Targets that have gone down in this turn.
     targets_down: Vec<(UnitId, RunId)>,
+    /// Units that were stopped in this turn for others' sake.
+    excused: Vec<UnitId>,
     finished: bool,
     turn: u64,
     last: Option<Snapshot>,
@@ -194,6 +196,7 @@ impl Watch {
             gone: Vec::new(),
             shutdown_at: None,
             targets_down: Vec::new(),
+            excused: Vec::new(),
             finished: false,
             turn: 0,
             last: None,
@@ -303,6 +306,9 @@ impl Watch {
         self.turn += 1;
         for (unit, run) in std::mem::take(&mut self.targets_down) {
             self.present(unit, run).into_iter().for_each(|seen| seen.ending = true);
+        }
+        for unit in std::mem::take(&mut self.excused) {
+            self.seen[usize::from(unit.0)].starts.pop();
         }
         self.no_silence(now)?;
         self.reloads_end(now)?;
