@@ -4,7 +4,7 @@ use criterion::{BenchmarkId, Criterion};
 use lifeboat::engine::event::{Event, Exit, MemoryEvents, MemorySample, Role, Time};
 use lifeboat::engine::policy::{
     Class, DescriptorPolicy, Guard, Kind, MemoryPolicy, OnRequirementRestart, ProcedurePolicy, Ready,
-    RestartPolicy, Success, UnitId, UnitPolicy, WarnPolicy,
+    RestartPolicy, ServiceMode, Success, UnitId, UnitPolicy, WarnPolicy,
 };
 use lifeboat::engine::{Engine, Plan};
 
@@ -36,6 +36,9 @@ fn unit(id: u16) -> UnitPolicy {
         reload: None,
         descriptors: DescriptorPolicy::default(),
         procedure: Some(ProcedurePolicy {
+            service: ServiceMode::Frozen,
+            lend_bytes: 0,
+            has_program: true,
             on_exhaustion: true,
             on_stop: false,
             on_failure: false,

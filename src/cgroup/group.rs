@@ -232,8 +232,18 @@ impl Group {
     /// Sets `memory.high`, above what is used: below that the kernel would reclaim in this call. From Linux 6.18 on a
     /// nonblocking file prevents that.
     pub fn set_high(&self, bytes: Option<u64>) -> Result<(), i32> {
+        self.set_bytes("memory.high", bytes)
+    }
+
+    /// Sets `memory.max`, above what is used or with nothing in the group: else the kernel would reclaim, and kill,
+    /// in this call.
+    pub fn set_max(&self, bytes: u64) -> Result<(), i32> {
+        self.set_bytes("memory.max", Some(bytes))
+    }
+
+    fn set_bytes(&self, name: &str, bytes: Option<u64>) -> Result<(), i32> {
         let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
-        let file = open_in(self.folder.as_fd(), &self.path, "memory.high", flags);
+        let file = open_in(self.folder.as_fd(), &self.path, name, flags);
         let file = file.map_err(|error| error.errno())?.ok_or(libc::ENODATA)?;
         let mut text = [0_u8; 20];
         let mut rest = &mut text[..];

@@ -9,7 +9,7 @@
 //! ```
 
 use super::capabilities::Capabilities;
-use super::file::{make_folder, read_value, write_value};
+use super::file::{make_folder, read_again, read_value, write_again, write_value};
 use super::group::Group;
 use super::limits::{self, Controllers, GroupLimits};
 use super::settings::{GroupSettings, Refused, controller_of, is_of_memory, set_limit};
@@ -18,9 +18,13 @@ use crate::engine::policy::Class;
 use crate::engine::setting::{Limit, Setting};
 use crate::engine::snapshot::BudgetView;
 use crate::sys::error::SysError;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use std::cell::RefCell;
 use std::fmt;
 use std::fmt::Write;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The branch of the shutdown slice.
@@ -40,6 +44,8 @@ const BRANCH_SLACK_BYTES: u64 = 1 << 20;
 pub struct Tree {
     root: PathBuf,
     controllers: Controllers,
+    /// `memory.max` of the pool; `None` without the memory controller.
+    pool_max: Option<OwnedFd>,
     /// The further controllers that the branches have: guaranteed/ and pool/.
     enabled: [RefCell<Vec<&'static str>>; 2],
 }
@@ -123,7 +129,19 @@ impl Tree {
                 limits::forbid_swap(&branch)?;
             }
         }
-        Ok(Self { root: root.to_path_buf(), controllers, enabled: Default::default() })
+        let pool_max = match open(
+            &root.join(POOL).join("memory.max"),
+            OFlag::O_RDWR | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(file) => Some(file),
+            Err(Errno::ENOENT) => None,
+            Err(errno) => {
+                let path = root.join(POOL).join("memory.max").display().to_string();
+                return Err(SysError::new("open", path, errno));
+            }
+        };
+        Ok(Self { root: root.to_path_buf(), controllers, pool_max, enabled: Default::default() })
     }
 
     /// Gives the branches the bounds of another budget. Below what a branch uses its bound is not lowered, since the
@@ -141,6 +159,23 @@ impl Tree {
             limits::apply(&self.root.join(name), &limits, self.controllers, false)?;
         }
         Ok(all)
+    }
+
+    /// Makes the pool's bound larger by what one of its units is lent, or smaller again; allocates nothing.
+    pub fn lend_to_pool(&self, bytes: u64, back: bool) -> Result<(), i32> {
+        let Some(file) = &self.pool_max else { return Ok(()) };
+        let mut text = [0; 32];
+        let max_bytes = str::from_utf8(read_again(file.as_fd(), &mut text)?).ok();
+        // An unbounded pool has room as it is.
+        let Some(max_bytes) = max_bytes.and_then(|text| text.trim().parse::<u64>().ok()) else {
+            return Ok(());
+        };
+        let wanted = if back { max_bytes.saturating_sub(bytes) } else { max_bytes.saturating_add(bytes) };
+        let mut text = [0_u8; 20];
+        let mut rest = &mut text[..];
+        std::io::Write::write_fmt(&mut rest, format_args!("{wanted}")).map_err(|_| libc::EINVAL)?;
+        let left = rest.len();
+        write_again(file.as_fd(), text.get(..text.len() - left).ok_or(libc::EINVAL)?)
     }
 
     /// What the pool uses (`memory.current`).

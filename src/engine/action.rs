@@ -134,6 +134,10 @@ pub enum Action {
     CheckConditions { unit: UnitId, run: RunId },
     /// Make the procedure's cgroup and its process, held before `execve`: `Parked` or `SpawnFailed`.
     Park { unit: UnitId, run: RunId },
+    /// Give the service's cgroup this `memory.max`, and its branch as much more: `Failed`, or nothing.
+    Lend { unit: UnitId, run: RunId, max_bytes: u64, lend_bytes: u64 },
+    /// The same backwards; nothing of the run is left.
+    TakeBack { unit: UnitId, run: RunId, max_bytes: u64, lend_bytes: u64 },
     /// Make the service's cgroup with its limits and its process: `Spawned` or `SpawnFailed`.
     Spawn { unit: UnitId, run: RunId },
     /// Look whether the path is there by which the service shows that it is ready: `Ready`, or nothing.

@@ -133,8 +133,8 @@ impl fmt::Display for Refusal {
             ),
             Rule::Reserve => write!(
                 f,
-                "shutdown.memory {needs} is more than the reserve of {reserve}; lower it, or raise reserve in \
-                 system.ron"
+                "its shutdown procedure needs {needs}, more than the reserve of {reserve}; lower shutdown.memory (or \
+                 lend), or raise reserve in system.ron"
             ),
         }
     }
@@ -160,10 +160,10 @@ pub fn divide(
     order.sort_unstable_by(|&a, &b| rank(a).cmp(&rank(b)));
 
     let mut refusals = Vec::new();
-    let is_outgrown = |unit: &UnitPolicy| unit.procedure.is_some_and(|p| p.memory_bytes > reserve_bytes);
+    let is_outgrown = |unit: &UnitPolicy| unit.procedure.is_some_and(|p| p.reserve_bytes() > reserve_bytes);
     for &index in &order {
         let Some(unit) = admitted(units, index).filter(|unit| is_outgrown(unit)) else { continue };
-        let needs_bytes = unit.procedure.map_or(0, |procedure| procedure.memory_bytes);
+        let needs_bytes = unit.procedure.map_or(0, |procedure| procedure.reserve_bytes());
         refusals.push(refuse(unit, index, Rule::Reserve, (needs_bytes, reserve_bytes, 0)));
     }
 
@@ -250,7 +250,7 @@ fn refuse(
 mod tests {
     use super::super::policy::{
         DescriptorPolicy, Kind, MemoryPolicy, OnRequirementRestart, ProcedurePolicy, Ready, RestartPolicy,
-        Success, WarnPolicy,
+        ServiceMode, Success, WarnPolicy,
     };
     use super::*;
     use proptest::prelude::*;
@@ -258,6 +258,9 @@ mod tests {
     /// A unit in one line: its name is its utility's and bound's, in MiB.
     fn unit(name: &str, utility: u8, memory: Option<(u64, Class, Guard)>, procedure_mib: u64) -> UnitPolicy {
         let procedure = ProcedurePolicy {
+            service: ServiceMode::Frozen,
+            lend_bytes: 0,
+            has_program: true,
             on_exhaustion: true,
             on_stop: false,
             on_failure: false,
@@ -415,7 +418,8 @@ mod tests {
              free; lower memory.max, raise its utility, or use guard: None",
                 "e: memory.max 21 MiB is more than the pool: 64 MiB of memory - 16 MiB margin - 8 MiB reserve - 20 MiB \
              guaranteed = 20 MiB; lower memory.max",
-                "f: shutdown.memory 9 MiB is more than the reserve of 8 MiB; lower it, or raise reserve in system.ron",
+                "f: its shutdown procedure needs 9 MiB, more than the reserve of 8 MiB; lower shutdown.memory (or lend), \
+                 or raise reserve in system.ron",
             ]
         );
     }

@@ -10,7 +10,7 @@ use super::event::{MemorySample, Time};
 use super::exhaustion::may_be_rescued;
 use super::limits::{CALM_SAMPLES_MAX, HUSH_MS, PREDICTION_MS, SAMPLE_MS_MAX, SAMPLE_MS_MIN};
 use super::policy::{Guard, RunId, UnitId};
-use super::service::Service;
+use super::service::{Loan, Service, State};
 use super::snapshot::Verdict;
 use super::timer::TimerKind;
 use super::{Engine, Plan};
@@ -205,6 +205,10 @@ impl Engine {
             incident.sample.get_or_insert(sample);
         }
         let Some(memory) = service.policy.memory else { return };
+        if service.loan == Loan::Doubted && service.state == State::Saving {
+            self.judge_loan(unit, sample, plan);
+            return;
+        }
         let hearing = service.trend.hearing;
         if !may_be_rescued(service.state) {
             return;

@@ -3,10 +3,10 @@
 use super::action::Action;
 use super::event::{CommandKind, Effect, Exit, Role, SpawnStage};
 use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
-use super::policy::{Escalation, Kind, RestartWhen, RunId, UnitId};
+use super::policy::{Escalation, Kind, RestartWhen, RunId, ServiceMode, UnitId};
 use super::record::Record;
 use super::restart::Next;
-use super::service::{End, Procedure, Rest, State};
+use super::service::{End, Loan, Procedure, Rest, State};
 use super::snapshot::{Cause, Desired, Failure, KillReason, Trouble};
 use super::{Engine, Plan};
 
@@ -39,8 +39,8 @@ impl Engine {
         let Some(service) = self.unit(unit) else { return };
         let (run, state) = (service.run, service.state);
         let asks = service.policy.stop_command && matches!(state, State::Running | State::Idling);
-        let saves = service.procedure == Procedure::Parked
-            && service.policy.procedure.is_some_and(|procedure| procedure.on_stop);
+        let saving = service.policy.procedure.filter(|it| it.on_stop && service.can_save());
+        let saves = saving.is_some_and(|it| it.service != ServiceMode::Killed);
         let target = service.policy.kind == Kind::Target;
         match state {
             State::Running if target => {
@@ -50,8 +50,12 @@ impl Engine {
             State::Readying | State::Running | State::Idling => {
                 plan.tell(Record::Stopping { unit, reason });
                 self.begin_end(unit, End::Asked(reason), plan);
+                if let Some(service) = self.unit_mut(unit) {
+                    // After an ordinary end, which is the kill that it wants.
+                    service.saves_after_kill = saving.is_some() && !saves;
+                }
                 if saves {
-                    self.freeze(unit, plan);
+                    self.begin_saving(unit, plan);
                 } else if asks {
                     self.stop_step(unit, State::Asking, plan);
                     self.run_command(unit, CommandKind::Stop, plan);
@@ -123,11 +127,12 @@ impl Engine {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         service.open.service_cgroup = true;
-        service.open.procedure_cgroup = service.policy.procedure.is_some();
+        service.open.procedure_cgroup = !service.saves_after_kill
+            && service.policy.procedure.is_some_and(|procedure| procedure.has_program);
         service.kill_tries = 1;
         let left = service.commands.is_leaving();
         if let Some(incident) = &mut service.incident {
-            incident.killed = Some(now);
+            incident.killed.get_or_insert(now);
         }
         let run = service.run;
         let has_procedure = service.open.procedure_cgroup;
@@ -151,7 +156,11 @@ impl Engine {
 
     pub(super) fn kill_again(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit_mut(unit) else { return };
-        let (run, open) = (service.run, service.open);
+        let (run, open, saves) = (service.run, service.open, service.saves_after_kill);
+        if saves && service.kill_tries >= KILL_TRIES_MAX {
+            self.save_after_kill(unit, plan);
+            return;
+        }
         if service.kill_tries >= KILL_TRIES_MAX {
             service.stuck = true;
             service.trouble = Some(Trouble::Unkillable);
@@ -170,7 +179,7 @@ impl Engine {
         if open.service_cgroup || open.main {
             plan.push(Action::KillCgroup { unit, run, role: Role::Service, reason });
         }
-        if open.procedure_cgroup || open.procedure {
+        if !saves && (open.procedure_cgroup || open.procedure) {
             plan.push(Action::KillCgroup { unit, run, role: Role::Procedure, reason });
         }
     }
@@ -192,6 +201,7 @@ impl Engine {
         service.pid = None;
         service.last_exit = Some(exit);
         let (state, signal) = (service.state, service.policy.stop_signal);
+        let saves_itself = service.policy.procedure.is_some_and(|it| it.service == ServiceMode::Running);
         self.generation += 1;
         match state {
             State::Spawning | State::Readying | State::Running | State::Idling => {
@@ -207,6 +217,8 @@ impl Engine {
             State::Killing => self.finish_run_if_over(unit, plan),
             // The stop command may wait for just that, and clean up afterwards.
             State::Asking => {}
+            // It has saved itself.
+            State::Saving if saves_itself => self.end_saving_if_over(unit, plan),
             // Its procedure goes on: what it reads is outside the process.
             State::Freezing | State::Queued | State::Saving => {}
             State::Down(_) | State::Waiting | State::Backoff | State::Parking => {}
@@ -267,7 +279,7 @@ impl Engine {
                 self.procedure_spawn_failed(unit, SpawnStage::Exec, errno, plan);
             }
             // The retry's deadline runs.
-            (Effect::Kill | Effect::Signal | Effect::Freeze | Effect::StartProcedure, _) => {}
+            (Effect::Kill | Effect::Signal | Effect::Freeze | Effect::StartProcedure | Effect::Lend, _) => {}
         }
     }
 
@@ -275,7 +287,8 @@ impl Engine {
     /// its service is slow to die.
     pub(super) fn process_gone(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
-        if !service.open.procedure && !service.open.procedure_cgroup {
+        let saves = service.saves_after_kill || service.loan != Loan::None;
+        if !saves && !service.open.procedure && !service.open.procedure_cgroup {
             self.give_back_reserve(unit, plan);
         }
         self.finish_run_if_over(unit, plan);
@@ -284,6 +297,12 @@ impl Engine {
     pub(super) fn finish_run_if_over(&mut self, unit: UnitId, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
+        if service.state == State::Killing && service.saves_after_kill {
+            if !service.open.main && !service.open.service_cgroup {
+                self.save_after_kill(unit, plan);
+            }
+            return;
+        }
         if service.state != State::Killing || !service.open.nothing() || !service.commands.is_idle() {
             return;
         }
@@ -292,6 +311,11 @@ impl Engine {
         service.pid = None;
         service.stuck = false;
         service.procedure = Procedure::Absent;
+        let (run, loan) = (service.run, std::mem::take(&mut service.loan));
+        if let Some(memory) = service.policy.memory.filter(|_| loan != Loan::None) {
+            let lend_bytes = service.policy.procedure.map_or(0, |procedure| procedure.lend_bytes);
+            plan.push(Action::TakeBack { unit, run, max_bytes: memory.max_bytes, lend_bytes });
+        }
         if end == End::Exhausted {
             plan.tell(Record::Emptied { unit, after_us: now.since_us(began) });
         }

@@ -295,6 +295,8 @@ pub enum Effect {
     Signal,
     /// Releasing the parked procedure.
     StartProcedure,
+    /// Raising `memory.max` by what is lent.
+    Lend,
 }
 
 /// Everything that can happen.

@@ -6,11 +6,11 @@
 
 use super::action::{Action, ProcedureOrder};
 use super::ending::cause_of;
-use super::event::{Exit, MemoryEvents, Role, SpawnStage};
-use super::limits::{FREEZE_DEADLINE_MS, INCIDENTS_MAX};
-use super::policy::{Guard, RunId, UnitId};
+use super::event::{Exit, MemoryEvents, MemorySample, Role, SpawnStage};
+use super::limits::{FREEZE_DEADLINE_MS, INCIDENTS_MAX, LOAN_SLACK_BYTES};
+use super::policy::{Guard, RunId, ServiceMode, UnitId};
 use super::record::Record;
-use super::service::{End, Procedure, Service, State};
+use super::service::{End, Loan, Procedure, Service, State};
 use super::snapshot::{Cause, Incident, KillReason, Killer, ProcedureResult, Trouble, Verdict};
 use super::starting::ESRCH;
 use super::{Engine, Plan};
@@ -53,6 +53,10 @@ impl Engine {
         let of_run = service.counters_of_run();
         let only_below = of_run.oom_below > 0 && of_run.oom_below == of_run.oom;
         let guard = service.policy.memory.map(|memory| memory.guard);
+        if service.state == State::Saving && oom > 0 {
+            self.doubt_loan(unit, run, plan);
+            return;
+        }
         if !may_be_rescued(service.state) {
             return;
         }
@@ -105,13 +109,45 @@ impl Engine {
         plan.tell(Record::Exhausted { unit, cause, verdict, limit_bytes });
         let saves = self.unit(unit).and_then(|service| service.policy.procedure);
         if saves.is_some_and(|procedure| procedure.on_exhaustion) {
-            self.freeze(unit, plan);
+            self.begin_saving(unit, plan);
         } else {
             self.kill(unit, KillReason::NoProcedure, plan);
         }
         self.listen(unit, plan);
         // Read once for the record, after the freeze is on its way: nothing is lost by the time that this takes.
         plan.push(Action::Sample { unit, run });
+    }
+
+    /// Brings the service into the condition in which its procedure wants it.
+    pub(super) fn begin_saving(&mut self, unit: UnitId, plan: &mut Plan) {
+        let free_bytes = self.reserve_bytes.saturating_sub(self.reserve_used_bytes);
+        let Some(service) = self.unit_mut(unit) else { return };
+        let Some(policy) = service.policy.procedure else { return };
+        let gone = !service.open.main || service.counters_of_run().oom_kill > 0;
+        match policy.service {
+            // Nothing is left that could save itself.
+            ServiceMode::Running if gone && !policy.has_program => {
+                self.kill(unit, KillReason::NoProcedure, plan);
+            }
+            // It stands still while it waits for the reserve: pinned at its limit it could save nothing.
+            ServiceMode::Running if policy.reserve_bytes() <= free_bytes => {
+                self.overrule_limiting(unit, false, plan);
+                self.procedure_may_start(unit, plan);
+            }
+            ServiceMode::Running | ServiceMode::Frozen => self.freeze(unit, plan),
+            ServiceMode::Killed => {
+                service.saves_after_kill = true;
+                self.kill(unit, KillReason::BeforeProcedure, plan);
+            }
+        }
+    }
+
+    /// `ServiceMode::Killed`: the service is gone, or cannot be made to go.
+    pub(super) fn save_after_kill(&mut self, unit: UnitId, plan: &mut Plan) {
+        if let Some(service) = self.unit_mut(unit) {
+            service.saves_after_kill = false;
+        }
+        self.procedure_may_start(unit, plan);
     }
 
     pub(super) fn freeze(&mut self, unit: UnitId, plan: &mut Plan) {
@@ -164,12 +200,12 @@ impl Engine {
         let reserve_bytes = self.reserve_bytes;
         let Some(service) = self.unit_mut(unit) else { return };
         let Some(policy) = service.policy.procedure else { return };
-        if service.procedure != Procedure::Parked || policy.memory_bytes > reserve_bytes {
+        let needs_bytes = policy.reserve_bytes();
+        if !service.can_save() || needs_bytes > reserve_bytes {
             self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan);
             return;
         }
-        if policy.memory_bytes > free_bytes {
-            let needs_bytes = policy.memory_bytes;
+        if needs_bytes > free_bytes {
             plan.tell(Record::WaitsForReserve { unit, needs_bytes, free_bytes });
             self.enter(unit, State::Queued);
             return;
@@ -186,17 +222,116 @@ impl Engine {
         let cause = cause_of(service.end, kernel_killed);
         let order =
             ProcedureOrder { cause, main_pid: service.pid.unwrap_or(0), deadline_ms: policy.deadline_ms };
-        service.procedure = Procedure::Released;
+        if policy.has_program {
+            service.procedure = Procedure::Released;
+        }
+        let stands_still = matches!(service.state, State::Freezing | State::Queued);
         service.holds_reserve = true;
         if let Some(incident) = &mut service.incident {
             incident.released = Some(now);
             incident.cause = cause;
         }
-        self.reserve_used_bytes = self.reserve_used_bytes.saturating_add(policy.memory_bytes);
+        self.reserve_used_bytes = self.reserve_used_bytes.saturating_add(policy.reserve_bytes());
         self.enter(unit, State::Saving);
         self.step_deadline(unit, u64::from(policy.deadline_ms));
-        plan.push(Action::StartProcedure { unit, run, order });
-        plan.tell(Record::Rescuing { unit, cause, deadline_ms: policy.deadline_ms });
+        if policy.service == ServiceMode::Running {
+            self.let_it_save_itself(unit, stands_still, plan);
+        }
+        if policy.has_program {
+            plan.push(Action::StartProcedure { unit, run, order });
+            plan.tell(Record::Rescuing { unit, cause, deadline_ms: policy.deadline_ms });
+        }
+    }
+
+    /// Memory is lent before the signal, so that its handler, and what that writes, succeeds.
+    fn let_it_save_itself(&mut self, unit: UnitId, stands_still: bool, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        let (run, signal, exhausted) =
+            (service.run, service.policy.stop_signal, service.end == Some(End::Exhausted));
+        if !service.open.main || service.counters_of_run().oom_kill > 0 {
+            // The kernel, or itself, was quicker.
+            if service.policy.procedure.is_some_and(|procedure| !procedure.has_program) {
+                self.kill(unit, KillReason::NoProcedure, plan);
+            }
+            return;
+        }
+        let Some(policy) = service.policy.procedure else { return };
+        let (lend_bytes, deadline_ms) = (policy.lend_bytes, policy.deadline_ms);
+        let mut lent_bytes = 0;
+        if let Some(memory) = service.policy.memory.filter(|_| exhausted && lend_bytes > 0) {
+            service.loan = Loan::Given;
+            lent_bytes = lend_bytes;
+            let max_bytes = memory.max_bytes.saturating_add(lend_bytes);
+            plan.push(Action::Lend { unit, run, max_bytes, lend_bytes });
+        }
+        let reason = match service.end {
+            Some(End::Asked(reason)) => reason,
+            Some(End::Failed(failure)) => KillReason::Failed(failure),
+            Some(End::Exhausted | End::Own(_) | End::StartFailed { .. }) | None => KillReason::MemoryLent,
+        };
+        plan.push(Action::Signal { unit, run, signal, reason });
+        if stands_still {
+            plan.push(Action::Thaw { unit, run });
+        }
+        plan.tell(Record::SavesItself { unit, lent_bytes, deadline_ms });
+    }
+
+    /// The `oom` event may be one of before the loan: only what is used tells.
+    fn doubt_loan(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        if matches!(service.loan, Loan::Given | Loan::Doubted) {
+            service.loan = Loan::Doubted;
+            plan.push(Action::Sample { unit, run });
+        }
+    }
+
+    pub(super) fn judge_loan(&mut self, unit: UnitId, sample: MemorySample, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        service.loan = Loan::Given;
+        let lend_bytes = service.policy.procedure.map_or(0, |procedure| procedure.lend_bytes);
+        let Some(memory) = service.policy.memory else { return };
+        let slack_bytes = LOAN_SLACK_BYTES.min(lend_bytes / 4);
+        if sample.current_bytes.saturating_add(slack_bytes) >= memory.max_bytes.saturating_add(lend_bytes) {
+            self.loan_spent(unit, plan);
+        }
+    }
+
+    /// What was lent is used up too: it stands still, and its procedure, where there is one, goes on.
+    fn loan_spent(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        let run = service.run;
+        service.loan = Loan::Spent;
+        plan.tell(Record::LentExhausted { unit });
+        if service.procedure == Procedure::Released {
+            plan.push(Action::Freeze { unit, run });
+        } else {
+            self.no_procedure_left(unit, ProcedureResult::OutOfMemory, plan);
+            self.kill(unit, KillReason::LoanSpent, plan);
+        }
+    }
+
+    /// A service without a program saves itself: what became of that is the procedure's result. A program's own result
+    /// stays.
+    fn no_procedure_left(&mut self, unit: UnitId, result: ProcedureResult, plan: &mut Plan) {
+        let Some(service) = self.unit(unit) else { return };
+        if service.policy.procedure.is_some_and(|procedure| !procedure.has_program) {
+            self.procedure_over(unit, result, plan);
+        }
+    }
+
+    /// While a service saves itself both it and its procedure come to an end before the kill.
+    pub(super) fn end_saving_if_over(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit(unit) else { return };
+        let saves_itself = service.policy.procedure.is_some_and(|it| it.service == ServiceMode::Running)
+            && service.loan != Loan::Spent;
+        let works = service.procedure == Procedure::Released;
+        if works || (saves_itself && service.open.main) {
+            return;
+        }
+        if let Some(exit) = service.last_exit.filter(|_| saves_itself) {
+            self.no_procedure_left(unit, ProcedureResult::SavedItself(exit), plan);
+        }
+        self.kill(unit, KillReason::ProcedureEnded, plan);
     }
 
     /// A procedure is over and gone: the most useful one that waits, and fits, comes next.
@@ -205,12 +340,12 @@ impl Engine {
         if !std::mem::take(&mut service.holds_reserve) {
             return;
         }
-        let bytes = service.policy.procedure.map_or(0, |procedure| procedure.memory_bytes);
+        let bytes = service.policy.procedure.map_or(0, |procedure| procedure.reserve_bytes());
         self.reserve_used_bytes = self.reserve_used_bytes.saturating_sub(bytes);
         loop {
             let free_bytes = self.reserve_bytes.saturating_sub(self.reserve_used_bytes);
             let fits = |service: &Service| {
-                service.policy.procedure.is_some_and(|procedure| procedure.memory_bytes <= free_bytes)
+                service.policy.procedure.is_some_and(|procedure| procedure.reserve_bytes() <= free_bytes)
             };
             let next = self
                 .all()
@@ -245,7 +380,10 @@ impl Engine {
     }
 
     pub(super) fn procedure_timed_out(&mut self, unit: UnitId, plan: &mut Plan) {
-        self.procedure_over(unit, ProcedureResult::TimedOut, plan);
+        // A program's own result stays: then it was the service that did not obey its signal.
+        if self.unit(unit).is_some_and(|service| service.procedure != Procedure::Over) {
+            self.procedure_over(unit, ProcedureResult::TimedOut, plan);
+        }
         self.kill(unit, KillReason::ProcedureTimedOut, plan);
     }
 
@@ -263,7 +401,7 @@ impl Engine {
                 let result =
                     if outgrew { ProcedureResult::OutOfMemory } else { ProcedureResult::Ended(exit) };
                 self.procedure_over(unit, result, plan);
-                self.kill(unit, KillReason::ProcedureEnded, plan);
+                self.end_saving_if_over(unit, plan);
             }
             State::Killing => self.process_gone(unit, plan),
             State::Parking | State::Spawning => self.start_lost_its_procedure(unit, plan),

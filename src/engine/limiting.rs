@@ -14,7 +14,7 @@ use super::event::{Below, ClientId, Tried};
 use super::limits::{FREEZE_DEADLINE_MS, LIMIT_RECLAIM_MS, LIMIT_SET_MS};
 use super::policy::{Class, Guard, Kind, MemoryPolicy, RunId, UnitId};
 use super::record::Record;
-use super::service::{Procedure, State};
+use super::service::State;
 use super::setting::{Limit, Setting};
 use super::snapshot::Verdict;
 use super::timer::TimerKind;
@@ -213,8 +213,8 @@ impl Engine {
         let answer =
             |outcome: LimitOutcome| LimitAnswer { current_bytes: Some(current_bytes), ..outcome.into() };
         let Some(service) = self.unit(unit) else { return };
-        let saves = service.policy.procedure.is_some_and(|procedure| procedure.on_exhaustion)
-            && service.procedure == Procedure::Parked;
+        let saves =
+            service.policy.procedure.is_some_and(|procedure| procedure.on_exhaustion) && service.can_save();
         let rescues = limiting.below == Below::Rescue && limiting.limit.setting == Setting::MemoryMax;
         match (rescues, saves) {
             (false, _) => self.finish_limiting(unit, answer(LimitOutcome::BelowUse), plan),

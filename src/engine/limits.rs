@@ -63,6 +63,10 @@ pub const CALM_SAMPLES_MAX: u8 = 4;
 /// Time to exhaustion below which the service is frozen at once: the freeze itself takes a part of it.
 pub const PREDICTION_MS: u64 = 20;
 
+/// A loan counts as used up when less than this of it is free: a charge is made in batches of 64 pages for each CPU
+/// (`MEMCG_CHARGE_BATCH`, include/linux/memcontrol.h). Of a small loan it is a quarter.
+pub const LOAN_SLACK_BYTES: u64 = 256 << 10;
+
 /// Warn stages of a unit. With four, each has another deed.
 pub const WARN_STAGES_MAX: usize = 4;
 

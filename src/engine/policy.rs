@@ -117,6 +117,19 @@ pub struct WarnPolicy {
     pub rings: bool,
 }
 
+/// What becomes of the service while its shutdown procedure is at work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceMode {
+    /// It stands still, and is killed afterwards: the procedure may read its memory.
+    #[default]
+    Frozen,
+    /// It is lent memory and gets its stop signal, so that it saves itself; the procedure, if there is one, works
+    /// beside it.
+    Running,
+    /// It is killed before: what the procedure needs is outside of it.
+    Killed,
+}
+
 /// A unit's shutdown procedure, as far as the engine decides about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcedurePolicy {
@@ -128,10 +141,24 @@ pub struct ProcedurePolicy {
     pub on_failure: bool,
     /// From its start to the kill.
     pub deadline_ms: u32,
-    /// `memory.max` of its own cgroup in the shutdown slice.
+    /// `memory.max` of its own cgroup in the shutdown slice; 0 where there is no program.
     pub memory_bytes: u64,
+    /// What becomes of the service meanwhile.
+    pub service: ServiceMode,
+    /// What `ServiceMode::Running` adds to the service's own bound, out of the reserve.
+    pub lend_bytes: u64,
+    /// There is a program. Without one a service that is `Running` saves itself alone.
+    pub has_program: bool,
     /// What comes after an exhaustion in place of the restart policy, if anything.
     pub then: Option<Escalation>,
+}
+
+impl ProcedurePolicy {
+    /// What of the reserve it takes while it is at work.
+    #[must_use]
+    pub fn reserve_bytes(&self) -> u64 {
+        self.memory_bytes.saturating_add(self.lend_bytes)
+    }
 }
 
 /// How a service shows that it is ready.

@@ -7,7 +7,7 @@ use super::event::{CommandKind, Note, Time};
 use super::limits::{EXTENDED_MS_MAX, READY_LOOK_MS};
 use super::policy::{Kind, Ready, RunId, UnitId};
 use super::record::Record;
-use super::service::{End, Procedure, State};
+use super::service::{End, State};
 use super::snapshot::{Failure, KillReason};
 use super::timer::TimerKind;
 use super::{Engine, Plan};
@@ -301,12 +301,12 @@ impl Engine {
     /// The service lives and is of no use: its procedure where that is wished, then the kill.
     pub(super) fn fail(&mut self, unit: UnitId, failure: Failure, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
-        let saves = service.procedure == Procedure::Parked
-            && service.policy.procedure.is_some_and(|procedure| procedure.on_failure);
+        let saves =
+            service.can_save() && service.policy.procedure.is_some_and(|procedure| procedure.on_failure);
         plan.tell(Record::Failed { unit, failure });
         self.begin_end(unit, End::Failed(failure), plan);
         if saves {
-            self.freeze(unit, plan);
+            self.begin_saving(unit, plan);
         } else {
             self.kill(unit, KillReason::Failed(failure), plan);
         }

@@ -68,6 +68,10 @@ pub enum Record {
     WaitsForReserve { unit: UnitId, needs_bytes: u64, free_bytes: u64 },
     /// The procedure is let go.
     Rescuing { unit: UnitId, cause: Cause, deadline_ms: u32 },
+    /// The service got its stop signal, to save itself, and so much memory beyond its bound.
+    SavesItself { unit: UnitId, lent_bytes: u64, deadline_ms: u32 },
+    /// What was lent is used up too.
+    LentExhausted { unit: UnitId },
     /// The procedure is over.
     ProcedureOver { unit: UnitId, result: ProcedureResult, after_us: u64 },
     /// A command is over; one that was good and only looked is not told.

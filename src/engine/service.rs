@@ -131,6 +131,20 @@ pub(super) enum Procedure {
     Over,
 }
 
+/// Memory beyond its bound, while the service saves itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Loan {
+    /// None.
+    #[default]
+    None,
+    /// Out of the reserve.
+    Given,
+    /// An `oom` event came since: of before it was given, or because it is used up.
+    Doubted,
+    /// That is used up too.
+    Spent,
+}
+
 /// What must end before the run is over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Open {
@@ -232,6 +246,9 @@ pub(super) struct Service {
     /// It did not die by any number of kills: nothing waits for it.
     pub(super) stuck: bool,
     pub(super) holds_reserve: bool,
+    pub(super) loan: Loan,
+    /// The procedure comes as soon as the service is killed and gone.
+    pub(super) saves_after_kill: bool,
     /// It stands in the queue of units to be looked at in this turn.
     pub(super) marked: bool,
     /// It waits for a round in which it may start.
@@ -303,6 +320,8 @@ impl Service {
             kill_tries: 0,
             stuck: false,
             holds_reserve: false,
+            loan: Loan::None,
+            saves_after_kill: false,
             marked: false,
             lined_up: false,
             restarts,
@@ -319,6 +338,12 @@ impl Service {
             incidents: 0,
             last_incident: 0,
         }
+    }
+
+    /// Its procedure waits for its work, or the service saves itself without one.
+    pub(super) fn can_save(&self) -> bool {
+        self.procedure == Procedure::Parked
+            || self.policy.procedure.is_some_and(|procedure| !procedure.has_program)
     }
 
     /// Up, or for a task: has been up and ended well. What requires it may start.

@@ -138,6 +138,12 @@ pub enum KillReason {
     ProcedureTimedOut,
     /// Memory is exhausted and there is no procedure to run.
     NoProcedure,
+    /// It was lent memory to save itself, and has used that up too.
+    LoanSpent,
+    /// Its shutdown procedure wants it killed before.
+    BeforeProcedure,
+    /// Its memory is exhausted and more was lent, for it to save itself: no kill, but the unit's own signal.
+    MemoryLent,
     /// The shutdown procedure could not be started.
     ProcedureFailed,
     /// The first process ended and left others behind.
@@ -237,6 +243,8 @@ pub enum ProcedureResult {
     None,
     /// It ended by itself.
     Ended(Exit),
+    /// There is no program: the service got its stop signal, and ended so.
+    SavedItself(Exit),
     /// It ended by a signal after its own memory was exhausted.
     OutOfMemory,
     /// It was killed at its deadline.

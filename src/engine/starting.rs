@@ -7,7 +7,7 @@ use super::event::{Role, SpawnStage};
 use super::limits::START_DEADLINE_MS;
 use super::policy::{Kind, RunId, UnitId};
 use super::record::Record;
-use super::service::{End, Open, Procedure, Rest, Service, State};
+use super::service::{End, Loan, Open, Procedure, Rest, Service, State};
 use super::setting::Setting;
 use super::snapshot::{Desired, KillReason, ProcedureResult};
 use super::timer::TimerKind;
@@ -113,12 +113,13 @@ impl Engine {
         service.refused_settings = [0; Setting::COUNT];
         service.counters_at_start = service.counters;
         service.procedure = Procedure::Absent;
+        (service.loan, service.saves_after_kill) = (Loan::None, false);
         service.procedure_oom_kill = (service.procedure_oom_kill.1, service.procedure_oom_kill.1);
         service.sample = None;
         service.warnings = Warnings::default();
         service.trend.begin();
         service.restarts.started(now, &service.policy.restart);
-        let (run, parks) = (service.run, service.policy.procedure.is_some());
+        let (run, parks) = (service.run, service.policy.procedure.is_some_and(|it| it.has_program));
         if service.policy.kind == Kind::Target {
             self.reach(unit, plan);
         } else if parks {

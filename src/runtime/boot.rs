@@ -382,7 +382,11 @@ fn divide(units: &mut [Unit], system: &System, view: &mut SystemView) -> Vec<Ref
 pub(super) fn overhead_bytes(units: &[&Unit]) -> u64 {
     let of_procedure = |unit: &Unit| {
         let size_bytes = parked_file_bytes(unit).unwrap_or(0);
-        if unit.policy.procedure.is_some() { size_bytes.saturating_add(PARKED_BYTES) } else { 0 }
+        if unit.policy.procedure.is_some_and(|it| it.has_program) {
+            size_bytes.saturating_add(PARKED_BYTES)
+        } else {
+            0
+        }
     };
     let groups = |unit: &Unit| GROUP_BYTES * (1 + u64::from(unit.has_commands()));
     units.iter().map(|&unit| groups(unit).saturating_add(of_procedure(unit))).sum()
@@ -504,7 +508,7 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
         None => program.ok(),
     };
     let commands = commands_of(&unit, environment_of(&unit.identity));
-    let procedure_program = unit.policy.procedure.and_then(|_| {
+    let procedure_program = unit.policy.procedure.filter(|it| it.has_program).and_then(|_| {
         let mut environment = environment_of(&unit.procedure_identity);
         environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
         let stored_max = usize::from(unit.policy.descriptors.store_max);

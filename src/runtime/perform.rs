@@ -56,6 +56,14 @@ impl Lifeboat {
                 self.flush_answer(client);
             }
             Action::StartProcedure { unit, run, order } => self.start_procedure(unit, run, order),
+            Action::Lend { unit, run, max_bytes, lend_bytes } => {
+                if let Err(errno) = self.lend(unit, max_bytes, lend_bytes) {
+                    self.events.push_back(Event::Failed { unit, run, effect: Effect::Lend, errno });
+                }
+            }
+            Action::TakeBack { unit, run: _, max_bytes, lend_bytes } => {
+                self.take_back(unit, max_bytes, lend_bytes);
+            }
             Action::Signal { unit, run: _, signal, reason: _ } => self.signal(unit, signal),
             Action::SignalAll { unit, run, signal, reason: _ } => self.signal_all(unit, run, signal),
             Action::KillCgroup { unit, run, role, reason: _ } => self.kill_cgroup(unit, run, role),

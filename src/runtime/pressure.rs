@@ -1,4 +1,5 @@
-//! What a warn stage does on the kernel's side: the doorbell, and the FIFO by which a service is told.
+//! What a warn stage does on the kernel's side: the doorbell, and the FIFO by which a service is told. Also the memory
+//! that a service which saves itself is lent.
 //!
 //! `MEMORY_PRESSURE_WATCH` may name a FIFO (<https://systemd.io/MEMORY_PRESSURE/>): the service opens it, waits for
 //! `POLLIN` and reads away what is there. Without `MEMORY_PRESSURE_WRITE` it has nothing to write.
@@ -6,7 +7,7 @@
 use super::event_loop::Lifeboat;
 use super::story;
 use crate::engine::event::Role;
-use crate::engine::policy::{UnitId, WarnDeed};
+use crate::engine::policy::{Class, UnitId, WarnDeed};
 use crate::sys::error::SysError;
 use crate::unit::Unit;
 use nix::errno::Errno;
@@ -33,6 +34,10 @@ fn make_fifo(path: &Path, unit: &Unit) -> Result<(), SysError> {
     fchownat(AT_FDCWD, path, user, group, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed("hand over"))
 }
 
+fn is_of_pool(unit: &Unit) -> bool {
+    unit.policy.memory.is_some_and(|memory| memory.class == Class::Pool)
+}
+
 impl Lifeboat {
     pub(super) fn ring(&mut self, unit: UnitId, high_bytes: Option<u64>) {
         let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
@@ -42,6 +47,29 @@ impl Lifeboat {
             && errno != libc::ENODEV
         {
             story::complain(&SysError::new("set memory.high of", group.path().display().to_string(), errno));
+        }
+    }
+
+    /// The pool's bound comes first: it is the unit's too.
+    pub(super) fn lend(&self, unit: UnitId, max_bytes: u64, lend_bytes: u64) -> Result<(), i32> {
+        let seat = self.seats.get(usize::from(unit.0)).ok_or(libc::ESRCH)?;
+        let group = seat.group(Role::Service).ok_or(libc::ENOENT)?;
+        if let Some(tree) = self.tree.as_ref().filter(|_| is_of_pool(&seat.unit)) {
+            tree.lend_to_pool(lend_bytes, false)?;
+        }
+        group.set_max(max_bytes)
+    }
+
+    pub(super) fn take_back(&self, unit: UnitId, max_bytes: u64, lend_bytes: u64) {
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        let of_group = seat.group(Role::Service).map_or(Ok(()), |group| group.set_max(max_bytes));
+        let tree = self.tree.as_ref().filter(|_| is_of_pool(&seat.unit));
+        let of_pool = tree.map_or(Ok(()), |tree| tree.lend_to_pool(lend_bytes, true));
+        if let Err(errno) = of_group.and(of_pool)
+            && errno != libc::ENODEV
+        {
+            let what = format!("what was lent to {}", seat.unit.policy.name);
+            story::complain(&SysError::new("take back", what, errno));
         }
     }
 

@@ -17,7 +17,7 @@ use super::value::{Millis, Word};
 use super::{
     Identity, Origin, System, Unit, commands, condition, optional, output, readiness, sockets, template,
 };
-use crate::engine::policy::{Escalation, Kind, OnRequirementRestart, ProcedurePolicy};
+use crate::engine::policy::{Escalation, Guard, Kind, OnRequirementRestart, ProcedurePolicy, ServiceMode};
 use crate::engine::snapshot::{IncidentStore, Trouble};
 use std::ffi::CString;
 use std::ops::{Range, RangeInclusive};
@@ -25,6 +25,10 @@ use std::path::{Path, PathBuf};
 
 /// What a shutdown procedure gets where the user has not said.
 const PROCEDURE_BYTES: u64 = 4 << 20;
+
+/// What a service that saves itself is lent where the user has not said: a signal handler, its stack and some pages of
+/// the file that it writes.
+const LEND_BYTES: u64 = 2 << 20;
 
 /// Deadlines that lifeboat waits for: long enough to be met, short enough that a device still goes down.
 pub(super) const WAIT_MS: RangeInclusive<u64> = 10..=600_000;
@@ -285,9 +289,16 @@ fn procedure(
         on_failure: false,
         deadline_ms: 2_000,
         memory_bytes: PROCEDURE_BYTES,
+        service: ServiceMode::Frozen,
+        lend_bytes: 0,
+        has_program: true,
         then: (unit.policy.kind == Kind::Task).then_some(Escalation::Stop),
     };
-    if raw.procedure.is_absent() {
+    let service_known = raw.service.is_absent() || raw.service.place().is_some();
+    policy.service = raw.service.value_or(ServiceMode::Frozen);
+    let saves_itself = policy.service == ServiceMode::Running;
+    policy.has_program = !(saves_itself && raw.procedure.is_absent());
+    if raw.procedure.is_absent() && !saves_itself {
         reader.missing("shutdown.procedure", &at, "write procedure: [\"/usr/bin/program-flush\"]");
     }
     unit.procedure = command(reader, "shutdown.procedure", raw.procedure);
@@ -306,7 +317,24 @@ fn procedure(
     }
     policy.deadline_ms =
         time(reader, "shutdown.deadline", raw.deadline, WAIT_MS).unwrap_or(policy.deadline_ms);
-    policy.memory_bytes = bytes(reader, "shutdown.memory", raw.memory).unwrap_or(policy.memory_bytes);
+    if let Some(wrong_at) = raw.lend.place().filter(|_| !saves_itself && service_known) {
+        let wrong = Wrong::new("nothing is lent to a service that does not run meanwhile");
+        reader.fault_in("shutdown.lend", &wrong_at, wrong.hint("add service: Running, or take lend out"));
+    }
+    if saves_itself {
+        policy.lend_bytes = bytes(reader, "shutdown.lend", raw.lend).unwrap_or(LEND_BYTES);
+    }
+    let guard = unit.policy.memory.map(|memory| memory.guard);
+    if !policy.has_program && policy.on_exhaustion && guard == Some(Guard::None) {
+        let wrong = Wrong::new("with guard: None the kernel kills the service before it could save itself");
+        reader.fault_in(
+            "shutdown",
+            &at,
+            wrong.hint("use guard: Shield, or add a procedure, which comes after that"),
+        );
+    }
+    let memory_bytes = if policy.has_program { PROCEDURE_BYTES } else { 0 };
+    policy.memory_bytes = bytes(reader, "shutdown.memory", raw.memory).unwrap_or(memory_bytes);
     let RawShutdown { user, group, groups, capabilities, then, .. } = raw;
     let identity = RawIdentity { user, group, groups, capabilities };
     unit.procedure_identity = setup::identity(reader, accounts, "shutdown.", identity, &unit.identity);

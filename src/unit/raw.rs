@@ -6,7 +6,7 @@
 use super::condition::Condition;
 use super::reader::{Item, Map, Reader, Slot, Value};
 use super::value::{Amount, Millis, Size, Source, StopSignal, Word};
-use crate::engine::policy::{Class, Guard, Kind, OnRequirementRestart, RestartWhen};
+use crate::engine::policy::{Class, Guard, Kind, OnRequirementRestart, RestartWhen, ServiceMode};
 use serde::Deserialize;
 use std::ops::Range;
 
@@ -305,6 +305,8 @@ section! {
     RawShutdown ("Shutdown") {
         procedure: Vec<Item<String>>,
         on: Vec<Item<Occasion>>,
+        service: ServiceMode,
+        lend: Size,
         deadline: Millis,
         memory: Size,
         user: String,
@@ -516,6 +518,11 @@ words! {
         "OnFailure" => Self::OnFailure,
         "OnExhaustion" => Self::OnExhaustion,
         "Never" => Self::Never,
+    }
+    ServiceMode: "Frozen, Running or Killed" {
+        "Frozen" => Self::Frozen,
+        "Running" => Self::Running,
+        "Killed" => Self::Killed,
     }
     Occasion: "Exhaustion, Stop or Failure" {
         "Exhaustion" => Self::Exhaustion,

@@ -26,6 +26,8 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         | Record::FreezeTimedOut { .. }
         | Record::WaitsForReserve { .. }
         | Record::Rescuing { .. }
+        | Record::SavesItself { .. }
+        | Record::LentExhausted { .. }
         | Record::ProcedureOver { .. }
         | Record::Killing { .. }
         | Record::EffectFailed { .. }
@@ -164,6 +166,17 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
             };
             write!(out, "{state}procedure released{before}, deadline {}", millis(deadline_ms))
         }
+        Record::SavesItself { lent_bytes: 0, deadline_ms, .. } => {
+            write!(out, "gets its stop signal, to save itself, deadline {}", millis(deadline_ms))
+        }
+        Record::SavesItself { lent_bytes, deadline_ms, .. } => {
+            let (lent, deadline) = (Bytes(lent_bytes), millis(deadline_ms));
+            write!(
+                out,
+                "RESCUING: {lent} lent, and its stop signal sent, to save itself, deadline {deadline}"
+            )
+        }
+        Record::LentExhausted { .. } => write!(out, "the memory that was lent is exhausted too"),
         Record::ProcedureOver { result: result @ ProcedureResult::None, .. } => {
             write!(out, "no procedure: {}", ProcedureWords(result))
         }
@@ -177,6 +190,7 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
                 Effect::Kill => "cgroup.kill cannot be written",
                 Effect::Signal => "what is left cannot be sent the stop signal",
                 Effect::StartProcedure => "the procedure cannot be released",
+                Effect::Lend => "memory cannot be lent",
             };
             write!(out, "{what}: {}", words::errno(errno))
         }
@@ -275,6 +289,8 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::FreezeTimedOut { unit, .. }
         | Record::WaitsForReserve { unit, .. }
         | Record::Rescuing { unit, .. }
+        | Record::SavesItself { unit, .. }
+        | Record::LentExhausted { unit }
         | Record::ProcedureOver { unit, .. }
         | Record::Killing { unit, .. }
         | Record::EffectFailed { unit, .. }

@@ -174,6 +174,7 @@ pub fn account(out: &mut dyn Write, incident: &Incident, limit_bytes: Option<u64
         ProcedureResult::None if over => writeln!(out, "  procedure: this unit has none")?,
         ProcedureResult::None => {}
         result @ (ProcedureResult::Ended(_)
+        | ProcedureResult::SavedItself(_)
         | ProcedureResult::OutOfMemory
         | ProcedureResult::TimedOut
         | ProcedureResult::SpawnFailed { .. }) => writeln!(out, "  procedure: {}", ProcedureWords(result))?,

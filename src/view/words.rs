@@ -84,6 +84,9 @@ pub fn kill_reason(reason: KillReason) -> &'static str {
         KillReason::ProcedureEnded => "procedure ended",
         KillReason::ProcedureTimedOut => "procedure met its deadline",
         KillReason::NoProcedure => "memory exhausted, no procedure",
+        KillReason::LoanSpent => "what it was lent is exhausted too",
+        KillReason::BeforeProcedure => "its shutdown procedure comes after it",
+        KillReason::MemoryLent => "memory exhausted, it saves itself",
         KillReason::ProcedureFailed => "procedure could not be started",
         KillReason::LeftBehind => "left behind by the first process",
         KillReason::Failed(why) => failure(why),
@@ -324,6 +327,9 @@ impl Display for ProcedureWords {
             ProcedureResult::None => write!(f, "there is none"),
             ProcedureResult::Ended(exit @ Exit::Code(_)) => write!(f, "ended with {}", ExitWords(exit)),
             ProcedureResult::Ended(exit @ Exit::Signal(_)) => write!(f, "was killed by {}", ExitWords(exit)),
+            ProcedureResult::SavedItself(exit) => {
+                write!(f, "of its own: it got its stop signal and ended with {}", ExitWords(exit))
+            }
             ProcedureResult::OutOfMemory => write!(f, "ran out of its own memory and was killed"),
             ProcedureResult::TimedOut => write!(f, "was killed at its deadline"),
             ProcedureResult::SpawnFailed { stage: at, errno: number } => {

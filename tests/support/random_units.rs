@@ -4,8 +4,8 @@ use crate::rng::Rng;
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
     Class, DescriptorPolicy, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy,
-    OnRequirementRestart, ProcedurePolicy, Ready, ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId,
-    UnitPolicy, WarnDeed, WarnPolicy, WarnStage, WarnWhen,
+    OnRequirementRestart, ProcedurePolicy, Ready, ReloadPolicy, RestartPolicy, RestartWhen, ServiceMode,
+    Success, UnitId, UnitPolicy, WarnDeed, WarnPolicy, WarnStage, WarnWhen,
 };
 use lifeboat::engine::snapshot::Trouble;
 
@@ -101,14 +101,7 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId]) -> UnitPoli
         class: rng.pick(&[Class::Guaranteed, Class::Pool]),
         guard: rng.pick(&[Guard::Shield, Guard::Shield, Guard::Shield, Guard::None]),
     });
-    let procedure = (runs && rng.per_mille(650)).then(|| ProcedurePolicy {
-        on_exhaustion: rng.per_mille(900),
-        on_stop: rng.per_mille(400),
-        on_failure: rng.per_mille(500),
-        deadline_ms: rng.pick(&[50, 500, 2_000, 5_000]),
-        memory_bytes: rng.between(1, 8) * MIB,
-        then: None,
-    });
+    let procedure = (runs && rng.per_mille(650)).then(|| random_procedure(rng));
     let ready = random_ready(rng, kind);
     let mut success = Success::default();
     if rng.per_mille(200) {
@@ -208,4 +201,25 @@ fn random_ready(rng: &mut Rng, kind: Kind) -> Ready {
     }
     let delay_ms = rng.pick(&[1, 200, 2_000]);
     rng.pick(&[Ready::Notify, Ready::Notify, Ready::NotificationFd, Ready::Path, Ready::AfterMs(delay_ms)])
+}
+
+fn random_procedure(rng: &mut Rng) -> ProcedurePolicy {
+    let service = match rng.per_mille(400) {
+        true => rng.pick(&[ServiceMode::Running, ServiceMode::Killed]),
+        false => ServiceMode::Frozen,
+    };
+    let saves_itself = service == ServiceMode::Running;
+    let has_program = !saves_itself || rng.per_mille(500);
+    ProcedurePolicy {
+        on_exhaustion: rng.per_mille(900),
+        on_stop: rng.per_mille(400),
+        on_failure: rng.per_mille(500),
+        deadline_ms: rng.pick(&[50, 500, 2_000, 5_000]),
+        // What is lent comes on top, out of the same reserve.
+        memory_bytes: if has_program { rng.between(1, if saves_itself { 5 } else { 8 }) * MIB } else { 0 },
+        service,
+        lend_bytes: if saves_itself { rng.between(0, 3) * MIB } else { 0 },
+        has_program,
+        then: None,
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{FakeKernel, What};
 use lifeboat::engine::action::LimitStep;
-use lifeboat::engine::event::{Event, Tried};
+use lifeboat::engine::event::{Effect, Event, Tried};
 use lifeboat::engine::policy::{RunId, UnitId};
 use lifeboat::engine::setting::Limit;
 
@@ -13,6 +13,18 @@ impl FakeKernel {
         truth.freezing = false;
         truth.service.frozen = false;
         self.later((unit, run), 0, What::Ping);
+    }
+
+    /// Now and then what is lent is not enough, or cannot be.
+    pub(super) fn lend(&mut self, unit: UnitId, run: RunId, lend_bytes: u64) {
+        self.truth(unit, run).lent_bytes = lend_bytes;
+        if !self.goes_wrong() {
+        } else if self.rng.per_mille(500) {
+            self.tell(0, Event::Failed { unit, run, effect: Effect::Lend, errno: 16 });
+        } else {
+            let after_us = self.rng.between(10, 200_000);
+            self.later((unit, run), after_us, What::Oom { again: 0 });
+        }
     }
 
     /// Most work aside comes to its end, some fails, and some hangs until it is given up.

@@ -57,6 +57,8 @@ pub(crate) struct Truth {
     pub(crate) path: bool,
     /// 1 is written to `cgroup.freeze`.
     pub(crate) freezing: bool,
+    /// So much was added to its bound.
+    pub(crate) lent_bytes: u64,
 }
 
 /// A change of the truth.
@@ -269,6 +271,8 @@ impl FakeKernel {
                     self.try_limit((unit, run), limit, step);
                 }
             }
+            Action::Lend { unit, run, lend_bytes, .. } => self.lend(unit, run, lend_bytes),
+            Action::TakeBack { unit, run, .. } => self.truth(unit, run).lent_bytes = 0,
             Action::StartProcedure { unit, run, .. } => self.start_procedure(unit, run),
             Action::RunCommand { unit, run, order } => self.run_command(unit, run, order),
             Action::KillCommand { unit, run, .. } => self.kill_command(unit, run),

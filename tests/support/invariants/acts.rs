@@ -6,7 +6,7 @@ use crate::random_units::RESERVE_BYTES;
 use lifeboat::engine::action::{Action, CommandOrder, ProcedureOrder};
 use lifeboat::engine::event::{ClientId, CommandKind, MemoryEvents, Note, Role, Time};
 use lifeboat::engine::limits::KILL_TRIES_MAX;
-use lifeboat::engine::policy::{Guard, Kind, RunId, UnitId};
+use lifeboat::engine::policy::{Guard, Kind, RunId, ServiceMode, UnitId};
 use lifeboat::engine::record::Record;
 use lifeboat::engine::snapshot::KillReason;
 
@@ -100,18 +100,9 @@ impl Watch {
             Action::Park { unit, run } => {
                 self.begins(now, (unit, run), kernel)?;
             }
-            Action::Spawn { unit, run } => {
-                let parks = self.policies[usize::from(unit.0)].procedure.is_some();
-                if !parks {
-                    self.begins(now, (unit, run), kernel)?;
-                }
-                hold(Invariant::NothingStartsInShutdown, !self.shutting_down(), || format!("{action:?}"))?;
-                let parked = self.present(unit, run).is_some_and(|seen| seen.parked);
-                self.spawns(now, unit, run);
-                hold(Invariant::ParkedBeforeSpawn, !parks || parked, || format!("{action:?}"))?;
-            }
+            Action::Spawn { unit, run } => self.spawn(now, (unit, run), kernel)?,
             Action::RunCommand { unit, run, order } => {
-                self.runs_command(action, (unit, run), order, kernel)?;
+                self.runs_command(action, (unit, run), order, kernel)?
             }
             Action::KillCommand { unit, run, .. } => self.kills_command(action, (unit, run))?,
             Action::Probe { unit, run }
@@ -119,6 +110,11 @@ impl Watch {
                 self.of_the_present(action, unit, run)?;
                 let ready = self.present(unit, run).is_some_and(|seen| seen.ready.is_some() && !seen.ending);
                 hold(Invariant::OnlyThePresentRun, ready, || format!("{action:?} of what is not up"))?;
+            }
+            Action::Lend { .. } | Action::TakeBack { .. } => self.lends(action, kernel)?,
+            // It is to save itself.
+            Action::Thaw { unit, run } if self.saves_itself(unit, run) => {
+                self.of_the_present(action, unit, run)?
             }
             Action::Hold { unit, run } | Action::Thaw { unit, run } => {
                 self.holds(now, action, (unit, run), kernel)?;
@@ -164,6 +160,37 @@ impl Watch {
             Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {}
         }
         Ok(())
+    }
+
+    fn spawn(
+        &mut self,
+        now: Time,
+        (unit, run): (UnitId, RunId),
+        kernel: &FakeKernel,
+    ) -> Result<(), Violation> {
+        let parks = self.policies[usize::from(unit.0)].procedure.is_some_and(|it| it.has_program);
+        if !parks {
+            self.begins(now, (unit, run), kernel)?;
+        }
+        let name = || format!("{unit:?} {run:?}");
+        hold(Invariant::NothingStartsInShutdown, !self.shutting_down(), name)?;
+        let parked = self.present(unit, run).is_some_and(|seen| seen.parked);
+        self.spawns(now, unit, run);
+        hold(Invariant::ParkedBeforeSpawn, !parks || parked, name)
+    }
+
+    fn lends(&mut self, action: Action, kernel: &mut FakeKernel) -> Result<(), Violation> {
+        match action {
+            Action::Lend { unit, run, lend_bytes, .. } => {
+                self.of_the_present(action, unit, run)?;
+                self.reserve_holds(unit, lend_bytes, kernel)
+            }
+            Action::TakeBack { unit, run, .. } => {
+                let gone = !kernel.truth(unit, run).service.populated();
+                hold(Invariant::ReserveHolds, gone, || format!("{action:?} from what lives"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn replies(&mut self, action: Action, client: ClientId) -> Result<(), Violation> {
@@ -251,25 +278,40 @@ impl Watch {
         order: ProcedureOrder,
         kernel: &FakeKernel,
     ) -> Result<(), Violation> {
+        let bytes =
+            self.policies[usize::from(unit.0)].procedure.map_or(0, |procedure| procedure.memory_bytes);
+        self.reserve_holds(unit, bytes, kernel)?;
+        let Some(seen) = self.present(unit, run) else { return Ok(()) };
+        (seen.releases, seen.ending) = (seen.releases + 1, true);
+        let once = seen.releases == 1 && seen.parked;
+        hold(Invariant::ReleasedOnce, once, || format!("{unit:?} {run:?} {order:?}"))
+    }
+
+    fn saves_itself(&mut self, unit: UnitId, run: RunId) -> bool {
+        let running = self.policies[usize::from(unit.0)].procedure.map(|it| it.service);
+        running == Some(ServiceMode::Running) && self.present(unit, run).is_some_and(|seen| seen.signalled)
+    }
+
+    /// What procedures may use and services are lent, together.
+    fn reserve_holds(&self, unit: UnitId, more_bytes: u64, kernel: &FakeKernel) -> Result<(), Violation> {
         let bytes = |unit: UnitId| {
             self.policies[usize::from(unit.0)].procedure.map_or(0, |procedure| procedure.memory_bytes)
         };
         let used: u64 = kernel
             .living()
-            .filter(|(other, _, truth)| *other != unit && truth.released && truth.procedure.populated())
+            .filter(|(other, ..)| *other != unit)
             // What outlives all kills, or most of them, does not keep its share for ever.
             .filter(|(other, ..)| {
                 let kills = self.seen[usize::from(other.0)].kills;
                 kills.iter().all(|kills| *kills < u32::from(KILL_TRIES_MAX))
             })
-            .map(|(other, ..)| bytes(other))
+            .map(|(other, _, truth)| {
+                let works = truth.released && truth.procedure.populated();
+                truth.lent_bytes + if works { bytes(other) } else { 0 }
+            })
             .sum();
-        let needs = used + bytes(unit);
-        hold(Invariant::ReserveHolds, needs <= RESERVE_BYTES, || format!("{unit:?} makes it {needs}"))?;
-        let Some(seen) = self.present(unit, run) else { return Ok(()) };
-        seen.releases += 1;
-        let once = seen.releases == 1 && seen.parked;
-        hold(Invariant::ReleasedOnce, once, || format!("{unit:?} {run:?} {order:?}"))
+        let needs = used + more_bytes;
+        hold(Invariant::ReserveHolds, needs <= RESERVE_BYTES, || format!("{unit:?} makes it {needs}"))
     }
 
     pub(super) fn kills(
@@ -278,11 +320,14 @@ impl Watch {
         role: Role,
         kernel: &mut FakeKernel,
     ) -> Result<(), Violation> {
+        let mode = self.policies[usize::from(id.0.0)].procedure.map(|procedure| procedure.service);
+        // One that is to be killed before its procedure is saved before that is killed.
+        let last = if mode == Some(ServiceMode::Killed) { Role::Procedure } else { Role::Service };
         let Some(seen) = self.present(id.0, id.1) else { return Ok(()) };
         seen.ending = true;
         seen.kills[usize::from(role == Role::Procedure)] += 1;
         let saved = !seen.must_save || seen.releases == 1 || seen.procedure_over;
-        if role == Role::Service && !saved {
+        if role == last && !saved {
             let ready = kernel.truth(id.0, id.1).procedure.main;
             hold(Invariant::SavedBeforeKilled, !ready, || {
                 format!("{id:?} was killed without its procedure")

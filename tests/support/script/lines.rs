@@ -25,6 +25,10 @@ impl Stage {
             }
             Action::EndLimit { unit, run } => format!("end limit {}", of(unit, run)),
             Action::ReplyLimit { client, answer } => format!("reply {} {:?}", client.0, answer.outcome),
+            Action::Lend { unit, run, lend_bytes, .. } => {
+                format!("lend {} {} MiB", of(unit, run), lend_bytes >> 20)
+            }
+            Action::TakeBack { unit, run, .. } => format!("take back {}", of(unit, run)),
             Action::StartProcedure { unit, run, order } => format!(
                 "save {} for {} of pid {} in {} ms",
                 of(unit, run),

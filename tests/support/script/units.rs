@@ -4,8 +4,8 @@ use super::{MIB, id_in};
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::{
     Class, DescriptorPolicy, Escalation, ExhaustionBudget, Guard, HealthPolicy, Kind, MemoryPolicy,
-    OnRequirementRestart, ProcedurePolicy, Ready, ReloadPolicy, RestartPolicy, RestartWhen, Success, UnitId,
-    UnitPolicy, WarnPolicy, WarnStage,
+    OnRequirementRestart, ProcedurePolicy, Ready, ReloadPolicy, RestartPolicy, RestartWhen, ServiceMode,
+    Success, UnitId, UnitPolicy, WarnPolicy, WarnStage,
 };
 use lifeboat::engine::snapshot::Trouble;
 use serde::Deserialize;
@@ -113,6 +113,9 @@ struct Procedure {
     on_failure: bool,
     deadline_ms: u32,
     memory_mib: u64,
+    service: ServiceMode,
+    lend_mib: u64,
+    has_program: bool,
     then: After,
 }
 
@@ -124,6 +127,9 @@ impl Default for Procedure {
             on_failure: false,
             deadline_ms: 2_000,
             memory_mib: 4,
+            service: ServiceMode::Frozen,
+            lend_mib: 0,
+            has_program: true,
             then: After::Restart,
         }
     }
@@ -221,7 +227,10 @@ pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             on_stop: procedure.on_stop,
             on_failure: procedure.on_failure,
             deadline_ms: procedure.deadline_ms,
-            memory_bytes: procedure.memory_mib * MIB,
+            memory_bytes: if procedure.has_program { procedure.memory_mib * MIB } else { 0 },
+            service: procedure.service,
+            lend_bytes: procedure.lend_mib * MIB,
+            has_program: procedure.has_program,
             then: procedure.then.escalation(names),
         }),
         success: unit.success.iter().fold(Success::default(), |mut success, exit| {

@@ -13,6 +13,7 @@ mod cast;
 mod client_tests;
 mod clients;
 mod guest;
+mod keeper;
 mod listener;
 #[expect(unsafe_code, reason = "mmap(2) has no safe form; this one file holds all of it")]
 #[expect(dead_code, reason = "the driver does not leak")]
@@ -77,6 +78,7 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   serve NAME        answer on the sockets that it is given
   serve-late NAME   die; with the cue, serve
   store NAME        store descriptors, or find them
+  keep NAME         leak, and save what it knows on SIGTERM; with `and-go-on` it leaks on
   store-and-leak    store a memfd and a pipe, and use memory without end
   receive NAME      as a procedure: note what it is handed
   pss               print the PSS of PID 1 in KiB";
@@ -125,6 +127,8 @@ fn main() -> ExitCode {
         ["nest", way] => nest::nest(way),
         ["leak"] => nest::leak(),
         ["grow", name, way @ ("signal" | "watch")] => warned::grow(name, way),
+        ["keep", name] => keeper::keep(name, false),
+        ["keep", name, "and-go-on"] => keeper::keep(name, true),
         ["store-and-leak"] => saver::store_and_leak(),
         ["receive", unit] => saver::receive(unit),
         _ => Err(USAGE.into()),

@@ -1,7 +1,8 @@
 //! Shutdown procedures: what they are handed, and what the service does meanwhile.
 
 use super::Case;
-use crate::guest::{Guest, expect, read};
+use crate::guest::{Guest, all_saved, ensure, expect, read};
+use crate::keeper::{RECORDS, kept_path};
 use crate::saver::found;
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::snapshot::{Incident, ProcedureResult};
@@ -14,6 +15,10 @@ pub(crate) const CASES: &[Case] = &[
         deadline_s: 60,
         run: |g| handed_over(g, &["pipe: in the pipe"]),
     },
+    Case { name: "service-saves-itself", deadline_s: 60, run: saves_itself },
+    Case { name: "service-uses-up-its-loan", deadline_s: 60, run: uses_up_its_loan },
+    Case { name: "service-saves-beside-its-procedure", deadline_s: 60, run: saves_beside },
+    Case { name: "service-killed-before-its-procedure", deadline_s: 60, run: killed_first },
     Case { name: "pidfd-and-cgroup-are-handed-over", deadline_s: 60, run: pidfd_and_cgroup },
 ];
 
@@ -41,6 +46,56 @@ fn handed_over(guest: &mut Guest, lines: &[&str]) -> Result<(), String> {
         expect(&format!("a line of {text:?}"), &text.lines().filter(|found| found == line).count(), &1)?;
     }
     guest.stop(unit)
+}
+
+const SAVED_ITSELF: ProcedureResult = ProcedureResult::SavedItself(Exit::Code(0));
+
+/// Every record that it had is in its file.
+fn kept(unit: &str) -> Result<(), String> {
+    let text = read(&kept_path(unit))?;
+    let records = text.lines().zip(0_u64..).filter(|(line, number)| line.parse() == Ok(*number)).count();
+    expect("records saved", &u64::try_from(records).unwrap_or(0), &RECORDS)
+}
+
+/// It needs more memory for that than it had left; the next run, and the pool, have their own bounds again.
+fn saves_itself(guest: &mut Guest) -> Result<(), String> {
+    let unit = "saves-itself";
+    let pool_bytes = read("/sys/fs/cgroup/pool/memory.max")?;
+    for _ in 0..5 {
+        let _ = std::fs::remove_file(kept_path(unit));
+        let incident = exhaust(guest, unit)?;
+        expect("procedure", &incident.procedure, &SAVED_ITSELF)?;
+        expect("frozen", &incident.frozen, &None)?;
+        kept(unit)?;
+        guest.stop(unit)?;
+    }
+    expect("pool", &read("/sys/fs/cgroup/pool/memory.max")?, &pool_bytes)?;
+    expect("its bound", &read("/sys/fs/cgroup/pool/saves-itself/memory.max")?.trim(), &"12582912")
+}
+
+fn uses_up_its_loan(guest: &mut Guest) -> Result<(), String> {
+    let kills = guest.kernel_kills()?;
+    let incident = exhaust(guest, "saves-itself-not")?;
+    expect("procedure", &incident.procedure, &ProcedureResult::OutOfMemory)?;
+    expect("kernel OOM kills", &guest.kernel_kills()?, &kills)
+}
+
+fn saves_beside(guest: &mut Guest) -> Result<(), String> {
+    let unit = "saves-beside";
+    let incident = exhaust(guest, unit)?;
+    saved(&incident)?;
+    expect("reason", &read("/tmp/saves-beside.reason")?.trim(), &"exhaustion")?;
+    kept(unit)
+}
+
+/// What it recorded last may be lost with it; what was in shared memory is saved.
+fn killed_first(guest: &mut Guest) -> Result<(), String> {
+    let unit = "killed-first";
+    let incident = exhaust(guest, unit)?;
+    saved(&incident)?;
+    let order = [incident.killed, incident.released, incident.procedure_ended, incident.emptied];
+    ensure(order.is_sorted() && order.iter().all(Option::is_some), || format!("{incident:?}"))?;
+    all_saved(unit, &incident)
 }
 
 fn pidfd_and_cgroup(guest: &mut Guest) -> Result<(), String> {
