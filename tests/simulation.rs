@@ -173,7 +173,14 @@ fn visits(kernel: &mut FakeKernel, units: &[UnitPolicy]) {
     for client in 0..kernel.rng.between(0, 40) {
         let client = ClientId(client);
         let at_ms = kernel.rng.between(0, span_ms);
-        let verb = kernel.rng.pick(&[Verb::Start, Verb::Stop, Verb::Restart, Verb::Reload, Verb::Reload]);
+        let verb = kernel.rng.pick(&[
+            Verb::Start,
+            Verb::Stop,
+            Verb::Restart,
+            Verb::Reload,
+            Verb::Drill,
+            Verb::DrillToTheEnd,
+        ]);
         // The place behind the last unit is there too: nobody's.
         let unit = UnitId(u16::try_from(kernel.rng.between(0, units.len() as u64 * 10) / 10).unwrap());
         if kernel.rng.per_mille(250) {

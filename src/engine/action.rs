@@ -55,6 +55,10 @@ pub enum Reply {
     ReloadFailed,
     /// Its unit does not say how.
     NoReload,
+    /// The drill is over; its unit's view says how it went.
+    Drilled,
+    /// There is no procedure, or no way back from it.
+    NoDrill,
     /// It could not be started, or ended at once; the unit's status says why.
     Failed,
     /// Another request, or the shutdown, took it elsewhere.
@@ -138,6 +142,8 @@ pub enum Action {
     Lend { unit: UnitId, run: RunId, max_bytes: u64, lend_bytes: u64 },
     /// The same backwards; nothing of the run is left.
     TakeBack { unit: UnitId, run: RunId, max_bytes: u64, lend_bytes: u64 },
+    /// Read what the procedure's cgroup has used at most: `ProcedurePeak`, or nothing.
+    ReadPeak { unit: UnitId, run: RunId },
     /// Make the service's cgroup with its limits and its process: `Spawned` or `SpawnFailed`.
     Spawn { unit: UnitId, run: RunId },
     /// Look whether the path is there by which the service shows that it is ready: `Ready`, or nothing.

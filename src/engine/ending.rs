@@ -1,6 +1,7 @@
 //! From the first reason to go to the last process gone, and what comes after that.
 
 use super::action::Action;
+use super::drill::Rearm;
 use super::event::{CommandKind, Effect, Exit, Role, SpawnStage};
 use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
 use super::policy::{Escalation, Kind, RestartWhen, RunId, ServiceMode, UnitId};
@@ -8,6 +9,7 @@ use super::record::Record;
 use super::restart::Next;
 use super::service::{End, Loan, Procedure, Rest, State};
 use super::snapshot::{Cause, Desired, Failure, KillReason, Trouble};
+use super::timer::TimerKind;
 use super::{Engine, Plan};
 
 /// errno(3) values that a second try would not change: `ENOENT`, `ENOEXEC`, `EACCES`, `ENOTDIR`, `EISDIR`, `ELOOP`.
@@ -99,9 +101,14 @@ impl Engine {
         if service.open.main {
             let reason = match service.end {
                 Some(End::Asked(reason)) => reason,
-                Some(End::Exhausted | End::Own(_) | End::Failed(_) | End::StartFailed { .. }) | None => {
-                    KillReason::StopAsked
-                }
+                Some(
+                    End::Exhausted
+                    | End::Own(_)
+                    | End::Failed(_)
+                    | End::Drilled { .. }
+                    | End::StartFailed { .. },
+                )
+                | None => KillReason::StopAsked,
             };
             plan.push(Action::Signal { unit, run, signal, reason });
         } else {
@@ -136,6 +143,8 @@ impl Engine {
         }
         let run = service.run;
         let has_procedure = service.open.procedure_cgroup;
+        service.rearm = Rearm::No;
+        self.timers.clear(unit, TimerKind::Drill);
         self.enter(unit, State::Killing);
         self.step_deadline(unit, KILL_RETRY_MS);
         // An ordinary end needs no such line: most often nothing is left to kill.
@@ -231,6 +240,11 @@ impl Engine {
             return;
         }
         let Some(service) = self.live(unit, run) else { return };
+        if role == Role::Procedure && service.rearm == Rearm::Emptying && service.state != State::Killing {
+            service.open.procedure_cgroup = false;
+            self.rearm_if_clear(unit, plan);
+            return;
+        }
         match service.state {
             State::Killing => {
                 match role {
@@ -316,6 +330,9 @@ impl Engine {
             let lend_bytes = service.policy.procedure.map_or(0, |procedure| procedure.lend_bytes);
             plan.push(Action::TakeBack { unit, run, max_bytes: memory.max_bytes, lend_bytes });
         }
+        if let Some(drill) = service.drill.as_mut().filter(|_| matches!(end, End::Drilled { .. })) {
+            drill.over = Some(now);
+        }
         if end == End::Exhausted {
             plan.tell(Record::Emptied { unit, after_us: now.since_us(began) });
         }
@@ -353,6 +370,11 @@ impl Engine {
                 if reason != KillReason::Idle {
                     service.restarts.excuse_last();
                 }
+                self.enter(unit, State::Waiting);
+                return;
+            }
+            End::Drilled { .. } => {
+                service.restarts.excuse_last();
                 self.enter(unit, State::Waiting);
                 return;
             }
@@ -428,7 +450,9 @@ impl Engine {
             End::Own(_) => self.come_down(unit, Rest::Exited, trouble, plan),
             End::Failed(Failure::NotReady) => self.come_down(unit, Rest::Fatal, trouble, plan),
             End::Failed(_) => self.come_down(unit, Rest::Exited, trouble, plan),
-            End::Exhausted | End::Asked(_) => self.come_down(unit, Rest::Stopped, trouble, plan),
+            End::Exhausted | End::Asked(_) | End::Drilled { .. } => {
+                self.come_down(unit, Rest::Stopped, trouble, plan)
+            }
             End::StartFailed { .. } => self.come_down(unit, Rest::Fatal, trouble, plan),
         }
     }
@@ -499,13 +523,13 @@ fn is_hopeless(end: End) -> bool {
             // Another program may leave an address, a folder may come.
             lasting || (stage != SpawnStage::Sockets && HOPELESS_ERRNOS.contains(&errno))
         }
-        End::Asked(_) | End::Exhausted | End::Own(_) | End::Failed(_) => false,
+        End::Asked(_) | End::Exhausted | End::Own(_) | End::Failed(_) | End::Drilled { .. } => false,
     }
 }
 
 fn trouble_of(end: End, incident: u32) -> Option<Trouble> {
     match end {
-        End::Asked(_) => None,
+        End::Asked(_) | End::Drilled { .. } => None,
         End::Exhausted => Some(Trouble::Exhausted { incident }),
         End::Own(exit) => Some(Trouble::Ended { exit }),
         End::Failed(failure) => Some(Trouble::Failed { failure }),
@@ -521,6 +545,7 @@ pub(super) fn cause_of(end: Option<End>, kernel_killed: bool) -> Cause {
         Some(End::Exhausted) if kernel_killed => Cause::KernelOomKill,
         Some(End::Exhausted) => Cause::Exhaustion,
         Some(End::Failed(_)) => Cause::Failure,
+        Some(End::Drilled { .. }) => Cause::Drill,
         Some(End::Asked(_) | End::Own(_) | End::StartFailed { .. }) | None => Cause::Stop,
     }
 }

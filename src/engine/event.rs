@@ -256,6 +256,10 @@ pub enum Verb {
     Restart,
     /// Have it read its configuration anew.
     Reload,
+    /// Its way to the shutdown procedure and back.
+    Drill,
+    /// Its way to the shutdown procedure and to the end, and a new start.
+    DrillToTheEnd,
 }
 
 /// What is to happen where a new `memory.max` is below what the unit uses, and that cannot be reclaimed.
@@ -328,6 +332,8 @@ pub enum Event {
     SpawnFailed { unit: UnitId, run: RunId, role: Role, stage: SpawnStage, errno: i32 },
     /// The kernel did not take a setting; the start goes on without it where the unit may do without (`skipped`).
     SettingRefused { unit: UnitId, run: RunId, setting: Setting, errno: i32, skipped: bool },
+    /// `memory.peak` of the procedure's cgroup.
+    ProcedurePeak { unit: UnitId, run: RunId, peak_bytes: u64 },
     /// The procedure's `execve` succeeded after its release.
     ProcedureRunning { unit: UnitId, run: RunId },
     /// The first process of a role ended. Its cgroup's counters are read before this is told, and go first: a kill for
@@ -376,6 +382,7 @@ impl Event {
             | Self::LookedIdle { unit, .. }
             | Self::SpawnFailed { unit, .. }
             | Self::SettingRefused { unit, .. }
+            | Self::ProcedurePeak { unit, .. }
             | Self::ProcedureRunning { unit, .. }
             | Self::Exited { unit, .. }
             | Self::Emptied { unit, .. }

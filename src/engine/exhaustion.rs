@@ -5,6 +5,7 @@
 //! (mm/memcontrol.c `mem_cgroup_oom`, mm/oom_kill.c `out_of_memory`). The prediction only comes earlier where it can.
 
 use super::action::{Action, ProcedureOrder};
+use super::drill::Rearm;
 use super::ending::cause_of;
 use super::event::{Exit, MemoryEvents, MemorySample, Role, SpawnStage};
 use super::limits::{FREEZE_DEADLINE_MS, INCIDENTS_MAX, LOAN_SLACK_BYTES};
@@ -165,6 +166,10 @@ impl Engine {
         if let Some(incident) = service.incident.as_mut().filter(|incident| incident.killed.is_none()) {
             incident.frozen.get_or_insert(now);
         }
+        if let Some(drill) = self.drill(unit) {
+            drill.frozen.get_or_insert(now);
+        }
+        let Some(service) = self.unit(unit) else { return };
         match service.state {
             State::Idling => plan.push(Action::LookIdle { unit, run }),
             State::Freezing => {
@@ -201,6 +206,10 @@ impl Engine {
         let Some(service) = self.unit_mut(unit) else { return };
         let Some(policy) = service.policy.procedure else { return };
         let needs_bytes = policy.reserve_bytes();
+        if service.rearm != Rearm::No {
+            self.enter(unit, State::Queued);
+            return;
+        }
         if !service.can_save() || needs_bytes > reserve_bytes {
             self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan);
             return;
@@ -231,6 +240,9 @@ impl Engine {
             incident.released = Some(now);
             incident.cause = cause;
         }
+        if let Some(drill) = self.drill(unit) {
+            drill.released = Some(now);
+        }
         self.reserve_used_bytes = self.reserve_used_bytes.saturating_add(policy.reserve_bytes());
         self.enter(unit, State::Saving);
         self.step_deadline(unit, u64::from(policy.deadline_ms));
@@ -246,8 +258,8 @@ impl Engine {
     /// Memory is lent before the signal, so that its handler, and what that writes, succeeds.
     fn let_it_save_itself(&mut self, unit: UnitId, stands_still: bool, plan: &mut Plan) {
         let Some(service) = self.unit_mut(unit) else { return };
-        let (run, signal, exhausted) =
-            (service.run, service.policy.stop_signal, service.end == Some(End::Exhausted));
+        let (run, signal) = (service.run, service.policy.stop_signal);
+        let exhausted = matches!(service.end, Some(End::Exhausted | End::Drilled { .. }));
         if !service.open.main || service.counters_of_run().oom_kill > 0 {
             // The kernel, or itself, was quicker.
             if service.policy.procedure.is_some_and(|procedure| !procedure.has_program) {
@@ -267,7 +279,9 @@ impl Engine {
         let reason = match service.end {
             Some(End::Asked(reason)) => reason,
             Some(End::Failed(failure)) => KillReason::Failed(failure),
-            Some(End::Exhausted | End::Own(_) | End::StartFailed { .. }) | None => KillReason::MemoryLent,
+            Some(End::Exhausted | End::Drilled { .. } | End::Own(_) | End::StartFailed { .. }) | None => {
+                KillReason::MemoryLent
+            }
         };
         plan.push(Action::Signal { unit, run, signal, reason });
         if stands_still {
@@ -331,7 +345,7 @@ impl Engine {
         if let Some(exit) = service.last_exit.filter(|_| saves_itself) {
             self.no_procedure_left(unit, ProcedureResult::SavedItself(exit), plan);
         }
-        self.kill(unit, KillReason::ProcedureEnded, plan);
+        self.end_saving(unit, KillReason::ProcedureEnded, plan);
     }
 
     /// A procedure is over and gone: the most useful one that waits, and fits, comes next.
@@ -350,7 +364,8 @@ impl Engine {
             let next = self
                 .all()
                 .filter_map(|id| self.unit(id).map(|service| (id, service)))
-                .filter(|(_, service)| service.state == State::Queued && fits(service))
+                .filter(|(_, service)| service.state == State::Queued && service.rearm == Rearm::No)
+                .filter(|(_, service)| fits(service))
                 .max_by_key(|(id, service)| (service.policy.utility, std::cmp::Reverse(*id)))
                 .map(|(id, _)| id);
             match next {
@@ -376,7 +391,7 @@ impl Engine {
         plan: &mut Plan,
     ) {
         self.procedure_over(unit, ProcedureResult::SpawnFailed { stage, errno }, plan);
-        self.kill(unit, KillReason::ProcedureFailed, plan);
+        self.end_saving(unit, KillReason::ProcedureFailed, plan);
     }
 
     pub(super) fn procedure_timed_out(&mut self, unit: UnitId, plan: &mut Plan) {
@@ -384,7 +399,7 @@ impl Engine {
         if self.unit(unit).is_some_and(|service| service.procedure != Procedure::Over) {
             self.procedure_over(unit, ProcedureResult::TimedOut, plan);
         }
-        self.kill(unit, KillReason::ProcedureTimedOut, plan);
+        self.end_saving(unit, KillReason::ProcedureTimedOut, plan);
     }
 
     pub(super) fn procedure_exited(&mut self, unit: UnitId, run: RunId, exit: Exit, plan: &mut Plan) {
@@ -394,6 +409,12 @@ impl Engine {
         }
         service.open.procedure = false;
         service.procedure = Procedure::Over;
+        match service.rearm {
+            Rearm::Emptying => return self.rearm_if_clear(unit, plan),
+            Rearm::Parking => return self.rearm_failed(unit, plan),
+            Rearm::No => {}
+        }
+        let Some(service) = self.unit(unit) else { return };
         let (first, now) = service.procedure_oom_kill;
         let outgrew = now > first && exit == Exit::Signal(SIGKILL);
         match service.state {
@@ -427,6 +448,11 @@ impl Engine {
         if let Some(incident) = &mut service.incident {
             incident.procedure_ended = Some(now);
             incident.procedure = result;
+        }
+        let run = service.run;
+        if let Some(drill) = self.drill(unit) {
+            (drill.procedure_ended, drill.procedure) = (Some(now), result);
+            plan.push(Action::ReadPeak { unit, run });
         }
         plan.tell(Record::ProcedureOver { unit, result, after_us: now.since_us(released) });
     }

@@ -20,6 +20,7 @@ pub mod change;
 mod command;
 mod demand;
 mod doorbell;
+mod drill;
 mod ending;
 mod escalation;
 pub mod event;
@@ -219,6 +220,7 @@ impl Engine {
             Event::Notified { unit, run, note } => self.notified(unit, run, note, plan),
             Event::Demanded { unit, run } => self.demanded(unit, run, plan),
             Event::LookedIdle { unit, run, idle } => self.looked_idle(unit, run, idle, plan),
+            Event::ProcedurePeak { unit, run, peak_bytes } => self.procedure_peak(unit, run, peak_bytes),
             Event::ProcedureRunning { unit, run } => self.procedure_running(unit, run),
             Event::Exited { unit, run, role, exit } => self.exited((unit, run), role, exit, plan),
             Event::Emptied { unit, run, role } => self.emptied(unit, run, role, plan),
@@ -365,6 +367,7 @@ impl Engine {
                 TimerKind::Reload => self.reload_due(unit, plan),
                 TimerKind::Idle => self.idle_due(unit, plan),
                 TimerKind::Warn => self.warn_due(unit, plan),
+                TimerKind::Drill => self.drill_due(unit, plan),
             }
         }
     }

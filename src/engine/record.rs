@@ -74,6 +74,10 @@ pub enum Record {
     LentExhausted { unit: UnitId },
     /// The procedure is over.
     ProcedureOver { unit: UnitId, result: ProcedureResult, after_us: u64 },
+    /// A drill begins.
+    Drill { unit: UnitId, to_the_end: bool },
+    /// The way back from a drill is done.
+    Drilled { unit: UnitId, result: ProcedureResult, after_us: u64 },
     /// A command is over; one that was good and only looked is not told.
     CommandOver { unit: UnitId, kind: CommandKind, result: ProcedureResult, after_us: u64 },
     /// What is left of a command does not die.

@@ -25,7 +25,7 @@ enum Said {
 /// The reload that is under way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reload {
-    under_way: bool,
+    pub(super) under_way: bool,
     /// Its command is not over.
     command: bool,
     said: Said,
@@ -152,7 +152,7 @@ impl Engine {
         if let Some(service) = self.unit_mut(unit).filter(|service| service.reload.under_way) {
             service.reload.again = false;
             self.end_reload(unit, false, plan);
-            self.answer_reload(unit, Until::ReloadedAgain, Reply::ReloadFailed, plan);
+            self.answer_waiting(unit, Until::ReloadedAgain, Reply::ReloadFailed, plan);
         }
     }
 
@@ -168,7 +168,7 @@ impl Engine {
             (Reply::ReloadFailed, Record::ReloadFailed { unit })
         };
         plan.tell(record);
-        self.answer_reload(unit, Until::Reloaded, reply, plan);
+        self.answer_waiting(unit, Until::Reloaded, reply, plan);
         if again {
             self.next_reload(unit);
             self.begin_reload(unit, plan);

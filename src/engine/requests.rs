@@ -17,6 +17,8 @@ pub(super) enum Until {
     Reloaded,
     /// The one after it is.
     ReloadedAgain,
+    /// The drill is over.
+    Drilled,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +67,7 @@ impl Engine {
             match verb {
                 Verb::Start | Verb::Restart => self.want_up(unit),
                 Verb::Stop => self.want_down(unit, KillReason::StopAsked),
-                Verb::Reload => {}
+                Verb::Reload | Verb::Drill | Verb::DrillToTheEnd => {}
             }
             Some(Reply::Failed)
         } else {
@@ -74,6 +76,8 @@ impl Engine {
                 Verb::Stop => self.asked_stop(client, unit, plan),
                 Verb::Restart => self.asked_restart(client, unit),
                 Verb::Reload => self.asked_reload(client, unit, plan),
+                Verb::Drill => self.asked_drill(client, unit, false, plan),
+                Verb::DrillToTheEnd => self.asked_drill(client, unit, true, plan),
             }
         };
         if let Some(reply) = reply {
@@ -180,8 +184,13 @@ impl Engine {
 
     /// The unit is up.
     pub(super) fn answer_started(&mut self, unit: UnitId, plan: &mut Plan) {
+        let to_the_end =
+            self.unit(unit).and_then(|service| service.drill).is_some_and(|drill| drill.to_the_end);
         while let Some(wait) = self.waits.take(unit) {
             let reply = match wait.until {
+                Until::Drilled if to_the_end => Reply::Drilled,
+                // It ended by itself meanwhile.
+                Until::Drilled => Reply::Failed,
                 Until::Up => Reply::Started,
                 Until::Down => Reply::Overruled,
                 Until::Reloaded | Until::ReloadedAgain => Reply::ReloadFailed,
@@ -201,7 +210,7 @@ impl Engine {
                 Until::Down => Reply::Stopped,
                 Until::Up if wished_down => Reply::Overruled,
                 Until::Up if skipped => Reply::Skipped,
-                Until::Up => Reply::Failed,
+                Until::Up | Until::Drilled => Reply::Failed,
                 Until::Reloaded | Until::ReloadedAgain => Reply::ReloadFailed,
             };
             plan.push(Action::Reply { client: wait.client, reply });
@@ -216,8 +225,8 @@ impl Engine {
         self.waits.waits.retain(|wait| wait.unit != unit || wait.until != until);
     }
 
-    /// A reload is over, well or not.
-    pub(super) fn answer_reload(&mut self, unit: UnitId, until: Until, reply: Reply, plan: &mut Plan) {
+    /// What they wait for is over, well or not.
+    pub(super) fn answer_waiting(&mut self, unit: UnitId, until: Until, reply: Reply, plan: &mut Plan) {
         for wait in self.waits.waits.iter().filter(|wait| wait.unit == unit && wait.until == until) {
             plan.push(Action::Reply { client: wait.client, reply });
         }

@@ -18,6 +18,7 @@
 
 use super::command::Commands;
 use super::doorbell::Trend;
+use super::drill::Rearm;
 use super::event::{Exit, MemoryEvents, MemorySample, SpawnStage, Time};
 use super::graph::Links;
 use super::limiting::Limiting;
@@ -26,7 +27,7 @@ use super::reload::Reload;
 use super::restart::Restarts;
 use super::setting::Setting;
 use super::snapshot::{
-    Desired, Failure, Incident, KillReason, MemoryView, RefusedSetting, StateName, Trouble, UnitView,
+    Desired, Drill, Failure, Incident, KillReason, MemoryView, RefusedSetting, StateName, Trouble, UnitView,
 };
 use super::warning::Warnings;
 
@@ -114,6 +115,8 @@ pub(super) enum End {
     Own(Exit),
     /// It lives, and is judged to have failed.
     Failed(Failure),
+    /// A drill, from which it comes back, or not.
+    Drilled { back: bool },
     /// It never came up.
     StartFailed { stage: SpawnStage, errno: i32, procedure: bool },
 }
@@ -247,6 +250,10 @@ pub(super) struct Service {
     pub(super) stuck: bool,
     pub(super) holds_reserve: bool,
     pub(super) loan: Loan,
+    /// Whether its procedure is on its way back from a drill.
+    pub(super) rearm: Rearm,
+    /// Its last drill.
+    pub(super) drill: Option<Drill>,
     /// The procedure comes as soon as the service is killed and gone.
     pub(super) saves_after_kill: bool,
     /// It stands in the queue of units to be looked at in this turn.
@@ -322,6 +329,8 @@ impl Service {
             holds_reserve: false,
             loan: Loan::None,
             saves_after_kill: false,
+            rearm: Rearm::No,
+            drill: None,
             marked: false,
             lined_up: false,
             restarts,
@@ -340,9 +349,10 @@ impl Service {
         }
     }
 
-    /// Its procedure waits for its work, or the service saves itself without one.
+    /// Its procedure waits for its work, or will in a moment, or the service saves itself without one.
     pub(super) fn can_save(&self) -> bool {
         self.procedure == Procedure::Parked
+            || self.rearm != Rearm::No
             || self.policy.procedure.is_some_and(|procedure| !procedure.has_program)
     }
 
@@ -463,7 +473,7 @@ impl Service {
             | State::Asking
             | State::Signalled
             | State::Killing => {
-                if self.end == Some(End::Exhausted) {
+                if matches!(self.end, Some(End::Exhausted | End::Drilled { .. })) {
                     StateName::Rescuing
                 } else {
                     StateName::Stopping
@@ -516,6 +526,7 @@ impl Service {
         let budget = self.policy.restart.exhaustion;
         let counters = self.counters_of_run();
         UnitView {
+            drill: self.drill,
             name: self.policy.name.clone(),
             description: self.policy.description.clone(),
             kind: self.policy.kind,

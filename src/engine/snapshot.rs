@@ -55,6 +55,8 @@ pub enum Cause {
     Stop,
     /// The service lives, and is judged to have failed.
     Failure,
+    /// On purpose, to prove the procedure.
+    Drill,
 }
 
 impl Cause {
@@ -66,6 +68,7 @@ impl Cause {
             Self::KernelOomKill => "kernel-oom-kill",
             Self::Stop => "stop",
             Self::Failure => "failure",
+            Self::Drill => "drill",
         }
     }
 }
@@ -460,9 +463,37 @@ pub struct UnitView {
     /// What it last said of itself in this run (`STATUS` of sd_notify(3)), on one line.
     #[serde(default)]
     pub status: Option<String>,
+    /// Its last drill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Drill>,
     /// The names of the sockets that are held for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sockets: Vec<String>,
+}
+
+/// A way to the shutdown procedure on purpose, and what the procedure needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drill {
+    /// The service was killed and started anew; else it went on.
+    pub to_the_end: bool,
+    /// When it began.
+    pub began: Time,
+    /// When the service stood still.
+    pub frozen: Option<Time>,
+    /// When the procedure was let go.
+    pub released: Option<Time>,
+    /// When it was over.
+    pub procedure_ended: Option<Time>,
+    /// When the service was as before, or gone.
+    pub over: Option<Time>,
+    /// How the procedure went.
+    pub procedure: ProcedureResult,
+    /// `memory.peak` of the procedure's cgroup, over all of its runs.
+    pub peak_bytes: Option<u64>,
+    /// What the unit grants the procedure.
+    pub deadline_ms: u32,
+    /// The same of memory.
+    pub memory_bytes: u64,
 }
 
 /// Everything that readers see.

@@ -3,6 +3,7 @@
 //! A service never runs without its parked procedure: where that cannot be made, the service is not started.
 
 use super::action::Action;
+use super::drill::Rearm;
 use super::event::{Role, SpawnStage};
 use super::limits::START_DEADLINE_MS;
 use super::policy::{Kind, RunId, UnitId};
@@ -113,7 +114,7 @@ impl Engine {
         service.refused_settings = [0; Setting::COUNT];
         service.counters_at_start = service.counters;
         service.procedure = Procedure::Absent;
-        (service.loan, service.saves_after_kill) = (Loan::None, false);
+        (service.loan, service.saves_after_kill, service.rearm) = (Loan::None, false, Rearm::No);
         service.procedure_oom_kill = (service.procedure_oom_kill.1, service.procedure_oom_kill.1);
         service.sample = None;
         service.warnings = Warnings::default();
@@ -160,6 +161,10 @@ impl Engine {
 
     pub(super) fn parked(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
         let Some(service) = self.live(unit, run) else { return };
+        if service.rearm == Rearm::Parking && service.state != State::Killing {
+            self.rearmed(unit, plan);
+            return;
+        }
         match service.state {
             State::Parking => {
                 service.procedure = Procedure::Parked;
@@ -233,6 +238,12 @@ impl Engine {
             }
         };
         plan.tell(Record::SpawnFailed { unit, role, stage, errno });
+        if procedure
+            && self.unit(unit).is_some_and(|it| it.rearm == Rearm::Parking && it.state != State::Killing)
+        {
+            self.rearm_failed(unit, plan);
+            return;
+        }
         let Some(service) = self.unit(unit) else { return };
         match service.state {
             State::Parking | State::Spawning => self.start_failed(unit, (stage, errno, procedure), plan),

@@ -29,10 +29,12 @@ pub(super) enum TimerKind {
     Idle,
     /// The time by which its warn command has to be over.
     Warn,
+    /// The time by which its procedure has to be parked again.
+    Drill,
 }
 
 /// In the order of their slots.
-const KINDS: [TimerKind; 10] = [
+const KINDS: [TimerKind; 11] = [
     TimerKind::Step,
     TimerKind::Sample,
     TimerKind::Ready,
@@ -43,8 +45,9 @@ const KINDS: [TimerKind; 10] = [
     TimerKind::Reload,
     TimerKind::Idle,
     TimerKind::Warn,
+    TimerKind::Drill,
 ];
-const KIND_COUNT: u32 = 10;
+const KIND_COUNT: u32 = 11;
 const ABSENT: u32 = u32::MAX;
 
 /// # Invariants
@@ -83,6 +86,7 @@ impl Timers {
             TimerKind::Reload => 7,
             TimerKind::Idle => 8,
             TimerKind::Warn => 9,
+            TimerKind::Drill => 10,
         };
         u32::from(unit.0) * KIND_COUNT + kind
     }
@@ -188,7 +192,7 @@ mod tests {
         /// The table behaves as a sorted map of (unit, kind) to time.
         #[test]
         fn agrees_with_a_sorted_map(
-            steps in proptest::collection::vec((0u16..40, 0usize..10, 0u64..500, 0u8..4), 0..400),
+            steps in proptest::collection::vec((0u16..40, 0usize..11, 0u64..500, 0u8..4), 0..400),
         ) {
             let mut timers = Timers::new(40);
             let mut model: BTreeMap<(u16, usize), u64> = BTreeMap::new();

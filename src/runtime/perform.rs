@@ -56,6 +56,7 @@ impl Lifeboat {
                 self.flush_answer(client);
             }
             Action::StartProcedure { unit, run, order } => self.start_procedure(unit, run, order),
+            Action::ReadPeak { unit, run } => self.read_peak(unit, run),
             Action::Lend { unit, run, max_bytes, lend_bytes } => {
                 if let Err(errno) = self.lend(unit, max_bytes, lend_bytes) {
                     self.events.push_back(Event::Failed { unit, run, effect: Effect::Lend, errno });

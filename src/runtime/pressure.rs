@@ -6,8 +6,8 @@
 
 use super::event_loop::Lifeboat;
 use super::story;
-use crate::engine::event::Role;
-use crate::engine::policy::{Class, UnitId, WarnDeed};
+use crate::engine::event::{Event, Role};
+use crate::engine::policy::{Class, RunId, UnitId, WarnDeed};
 use crate::sys::error::SysError;
 use crate::unit::Unit;
 use nix::errno::Errno;
@@ -47,6 +47,14 @@ impl Lifeboat {
             && errno != libc::ENODEV
         {
             story::complain(&SysError::new("set memory.high of", group.path().display().to_string(), errno));
+        }
+    }
+
+    /// Kernels before 5.19 do not count that.
+    pub(super) fn read_peak(&mut self, unit: UnitId, run: RunId) {
+        let group = self.seats.get(usize::from(unit.0)).and_then(|seat| seat.group(Role::Procedure));
+        if let Some(Ok(peak_bytes)) = group.map(|group| group.peak_bytes()) {
+            self.events.push_back(Event::ProcedurePeak { unit, run, peak_bytes });
         }
     }
 

@@ -6,6 +6,7 @@
 //! carries its time, and the distance to the wall clock is a parameter.
 
 pub mod cure;
+pub mod drill;
 pub mod incident;
 pub mod record;
 pub mod status;

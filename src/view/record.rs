@@ -58,6 +58,8 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         Record::CommandOver { .. }
         | Record::CommandStays { .. }
         | Record::Reloaded { .. }
+        | Record::Drill { .. }
+        | Record::Drilled { .. }
         | Record::ReloadFailed { .. } => beside(out, record),
         Record::Reached { .. } => write!(out, "RUNNING: reached"),
         Record::Skipped { condition, .. } => {
@@ -99,6 +101,21 @@ fn notified(out: &mut dyn Write, note: Note) -> fmt::Result {
 fn beside(out: &mut dyn Write, record: &Record) -> fmt::Result {
     if let Record::CommandOver { kind, result, after_us, .. } = *record {
         return write!(out, "{} {} after {}", words::command(kind), ProcedureWords(result), Took(after_us));
+    }
+    if let Record::Drill { to_the_end, .. } = *record {
+        return write!(
+            out,
+            "a drill begins, {}",
+            if to_the_end { "to the end" } else { "to the procedure and back" }
+        );
+    }
+    if let Record::Drilled { result, after_us, .. } = *record {
+        return write!(
+            out,
+            "RUNNING: drilled, procedure {}, after {}",
+            ProcedureWords(result),
+            Took(after_us)
+        );
     }
     if let Record::Reloaded { after_us, .. } = *record {
         return write!(out, "reloaded after {}", Took(after_us));
@@ -163,6 +180,7 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
                 Cause::Exhaustion | Cause::KernelOomKill => ("RESCUING: ", ""),
                 Cause::Stop => ("", " before the stop"),
                 Cause::Failure => ("", " before the kill"),
+                Cause::Drill => ("RESCUING: ", " for a drill"),
             };
             write!(out, "{state}procedure released{before}, deadline {}", millis(deadline_ms))
         }
@@ -266,6 +284,8 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::CommandOver { unit, .. }
         | Record::CommandStays { unit }
         | Record::Reloaded { unit, .. }
+        | Record::Drill { unit, .. }
+        | Record::Drilled { unit, .. }
         | Record::ReloadFailed { unit }
         | Record::Reached { unit }
         | Record::Skipped { unit, .. }

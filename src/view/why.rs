@@ -74,6 +74,9 @@ pub fn write(out: &mut dyn Write, why: &Story<'_>, wall: WallOffset, all: bool) 
     if let Some(to) = unit.fallback {
         writeln!(out, "  in its stead: {}", words::name_of(why.names, to))?;
     }
+    if let Some(drill) = &unit.drill {
+        super::drill::write(out, drill)?;
+    }
     writeln!(out, "  next: {}", next(why))?;
     failed_command(out, why)?;
     said(out, "last words", why.last_words)?;

@@ -122,6 +122,7 @@ pub fn cause(cause: Cause) -> &'static str {
         Cause::KernelOomKill => "the kernel's OOM killer struck",
         Cause::Stop => "asked to stop",
         Cause::Failure => "the service has failed",
+        Cause::Drill => "a drill",
     }
 }
 

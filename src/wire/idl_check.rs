@@ -267,6 +267,8 @@ fn enums_are_as_described() {
             Reply::Reloaded,
             Reply::ReloadFailed,
             Reply::NoReload,
+            Reply::Drilled,
+            Reply::NoDrill,
             Reply::Failed,
             Reply::Overruled,
         ],
@@ -352,7 +354,7 @@ fn requests() -> Vec<Request> {
         Request::Update { names: vec![name(), name()] },
     ];
     requests.extend(
-        [Verb::Start, Verb::Stop, Verb::Restart, Verb::Reload]
+        [Verb::Start, Verb::Stop, Verb::Restart, Verb::Reload, Verb::Drill, Verb::DrillToTheEnd]
             .map(|verb| Request::Ask { verb, name: name() }),
     );
     for (below, value) in [(Below::Refuse, Some(16 << 20)), (Below::Rescue, None)] {

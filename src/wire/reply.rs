@@ -263,6 +263,8 @@ pub fn encode_outcome(out: &mut Vec<u8>, reply: Reply) -> Result<(), serde_json:
         | Reply::Reloaded
         | Reply::ReloadFailed
         | Reply::NoReload
+        | Reply::Drilled
+        | Reply::NoDrill
         | Reply::Overruled => codec::encode_reply(out, &OutcomeReply { outcome: reply }, false),
         Reply::ShuttingDown => codec::encode_error(out, &ErrorReply::ShuttingDown {}),
         Reply::TooManyWaiting => codec::encode_error(out, &ErrorReply::Busy {}),

@@ -107,6 +107,8 @@ impl Request {
             Self::Ask { verb: Verb::Stop, .. } => "org.lifeboat.Supervisor.Stop",
             Self::Ask { verb: Verb::Restart, .. } => "org.lifeboat.Supervisor.Restart",
             Self::Ask { verb: Verb::Reload, .. } => "org.lifeboat.Supervisor.Reload",
+            Self::Ask { verb: Verb::Drill, .. } => "org.lifeboat.Supervisor.Drill",
+            Self::Ask { verb: Verb::DrillToTheEnd, .. } => "org.lifeboat.Supervisor.DrillToTheEnd",
             Self::Why { .. } => "org.lifeboat.Supervisor.Why",
             Self::Tail { .. } => "org.lifeboat.Supervisor.Tail",
             Self::Reread => "org.lifeboat.Supervisor.Reread",
@@ -222,6 +224,8 @@ fn request_of(method: &str, parameters: Parameters) -> Result<Request, ErrorRepl
         (SUPERVISOR, "Enable") => change(ChangeVerb::Enable, parameters.name),
         (SUPERVISOR, "Disable") => change(ChangeVerb::Disable, parameters.name),
         (SUPERVISOR, "Reload") => ask(Verb::Reload, parameters.name),
+        (SUPERVISOR, "Drill") => ask(Verb::Drill, parameters.name),
+        (SUPERVISOR, "DrillToTheEnd") => ask(Verb::DrillToTheEnd, parameters.name),
         (SUPERVISOR, "Why") => Ok(Request::Why { name: parameters.name.text("name")? }),
         (SUPERVISOR, "Tail") => Ok(Request::Tail {
             name: parameters.name.text("name")?,

@@ -228,8 +228,10 @@ proptest! {
     }
 
     #[test]
-    fn calls_round_trip(name in any::<String>(), verb in 0..4_usize, more: bool, oneway: bool) {
-        let request = match [Verb::Start, Verb::Stop, Verb::Restart, Verb::Reload].get(verb) {
+    fn calls_round_trip(name in any::<String>(), verb in 0..7_usize, more: bool, oneway: bool) {
+        let verbs =
+            [Verb::Start, Verb::Stop, Verb::Restart, Verb::Reload, Verb::Drill, Verb::DrillToTheEnd];
+        let request = match verbs.get(verb) {
             Some(verb) => ask(*verb, &name),
             None => Request::Why { name },
         };

@@ -67,6 +67,8 @@ pub(crate) enum Verb {
     Restart(Units),
     /// Have units read their configuration anew, and wait until they have
     Reload(Units),
+    /// Take a unit to its shutdown procedure and back, and tell what the procedure needs
+    Drill(Drill),
     /// Tell what happened to a unit: its last trouble and its exhaustions of memory
     Why {
         /// The unit
@@ -202,6 +204,20 @@ pub(crate) struct Run {
     /// The program and its arguments, after --
     #[arg(value_name = "COMMAND", required = true, last = true)]
     pub(crate) command: Vec<String>,
+}
+
+/// Which drill.
+#[derive(Args)]
+pub(crate) struct Drill {
+    /// The unit
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The whole way: then the service is killed, as in an exhaustion, and started anew
+    #[arg(long)]
+    pub(crate) to_the_end: bool,
+    /// How long to wait until it is over: seconds, or a time such as "2m"
+    #[arg(long, value_name = "TIME", default_value = "90s", value_parser = time)]
+    pub(crate) timeout: Duration,
 }
 
 /// Which incidents.

@@ -187,10 +187,13 @@ fn verdict(verb: Verb, answer: &Answer, trouble: Option<Trouble>) -> (String, Ex
         Ok(Reply::Failed) => match (verb, start_error(trouble)) {
             (Verb::Stop, _) => error("not stopped", Exit::Failed),
             (Verb::Reload, _) => error("not reloaded", Exit::Failed),
+            (Verb::Drill | Verb::DrillToTheEnd, _) => error("not drilled", Exit::Failed),
             (Verb::Start | Verb::Restart, (words, true)) => error(words, Exit::NotRunning),
             (Verb::Start | Verb::Restart, (words, false)) => error(words, Exit::Failed),
         },
         Ok(Reply::Reloaded) => ("reloaded".into(), Exit::Ok),
+        Ok(Reply::Drilled) => ("drilled".into(), Exit::Ok),
+        Ok(Reply::NoDrill) => error("no way back from its procedure", Exit::Failed),
         Ok(Reply::ReloadFailed) => error("not reloaded", Exit::Failed),
         Ok(Reply::NoReload) => error(
             "its unit file has no reload; add reload: (signal: \"HUP\") or (command: [...])",

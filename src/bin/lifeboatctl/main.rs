@@ -8,6 +8,7 @@ mod change;
 mod cli;
 mod client;
 mod control;
+mod drill;
 mod exit;
 mod incidents;
 mod limit;
@@ -48,6 +49,7 @@ fn run() -> Result<Exit, Failure> {
         cli::Verb::Stop(units) => control::stop(context, units),
         cli::Verb::Restart(units) => control::restart(context, units),
         cli::Verb::Reload(units) => control::reload(context, units),
+        cli::Verb::Drill(wish) => drill::drill(context, wish),
         cli::Verb::Why { name, all } => why::why(context, name, *all),
         cli::Verb::Incidents(what) => incidents::incidents(context, what),
         cli::Verb::Limit(change) => limit::limit(context, change),

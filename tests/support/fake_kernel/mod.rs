@@ -271,6 +271,11 @@ impl FakeKernel {
                     self.try_limit((unit, run), limit, step);
                 }
             }
+            Action::ReadPeak { unit, run } => {
+                if !self.goes_wrong() {
+                    self.tell(0, Event::ProcedurePeak { unit, run, peak_bytes: 1 << 20 });
+                }
+            }
             Action::Lend { unit, run, lend_bytes, .. } => self.lend(unit, run, lend_bytes),
             Action::TakeBack { unit, run, .. } => self.truth(unit, run).lent_bytes = 0,
             Action::StartProcedure { unit, run, .. } => self.start_procedure(unit, run),

@@ -33,7 +33,8 @@ impl FakeKernel {
             self.tell(delay_us, event);
             return;
         }
-        self.truth(unit, run).procedure.main = true;
+        let truth = self.truth(unit, run);
+        (truth.procedure.main, truth.released) = (true, false);
         // Without this, it hangs on its way: the start's deadline is for that.
         if !(self.goes_wrong() && self.rng.per_mille(200)) {
             let pid = self.pid();

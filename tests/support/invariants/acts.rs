@@ -49,6 +49,9 @@ impl Watch {
         for action in actions {
             match action {
                 Action::Log(Record::Reached { unit }) => self.reached(now, *unit),
+                Action::Log(Record::Drill { unit, to_the_end: false }) => {
+                    self.seen[usize::from(unit.0)].drills = true;
+                }
                 Action::Log(Record::Stopping { unit, reason }) => self.stopping(*unit, *reason),
                 Action::Log(Record::Notified { unit, note: Note::Stopping }) => {
                     let stop_timeout_ms = self.policies[usize::from(unit.0)].stop_timeout_ms;
@@ -97,6 +100,10 @@ impl Watch {
     ) -> Result<(), Violation> {
         match action {
             Action::CheckConditions { unit, .. } => self.seen[usize::from(unit.0)].conditions = None,
+            Action::ReadPeak { unit, run } => self.of_the_present(action, unit, run)?,
+            Action::Park { unit, run } if self.present(unit, run).is_some() => {
+                self.parks_again(unit, run, kernel)?;
+            }
             Action::Park { unit, run } => {
                 self.begins(now, (unit, run), kernel)?;
             }
@@ -116,6 +123,7 @@ impl Watch {
             Action::Thaw { unit, run } if self.saves_itself(unit, run) => {
                 self.of_the_present(action, unit, run)?
             }
+            Action::Thaw { unit, run } if self.drills(unit, run) => self.back_from_drill(now, unit, run),
             Action::Hold { unit, run } | Action::Thaw { unit, run } => {
                 self.holds(now, action, (unit, run), kernel)?;
             }
@@ -285,6 +293,26 @@ impl Watch {
         (seen.releases, seen.ending) = (seen.releases + 1, true);
         let once = seen.releases == 1 && seen.parked;
         hold(Invariant::ReleasedOnce, once, || format!("{unit:?} {run:?} {order:?}"))
+    }
+
+    fn drills(&mut self, unit: UnitId, run: RunId) -> bool {
+        self.present(unit, run).is_some_and(|seen| seen.drills)
+    }
+
+    /// It goes on as if nothing had been; its procedure is parked anew.
+    fn back_from_drill(&mut self, now: Time, unit: UnitId, run: RunId) {
+        if let Some(seen) = self.present(unit, run) {
+            (seen.drills, seen.rearms) = (false, true);
+            (seen.ending, seen.goes_since, seen.kills, seen.alive) = (false, None, [0, 0], now);
+        }
+    }
+
+    fn parks_again(&mut self, unit: UnitId, run: RunId, kernel: &mut FakeKernel) -> Result<(), Violation> {
+        let left = kernel.truth(unit, run).procedure.populated();
+        let Some(seen) = self.present(unit, run) else { return Ok(()) };
+        let fits = std::mem::take(&mut seen.rearms) && !left;
+        (seen.parked, seen.procedure_over, seen.releases) = (false, false, 0);
+        hold(Invariant::ReleasedOnce, fits, || format!("{unit:?} {run:?} parks again, left behind: {left}"))
     }
 
     fn saves_itself(&mut self, unit: UnitId, run: RunId) -> bool {

@@ -109,6 +109,11 @@ impl Watch {
                 Record::RescueBegins { unit } => {
                     self.call(unit, true);
                 }
+                // Its end brings a new run; the way back fails now and then, and does so too.
+                Record::Drill { unit, .. } => {
+                    let standing = &mut self.standings[usize::from(unit.0)];
+                    standing.called = standing.called.max(1);
+                }
                 Record::IncidentClosed { unit, .. } => self.exhausted(now, unit),
                 // Stopped for a rival in a turn of many wishes: with the last of them it may be wanted again.
                 Record::Stopping { unit, reason: KillReason::RequirementRestarts | KillReason::Conflict } => {

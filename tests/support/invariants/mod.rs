@@ -131,6 +131,9 @@ struct Seen {
     /// Kills asked for, of the service and of the procedure.
     kills: [u32; 2],
     releases: u32,
+    /// It is on its way to its procedure and back; then that its procedure is to be parked anew.
+    drills: bool,
+    rearms: bool,
     /// The number of the last command, over all runs, and how often it was killed.
     command: RunId,
     command_kills: u32,
@@ -242,7 +245,7 @@ impl Watch {
                 if verb == Verb::Reload {
                     self.reload_asked(now, client, unit);
                 }
-                if matches!(verb, Verb::Start | Verb::Restart) {
+                if matches!(verb, Verb::Start | Verb::Restart | Verb::Drill | Verb::DrillToTheEnd) {
                     self.seen.iter_mut().for_each(|seen| seen.starts.clear());
                 }
             }
@@ -268,6 +271,7 @@ impl Watch {
             | Event::SpawnFailed { .. }
             | Event::SettingRefused { .. }
             | Event::LimitTried { .. }
+            | Event::ProcedurePeak { .. }
             | Event::ProcedureRunning { .. }
             | Event::Emptied { .. }
             | Event::Frozen { .. }

@@ -25,6 +25,7 @@ impl Stage {
             }
             Action::EndLimit { unit, run } => format!("end limit {}", of(unit, run)),
             Action::ReplyLimit { client, answer } => format!("reply {} {:?}", client.0, answer.outcome),
+            Action::ReadPeak { unit, run } => format!("read peak {}", of(unit, run)),
             Action::Lend { unit, run, lend_bytes, .. } => {
                 format!("lend {} {} MiB", of(unit, run), lend_bytes >> 20)
             }

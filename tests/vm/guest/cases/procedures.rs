@@ -1,11 +1,11 @@
 //! Shutdown procedures: what they are handed, and what the service does meanwhile.
 
 use super::Case;
-use crate::guest::{Guest, all_saved, ensure, expect, read};
+use crate::guest::{Guest, all_saved, ensure, expect, read, run};
 use crate::keeper::{RECORDS, kept_path};
 use crate::saver::found;
 use lifeboat::engine::event::Exit;
-use lifeboat::engine::snapshot::{Incident, ProcedureResult};
+use lifeboat::engine::snapshot::{Incident, ProcedureResult, StateName};
 use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[
@@ -19,6 +19,9 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "service-uses-up-its-loan", deadline_s: 60, run: uses_up_its_loan },
     Case { name: "service-saves-beside-its-procedure", deadline_s: 60, run: saves_beside },
     Case { name: "service-killed-before-its-procedure", deadline_s: 60, run: killed_first },
+    Case { name: "drill-to-the-procedure-and-back", deadline_s: 90, run: drill_and_back },
+    Case { name: "drill-to-the-end", deadline_s: 60, run: drill_to_the_end },
+    Case { name: "drill-is-refused", deadline_s: 60, run: drill_is_refused },
     Case { name: "pidfd-and-cgroup-are-handed-over", deadline_s: 60, run: pidfd_and_cgroup },
 ];
 
@@ -96,6 +99,63 @@ fn killed_first(guest: &mut Guest) -> Result<(), String> {
     let order = [incident.killed, incident.released, incident.procedure_ended, incident.emptied];
     ensure(order.is_sorted() && order.iter().all(Option::is_some), || format!("{incident:?}"))?;
     all_saved(unit, &incident)
+}
+
+fn drill(words: &[&str]) -> Result<(i32, String), String> {
+    run(&["/bin/sh", "-c", &format!("/usr/bin/lifeboatctl drill {} 2>&1", words.join(" "))])
+}
+
+/// Twice in one run, which then is exhausted: the procedure was parked anew each time, and all is saved.
+fn drill_and_back(guest: &mut Guest) -> Result<(), String> {
+    let unit = "drilled";
+    let before = guest.last_incident()?;
+    guest.start(unit)?;
+    let up = guest.unit(unit)?;
+    for _ in 0..2 {
+        let (code, text) = drill(&[unit])?;
+        guest.figure(text.trim());
+        ensure(code == 0 && text.contains("as before after") && text.contains("to set: shutdown:"), || {
+            format!("exit code {code}: {text}")
+        })?;
+        let now = guest.unit(unit)?;
+        expect("state", &now.state, &StateName::Running)?;
+        expect("process and run", &(now.pid, now.run), &(up.pid, up.run))?;
+        let shown = now.drill.ok_or("no drill on record")?;
+        expect("procedure", &shown.procedure, &ProcedureResult::Ended(Exit::Code(0)))?;
+        ensure(shown.peak_bytes.is_some_and(|peak| peak < 2 << 20), || format!("{shown:?}"))?;
+    }
+    expect("incidents", &guest.last_incident()?, &before)?;
+    let incident = guest.wait_incident(unit, before, EXHAUSTION)?;
+    saved(&incident)?;
+    all_saved(unit, &incident)?;
+    guest.stop(unit)
+}
+
+/// The whole way, and no incident.
+fn drill_to_the_end(guest: &mut Guest) -> Result<(), String> {
+    let unit = "drilled";
+    let before = guest.last_incident()?;
+    guest.start(unit)?;
+    let run_before = guest.unit(unit)?.run.0;
+    let (code, text) = drill(&[unit, "--to-the-end"])?;
+    ensure(code == 0 && text.contains("all gone after"), || format!("exit code {code}: {text}"))?;
+    let now = guest.unit(unit)?;
+    expect("run", &now.run.0, &(run_before + 1))?;
+    expect("incidents", &guest.last_incident()?, &before)?;
+    guest.stop(unit)
+}
+
+fn drill_is_refused(guest: &mut Guest) -> Result<(), String> {
+    let check = |words: &[&str], expected: &str| {
+        let (code, text) = drill(words)?;
+        ensure(code != 0 && text.contains(expected), || format!("{words:?}: exit code {code}: {text}"))
+    };
+    check(&["drilled"], "it is not RUNNING")?;
+    check(&["no-such-unit"], "no-such-unit")?;
+    check(&["bystander"], "no way back")?;
+    guest.start("killed-first")?;
+    check(&["killed-first"], "--to-the-end")?;
+    guest.stop("killed-first")
 }
 
 fn pidfd_and_cgroup(guest: &mut Guest) -> Result<(), String> {
