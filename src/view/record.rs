@@ -48,6 +48,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         | Record::KilledBelow { .. }
         | Record::Warned { .. } => limits(out, record),
         Record::Ended { exit: Exit::Code(code), .. } => write!(out, "exited with code {code}"),
+        Record::Ended { exit: Exit::Unseen {}, .. } => write!(out, "has ended; how, only its parent saw"),
         Record::Ended { exit: exit @ Exit::Signal(_), .. } => {
             write!(out, "was killed by {}", ExitWords(exit))
         }

@@ -310,6 +310,7 @@ impl Display for ExitWords {
                 Ok(signal) => f.write_str(signal.as_str()),
                 Err(_) => write!(f, "signal {number}"),
             },
+            Exit::Unseen {} => f.write_str("an end that only its parent saw"),
         }
     }
 }
@@ -322,7 +323,9 @@ impl Display for ProcedureWords {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
             ProcedureResult::None => write!(f, "there is none"),
-            ProcedureResult::Ended(exit @ Exit::Code(_)) => write!(f, "ended with {}", ExitWords(exit)),
+            ProcedureResult::Ended(exit @ (Exit::Code(_) | Exit::Unseen {})) => {
+                write!(f, "ended with {}", ExitWords(exit))
+            }
             ProcedureResult::Ended(exit @ Exit::Signal(_)) => write!(f, "was killed by {}", ExitWords(exit)),
             ProcedureResult::OutOfMemory => write!(f, "ran out of its own memory and was killed"),
             ProcedureResult::TimedOut => write!(f, "was killed at its deadline"),
@@ -352,6 +355,7 @@ impl<S: AsRef<str>> Display for TroubleWords<'_, S> {
                 write!(f, "spawn error{whose}: {}: {}", stage(at), errno(number))
             }
             Trouble::Ended { exit: Exit::Code(code) } => write!(f, "exited with code {code}"),
+            Trouble::Ended { exit: Exit::Unseen {} } => write!(f, "ended; how, only its parent saw"),
             Trouble::Ended { exit: exit @ Exit::Signal(_) } => write!(f, "killed by {}", ExitWords(exit)),
             Trouble::Failed { failure: why } => write!(f, "{}", failure(why)),
             Trouble::Exhausted { incident } => write!(f, "memory exhausted, incident {incident}"),

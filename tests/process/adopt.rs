@@ -1,0 +1,173 @@
+//! `lifeboatctl adopt`: a process that lifeboat did not start as the service of a unit.
+
+use super::rig::{Cgroups, PATIENCE, Place, Rig, both, is_alive, own_cgroup, remove_cgroup};
+use lifeboat::engine::snapshot::StateName;
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+const UP: &str = "(command: [\"/bin/sleep\", \"1000\"])";
+
+/// A process of nobody's, in a group of its own, which is reaped by this test.
+struct Stray {
+    child: Child,
+    group: PathBuf,
+}
+
+impl Stray {
+    fn new(script: &str) -> Self {
+        let group = own_cgroup().expect("a cgroup");
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("read go; {script}")]).stdin(Stdio::piped());
+        let mut child = shell.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell");
+        fs::write(group.join("cgroup.procs"), child.id().to_string()).expect("it is moved");
+        writeln!(child.stdin.take().expect("its input"), "go").expect("it begins");
+        Self { child, group }
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its children, once there are so many.
+    fn children(&self, count: usize) -> Vec<u32> {
+        let file = self.group.join("cgroup.procs");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let pids = numbers(&fs::read_to_string(&file).expect("its processes"));
+            if pids.len() == count + 1 {
+                return pids.into_iter().filter(|pid| *pid != self.pid()).collect();
+            }
+            assert!(Instant::now() < deadline, "{pids:?}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Stray {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        remove_cgroup(&self.group);
+    }
+}
+
+fn numbers(text: &str) -> Vec<u32> {
+    text.split_ascii_whitespace().map(|word| word.parse().expect("a pid")).collect()
+}
+
+fn adopt(rig: &Rig, pid: u32, words: &[&str]) -> super::rig::Said {
+    let pid = pid.to_string();
+    rig.ctl(&[&["adopt", &pid, "--procedure", "/bin/true"], words].concat())
+}
+
+fn group_of(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default()
+}
+
+/// Nothing of a refused unit is left.
+fn is_as_before(rig: &Rig) {
+    assert_eq!(rig.status().units.len(), 1, "{:?}", rig.status().units);
+    let files = fs::read_dir(rig.place.path("socket.units")).into_iter().flatten().count();
+    assert_eq!(files, 0, "files of units");
+}
+
+#[test]
+fn a_process_and_its_descendants_are_adopted() {
+    if !both().contains(&Cgroups::Own) {
+        return;
+    }
+    let rig = Place::new(Cgroups::Own).unit("other", UP).start();
+    rig.running("other");
+    let mut stray = Stray::new("sleep 1000 & sh -c 'sleep 1000 & wait' & wait");
+    let below = stray.children(3);
+    let name = format!("adopt-{}", stray.pid());
+    adopt(&rig, stray.pid(), &["--memory-max", "32MiB"]).check(&format!("{name}: started\n"), 0);
+    assert_eq!(rig.running(&name), stray.pid());
+    for pid in below.iter().copied().chain([stray.pid()]) {
+        assert!(group_of(pid).contains(&name), "{pid} is in {}", group_of(pid));
+    }
+    rig.check_quiet("with an adopted process");
+    let again = adopt(&rig, stray.pid(), &["--memory-max", "32MiB", "--name", "twice"]);
+    again.check_refusal(&["is the service of the unit adopt-", "lifeboatctl limit"], 1);
+    // A descendant is of the unit too.
+    let again = adopt(&rig, below[0], &["--memory-max", "32MiB", "--name", "twice"]);
+    again.check_refusal(&["is not under guard", "is of a unit of lifeboat already"], 1);
+    rig.ctl(&["stop", &name]).check(&format!("{name}: stopped\n"), 0);
+    assert_eq!(stray.child.wait().expect("its end").code(), None);
+    assert!(below.iter().all(|pid| !is_alive(*pid)), "{below:?}");
+    rig.ctl(&["remove", &name]).check(&format!("{name}: removed process group\n"), 0);
+    is_as_before(&rig);
+}
+
+/// It is another's child, so only the pidfd tells.
+#[test]
+fn the_end_of_an_adopted_process_is_noticed() {
+    if !both().contains(&Cgroups::Own) {
+        return;
+    }
+    let rig = Place::new(Cgroups::Own).unit("other", UP).start();
+    let mut stray = Stray::new("sleep 1000 & wait");
+    let below = stray.children(1);
+    adopt(&rig, stray.pid(), &["--memory-max", "32MiB", "--name", "stray"]).check("stray: started\n", 0);
+    stray.child.kill().expect("it is killed");
+    stray.child.wait().expect("its end");
+    let unit = rig.wait_until("stray", |unit| unit.state == StateName::Exited);
+    assert_eq!((unit.run.0, unit.pid), (1, None));
+    assert!(!is_alive(below[0]), "what it left behind is killed with its cgroup");
+    // There is nothing to start again.
+    let again = rig.ctl(&["start", "stray"]);
+    assert!(again.code != Some(0) && again.err.contains("entering its cgroup"), "{again:?}");
+    rig.ctl(&["remove", "stray"]).check("stray: removed process group\n", 0);
+    is_as_before(&rig);
+}
+
+#[test]
+fn what_cannot_be_adopted_stays_as_it_is() {
+    let cgroups = if both().contains(&Cgroups::Own) { Cgroups::Own } else { Cgroups::None };
+    let rig = Place::new(cgroups).unit("other", UP).start();
+    let other = rig.running("other");
+    let kernel = fs::read_dir("/proc").expect("/proc").find_map(|entry| {
+        let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        lifeboat::sys::process::Facts::of(pid).filter(|facts| facts.kernel).map(|facts| facts.pid)
+    });
+    let max = ["--memory-max", "32MiB"];
+    for (pid, words) in [
+        (4_194_305, "/proc has none of this number; look with `ps`"),
+        (1, "it is the init process"),
+        (rig.pid(), "it is lifeboat itself"),
+        (other, "it is the service of the unit other"),
+        (std::process::id(), "lifeboat with all that it descends from"),
+    ] {
+        // Without cgroups nobody can be moved, which is told for each.
+        if cgroups == Cgroups::Own || pid != std::process::id() {
+            adopt(&rig, pid, &max).check_refusal(&[words], 1);
+            is_as_before(&rig);
+        }
+    }
+    if let Some(pid) = kernel {
+        adopt(&rig, pid, &max).check_refusal(&["it is a thread of the kernel"], 1);
+    }
+    let Ok(group) = own_cgroup() else { return };
+    let _ = fs::remove_dir(group);
+    let stray = Stray::new("sleep 1000 & wait");
+    let before = group_of(stray.pid());
+    let plain = rig.place.path("plain");
+    fs::write(&plain, "no program").expect("a file");
+    let plain = plain.to_str().expect("its path").to_owned();
+    let pid = stray.pid().to_string();
+    for (words, told) in [
+        (vec!["--procedure", "/no/such/program"], "write where it is"),
+        (vec!["--procedure", &plain], "is not executable; chmod +x"),
+        (vec!["--procedure", "/bin/true", "--name", "other"], "there is a unit other already"),
+        (vec!["--procedure", "/bin/true", "--memory-max", "lots"], "`lots` is no size"),
+        (vec!["--procedure", "/bin/true", "--memory-max", "9000GiB"], "does not fit"),
+    ] {
+        let said = rig.ctl(&[&["adopt", &pid], &words[..]].concat());
+        assert!(said.code != Some(0) && said.err.contains(told), "{words:?}: {said:?}");
+        is_as_before(&rig);
+        assert_eq!(group_of(stray.pid()), before, "{words:?}");
+    }
+}
