@@ -90,7 +90,6 @@ fn of_adoption(errno: Errno) -> &'static str {
         Errno::EPERM | Errno::EACCES => {
             "start lifeboat as root, or with write access to the cgroup of the process too"
         }
-        Errno::EOPNOTSUPP => "its cgroup is threaded: write `domain` into cgroup.type, or start it elsewhere",
         Errno::ENOSYS => "lifeboat has no cgroups here: mount cgroup2 on /sys/fs/cgroup",
         _ => "see lifeboat's log for the file that refused",
     }

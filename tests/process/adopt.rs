@@ -171,3 +171,43 @@ fn what_cannot_be_adopted_stays_as_it_is() {
         assert_eq!(group_of(stray.pid()), before, "{words:?}");
     }
 }
+
+/// Whenever it dies on its way in, that is told, and no unit, no process and no group of a refused one is left.
+#[test]
+fn one_that_dies_meanwhile_is_told() {
+    if !both().contains(&Cgroups::Own) {
+        return;
+    }
+    let rig = Place::new(Cgroups::Own).unit("other", UP).start();
+    rig.running("other");
+    for round in 0..24 {
+        let mut stray = Stray::new(&format!("sleep 1000 & exec sleep 0.0{round:02}"));
+        let said = adopt(&rig, stray.pid(), &["--memory-max", "32MiB", "--name", "short"]);
+        stray.child.wait().expect("its end");
+        if said.code == Some(0) {
+            rig.wait_until("short", |unit| unit.state == StateName::Exited);
+            rig.ctl(&["remove", "short"]).check("short: removed process group\n", 0);
+        } else {
+            let told = ["has none of this number", "it has ended", "Exited too quickly"];
+            assert!(told.iter().any(|words| said.err.contains(words)), "{round}: {said:?}");
+        }
+        is_as_before(&rig);
+    }
+}
+
+/// The number alone does not name a process.
+#[test]
+fn a_number_of_another_process_is_refused() {
+    if !both().contains(&Cgroups::Own) {
+        return;
+    }
+    let stray = Stray::new("sleep 1000");
+    let before = group_of(stray.pid());
+    let text = format!("(adopt: (pid: {}, started: 1), autostart: false)", stray.pid());
+    let rig = Place::new(Cgroups::Own).unit("old", &text).start();
+    let said = rig.ctl(&["start", "old"]);
+    said.check_refusal(&["old: spawn error: entering its cgroup: No such process"], 7);
+    assert_eq!(group_of(stray.pid()), before);
+    let why = rig.ctl(&["why", "old"]).out;
+    assert!(why.contains("old.ron:1: adopt: it has ended, or its number is another's by now"), "{why}");
+}
