@@ -163,7 +163,7 @@ fn what_cannot_be_adopted_stays_as_it_is() {
         (vec!["--procedure", &plain], "is not executable; chmod +x"),
         (vec!["--procedure", "/bin/true", "--name", "other"], "there is a unit other already"),
         (vec!["--procedure", "/bin/true", "--memory-max", "lots"], "`lots` is no size"),
-        (vec!["--procedure", "/bin/true", "--memory-max", "9000GiB"], "does not fit"),
+        (vec!["--procedure", "/bin/true", "--memory-max", "9000GiB"], "lower memory.max"),
     ] {
         let said = rig.ctl(&[&["adopt", &pid], &words[..]].concat());
         assert!(said.code != Some(0) && said.err.contains(told), "{words:?}: {said:?}");

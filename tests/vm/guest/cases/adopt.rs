@@ -6,7 +6,6 @@ use lifeboat::engine::event::Exit;
 use lifeboat::engine::snapshot::{Cause, Killer, ProcedureResult, StateName};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -114,7 +113,7 @@ fn adopt_refuses(guest: &mut Guest) -> Result<(), String> {
         (pid, &with("--name=bystander"), "there is a unit bystander already"),
         (pid, &["--memory-max=16MiB", "--procedure=no-such-program"], "is in no folder of PATH"),
         (pid, &["--memory-max=16MiB", "--procedure=/etc/passwd"], "is not executable"),
-        (pid, &["--memory-max=16MiB", "--procedure=/bin/true", "--procedure-memory=900MiB"], "reserve"),
+        (pid, &["--memory-max=16MiB", "--procedure=/bin/true", "--procedure-memory=900MiB"], "raise reserve"),
     ];
     for (pid, words, told) in cases {
         let (code, said) = adopt(pid, words)?;
@@ -123,14 +122,16 @@ fn adopt_refuses(guest: &mut Guest) -> Result<(), String> {
         })?;
         expect(&format!("units after {told:?}"), &guest.status()?.units.len(), &units)?;
     }
-    // A program that the kernel refuses is found out when the procedure is parked, before anything is moved.
-    let broken = Path::new("/run/broken-procedure");
-    fs::write(broken, "#!/no/such/interpreter\n")
-        .map_err(|error| format!("{}: {error}", broken.display()))?;
-    let (code, text) = run(&["/bin/chmod", "755", "/run/broken-procedure"])?;
-    expect(&format!("exit code of chmod ({text:?})"), &code, &0)?;
-    let (code, said) = adopt(pid, &["--memory-max=16MiB", "--procedure=/run/broken-procedure"])?;
-    ensure(code == Some(1) && said.contains("is not under guard"), || format!("{code:?} {said:?}"))?;
+    // What only the kernel refuses is found out when the procedure is parked, before anything is moved.
+    let script = "mkdir -p /run/noexec && mount -t tmpfs -o noexec none /run/noexec && \
+                  printf '#!/bin/sh\\n' > /run/noexec/save && chmod 755 /run/noexec/save";
+    let (code, text) = run(&["/bin/sh", "-c", script])?;
+    expect(&format!("exit code of mount ({text:?})"), &code, &0)?;
+    let (code, said) = adopt(pid, &["--memory-max=16MiB", "--procedure=/run/noexec/save"])?;
+    run(&["/bin/umount", "/run/noexec"])?;
+    let told =
+        "is not under guard: make it executable (chmod +x), on a file system that is not mounted noexec";
+    ensure(code == Some(1) && said.contains(told), || format!("{code:?} {said:?}"))?;
     expect("units", &guest.status()?.units.len(), &units)?;
     expect("its cgroup", &stray.cgroup()?, &cgroup)?;
     expect("oom_score_adj", &stray.oom_score_adj()?.as_str(), &"0")
