@@ -376,6 +376,10 @@ mod tests {
         check(&Record::Ended { unit, exit: Exit::Code(1) }, "recorder: exited with code 1");
         check(&Record::Ended { unit, exit: Exit::Signal(11) }, "recorder: was killed by SIGSEGV");
         check(
+            &Record::Ended { unit, exit: Exit::Unseen {} },
+            "recorder: has ended; how, only its parent saw",
+        );
+        check(
             &Record::Failed { unit, failure: Failure::NotReady },
             "recorder: has failed: it was not ready within its start_timeout",
         );

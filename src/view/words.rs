@@ -530,6 +530,7 @@ mod tests {
         check(ExitWords(Exit::Code(3)), "exit code 3");
         check(ExitWords(Exit::Signal(9)), "SIGKILL");
         check(ExitWords(Exit::Signal(37)), "signal 37");
+        check(ExitWords(Exit::Unseen {}), "an end that only its parent saw");
         check(ExitWords(Exit::Signal(-1)), "signal -1");
         assert_eq!(errno(2), "No such file or directory");
         assert_eq!(errno(-7), "Unknown errno");

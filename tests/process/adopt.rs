@@ -1,14 +1,18 @@
 //! `lifeboatctl adopt`: a process that lifeboat did not start as the service of a unit.
 
-use super::rig::{Cgroups, PATIENCE, Place, Rig, both, is_alive, own_cgroup, remove_cgroup};
+use super::rig::{Cgroups, PATIENCE, Place, Rig, Said, both, is_alive, own_cgroup, remove_cgroup};
 use lifeboat::engine::snapshot::StateName;
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 const UP: &str = "(command: [\"/bin/sleep\", \"1000\"])";
+
+const NOBODY: u32 = 65_534;
 
 /// A process of nobody's, in a group of its own, which is reaped by this test.
 struct Stray {
@@ -18,7 +22,10 @@ struct Stray {
 
 impl Stray {
     fn new(script: &str) -> Self {
-        let group = own_cgroup().expect("a cgroup");
+        Self::new_in(own_cgroup().expect("a cgroup"), script)
+    }
+
+    fn new_in(group: PathBuf, script: &str) -> Self {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", &format!("read go; {script}")]).stdin(Stdio::piped());
         let mut child = shell.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell");
@@ -50,7 +57,10 @@ impl Drop for Stray {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        remove_cgroup(&self.group);
+        // One in lifeboat's tree has gone with it.
+        if self.group.exists() {
+            remove_cgroup(&self.group);
+        }
     }
 }
 
@@ -58,7 +68,7 @@ fn numbers(text: &str) -> Vec<u32> {
     text.split_ascii_whitespace().map(|word| word.parse().expect("a pid")).collect()
 }
 
-fn adopt(rig: &Rig, pid: u32, words: &[&str]) -> super::rig::Said {
+fn adopt(rig: &Rig, pid: u32, words: &[&str]) -> Said {
     let pid = pid.to_string();
     rig.ctl(&[&["adopt", &pid, "--procedure", "/bin/true"], words].concat())
 }
@@ -210,4 +220,79 @@ fn a_number_of_another_process_is_refused() {
     assert_eq!(group_of(stray.pid()), before);
     let why = rig.ctl(&["why", "old"]).out;
     assert!(why.contains("old.ron:1: adopt: it has ended, or its number is another's by now"), "{why}");
+}
+
+/// A program of its own, because the folder that it was built in may be closed to others.
+fn copied(rig_folder: &Path, program: &str, name: &str) -> PathBuf {
+    let to = rig_folder.join(name);
+    assert!(Command::new("cp").arg(program).arg(&to).status().expect("cp runs").success());
+    to
+}
+
+/// Lets everybody do what only root may.
+fn give_to_nobody(paths: &[PathBuf]) {
+    for path in paths {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("it is root's");
+    }
+}
+
+/// The first process may be moved, a child in another's cgroup may not: both are where they were.
+#[test]
+fn what_cannot_be_moved_whole_goes_back() {
+    let has_setpriv = Command::new("setpriv").arg("--version").output().is_ok();
+    if !has_setpriv || !both().contains(&Cgroups::Own) {
+        println!("skipped: it needs setpriv, root and cgroup2");
+        return;
+    }
+    let place = Place::new(Cgroups::Own).unit("other", UP);
+    let (root, folder) = (place.cgroup(), place.folder.path().to_owned());
+    let group = root.join("strays");
+    fs::create_dir(&group).expect("a group");
+    give_to_nobody(&[
+        folder.clone(),
+        root.clone(),
+        root.join("cgroup.procs"),
+        root.join("cgroup.subtree_control"),
+        group.join("cgroup.procs"),
+    ]);
+    let stray = Stray::new_in(group, "sleep 1000 & wait");
+    let child = stray.children(1)[0];
+    let away = own_cgroup().expect("a cgroup");
+    fs::write(away.join("cgroup.procs"), child.to_string()).expect("it is moved");
+    let before = (group_of(stray.pid()), group_of(child));
+    let mut command = Command::new("sh");
+    let script = "echo 0 > $0 && exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"";
+    command.args(["-c", script]).arg(root.join("cgroup.procs"));
+    command.arg(copied(&folder, env!("CARGO_BIN_EXE_lifeboat"), "lifeboat"));
+    command.args(place.command().get_args()).arg("--degraded");
+    let rig = place.start_as(command);
+    rig.running("other");
+    let said = adopt(&rig, stray.pid(), &["--memory-max", "8MiB"]);
+    said.check_refusal(&["is not under guard: start lifeboat as root, or with write access"], 1);
+    assert_eq!((group_of(stray.pid()), group_of(child)), before, "{}", rig.log());
+    is_as_before(&rig);
+    fs::write(stray.group.join("cgroup.procs"), child.to_string()).expect("it is moved");
+    remove_cgroup(&away);
+    // As a whole it may be moved.
+    adopt(&rig, stray.pid(), &["--memory-max", "8MiB", "--name", "stray"]).check("stray: started\n", 0);
+    assert!(group_of(child).contains("/pool/stray"), "{}", group_of(child));
+}
+
+#[test]
+fn nobody_may_not_adopt() {
+    if !nix::unistd::Uid::effective().is_root() {
+        println!("skipped: only root can become another user");
+        return;
+    }
+    let rig = Place::new(Cgroups::None).unit("other", UP).start();
+    rig.running("other");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(rig.place.folder.path(), open).expect("the test's own folder");
+    let mut command =
+        Command::new(copied(rig.place.folder.path(), env!("CARGO_BIN_EXE_lifeboatctl"), "lifeboatctl"));
+    command.arg("--socket").arg(rig.socket()).arg("adopt").arg(std::process::id().to_string());
+    let output = command.args(["--procedure", "/bin/true"]).uid(NOBODY).gid(NOBODY).output();
+    let said = Said::of(&output.expect("lifeboatctl runs"));
+    said.check_refusal(&["cannot write", "Permission denied", "; try as root"], 1);
+    is_as_before(&rig);
 }
