@@ -11,6 +11,7 @@ use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "adopt-guards-a-process", deadline_s: 120, run: adopt_guards_a_process },
+    Case { name: "adopt-sees-the-end", deadline_s: 90, run: adopt_sees_the_end },
     Case { name: "adopt-refuses", deadline_s: 90, run: adopt_refuses },
 ];
 
@@ -94,6 +95,33 @@ fn adopt_guards_a_process(guest: &mut Guest) -> Result<(), String> {
     let (code, text) = run(&["/usr/bin/lifeboatctl", "remove", unit])?;
     expect(&format!("exit code of remove ({text:?})"), &code, &0)?;
     bystander.is_unharmed(guest)
+}
+
+/// Of an orphan, which is PID 1's child, and of another's child that is not reaped.
+fn adopt_sees_the_end(guest: &mut Guest) -> Result<(), String> {
+    let fine = ["--memory-max=16MiB", "--procedure=/bin/true", "--procedure-memory=2MiB", "--name=ending"];
+    let ends = |guest: &Guest, pid: u32, signal: i32| {
+        let (code, said) = adopt(pid, &fine)?;
+        expect(&format!("exit code of adopt ({said:?})"), &code, &Some(0))?;
+        let killed = run(&["/bin/kill", &format!("-{signal}"), &pid.to_string()])?.0;
+        expect("exit code of kill", &killed, &0)?;
+        let unit = guest.wait_state("ending", StateName::Exited, UP)?;
+        expect("its end", &unit.last_exit, &Some(Exit::Signal(signal)))?;
+        let (code, text) = run(&["/usr/bin/lifeboatctl", "remove", "ending"])?;
+        expect(&format!("exit code of remove ({text:?})"), &code, &0)
+    };
+    let stray = Stray::new("ending", "1000s")?;
+    wait_recording(guest, "ending")?;
+    ends(guest, stray.pid(), 9)?;
+    drop(stray);
+    fs::create_dir_all(GROUP).map_err(|error| format!("{GROUP}: {error}"))?;
+    let script = format!("echo 0 > {GROUP}/cgroup.procs; sleep 1000 >/dev/null 2>&1 &");
+    let (code, _) = run(&["/bin/sh", "-c", &script])?;
+    expect("exit code of sh", &code, &0)?;
+    let pids = read(&format!("{GROUP}/cgroup.procs"))?;
+    let orphan = pids.trim().parse().map_err(|_| format!("one orphan is in {GROUP}: {pids:?}"))?;
+    ends(guest, orphan, 15)?;
+    fs::remove_dir(GROUP).map_err(|error| format!("{GROUP}: {error}"))
 }
 
 fn adopt_refuses(guest: &mut Guest) -> Result<(), String> {
