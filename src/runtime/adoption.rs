@@ -166,18 +166,23 @@ fn bring_back(group: &Group, moved: &[Moved]) {
     let Some(first) = moved.first() else { return };
     let mut left = Vec::new();
     let _ = group.each_process(|pid| left.push(pid));
-    for pid in left {
-        bring_back_one(&Moved { pid, started: 0, folder: first.folder.clone(), ..*first });
+    for now in left.into_iter().filter_map(Facts::of) {
+        let Facts { pid, started, .. } = now;
+        bring_back_one(&Moved { pid, started, folder: first.folder.clone(), ..*first });
     }
 }
 
 fn bring_back_one(it: &Moved) {
-    let restored = it.oom_score_adj.map(|value| process::set_oom_score_adj(it.pid, value)).transpose();
-    let back = restored.and_then(|_| place::move_to(&it.folder, it.pid));
-    if let Err(error) = back
-        && error.errno() != libc::ESRCH
-        && error.errno() != libc::ENOENT
-    {
-        story::complain(&error);
+    // Its number may be another's by now, which was never moved.
+    if Facts::of(it.pid).is_none_or(|now| now.started != it.started) {
+        return;
+    }
+    let shield = it.oom_score_adj.map_or(Ok(()), |value| process::set_oom_score_adj(it.pid, value).map(drop));
+    for result in [shield, place::move_to(&it.folder, it.pid)] {
+        if let Err(error) = result
+            && !matches!(error.errno(), libc::ESRCH | libc::ENOENT)
+        {
+            story::complain(&error);
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! Processes that lifeboat did not start: what `/proc/PID` says of them, and pidfds, which never mean another one.
 
+#![expect(unsafe_code, reason = "pidfd_send_signal(2) with numbers that no crate's signal type has")]
+
 use super::children::exit_of_wait;
 use super::error::{IntoErrno, SysError};
 use crate::engine::event::Exit;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, geteuid, pidfd_open, pidfd_send_signal, waitid,
-};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, geteuid, pidfd_open, waitid};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// `PF_KTHREAD` of include/linux/sched.h.
 const KERNEL_THREAD: u64 = 0x0020_0000;
@@ -107,10 +107,14 @@ pub fn end_of(pid: u32, pidfd: BorrowedFd<'_>) -> Option<Exit> {
 /// Sends a signal to the process of a pidfd.
 ///
 /// # Errors
-/// errno(3): `EINVAL` for a number that is no signal with a name, `ESRCH` for a process that is gone.
+/// errno(3): `EINVAL` for a number that is no signal, `ESRCH` for a process that is gone.
 pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), i32> {
-    let signal = Signal::from_named_raw(signal).ok_or(libc::EINVAL)?;
-    pidfd_send_signal(pidfd.as_fd(), signal).map_err(IntoErrno::into_errno)
+    let (fd, none) = (pidfd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: pidfd_send_signal(2) takes numbers and a pointer that may be null: it touches no memory of ours.
+    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0) } {
+        0 => Ok(()),
+        _ => Err(nix::errno::Errno::last_raw()),
+    }
 }
 
 /// Sets how gladly the OOM killer takes a process (proc_pid_oom_score_adj(5)); gives what it was.
@@ -129,6 +133,7 @@ pub fn set_oom_score_adj(pid: u32, value: i32) -> Result<i32, SysError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     #[test]
     fn a_name_may_hold_anything() {
