@@ -97,7 +97,9 @@ pub(crate) enum Verb {
     Limit(NewLimits),
     /// Run a command as a unit of this boot, with a bound of its memory and a shutdown procedure
     Run(Run),
-    /// Put a process that runs already under guard: from now on its memory has a bound, and it a shutdown procedure
+    /// Put a process that runs already under guard, with a bound of its memory and a shutdown procedure
+    ///
+    /// What it has allocated so far stays charged to its old cgroup: the bound counts what it allocates from now on.
     Adopt(Adopt),
     /// Stop everything and end the machine
     Shutdown(How),
@@ -206,8 +208,7 @@ pub(crate) struct Run {
     pub(crate) command: Vec<String>,
 }
 
-/// A process that becomes the service of a unit. What it has allocated so far stays charged to its old cgroup: the
-/// bound counts what it allocates from now on.
+/// A process that becomes the service of a unit.
 #[derive(Args)]
 pub(crate) struct Adopt {
     /// The process; its threads and all processes that descend from it come along
