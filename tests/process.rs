@@ -2,6 +2,8 @@
 //!
 //! Each case says what it needs; where the machine does not allow it, the case prints why it is skipped.
 
+#[path = "process/adopt.rs"]
+mod adopt;
 #[path = "process/changes.rs"]
 mod changes;
 #[path = "process/control.rs"]

@@ -296,6 +296,14 @@ impl Group {
 
     /// Sends a signal to each process of the group itself. One that is made meanwhile may miss it.
     pub fn signal(&self, signal: i32) -> Result<(), i32> {
+        // Gone already is as good.
+        self.each_process(|pid| {
+            let _ = children::signal(pid, signal);
+        })
+    }
+
+    /// Gives each process of the group itself. One that is made meanwhile may be missed.
+    pub fn each_process(&self, mut each: impl FnMut(u32)) -> Result<(), i32> {
         let procs = nix::fcntl::openat(
             &self.folder,
             c"cgroup.procs",
@@ -313,8 +321,7 @@ impl Group {
                     pid = pid.saturating_mul(10).saturating_add(u32::from(byte - b'0'));
                     continue;
                 }
-                // Gone already is as good.
-                let _ = children::signal(std::mem::take(&mut pid), signal);
+                each(std::mem::take(&mut pid));
             }
         }
     }

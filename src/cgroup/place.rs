@@ -1,5 +1,6 @@
 //! Where the tree stands: the mount of cgroup2, and lifeboat's own group in it.
 
+use super::file::write_value;
 use crate::sys::error::SysError;
 use crate::sys::mount::first_of_kind;
 use std::ffi::OsStr;
@@ -18,13 +19,25 @@ pub fn mount_point() -> Result<Option<PathBuf>, SysError> {
 
 /// lifeboat's own group, as a folder of the mount: the root where it was started in none.
 pub fn own_group(mount_point: &Path) -> Result<PathBuf, SysError> {
-    let path = "/proc/self/cgroup";
-    let text = std::fs::read(path).map_err(|error| SysError::new("read", path, error))?;
-    own_group_in(&text, mount_point)
-        .ok_or_else(|| SysError::new("find a line `0::/` in", path, libc::ENODATA))
+    group_by("/proc/self/cgroup", mount_point)
 }
 
-fn own_group_in(cgroup: &[u8], mount_point: &Path) -> Option<PathBuf> {
+/// A process's group, as a folder of the mount.
+pub fn group_of(pid: u32, mount_point: &Path) -> Result<PathBuf, SysError> {
+    group_by(&format!("/proc/{pid}/cgroup"), mount_point)
+}
+
+/// Moves a process into the group of this folder, with all of its threads.
+pub fn move_to(folder: &Path, pid: u32) -> Result<(), SysError> {
+    write_value(&folder.join("cgroup.procs"), &pid.to_string())
+}
+
+fn group_by(path: &str, mount_point: &Path) -> Result<PathBuf, SysError> {
+    let text = std::fs::read(path).map_err(|error| SysError::new("read", path, error))?;
+    group_in(&text, mount_point).ok_or_else(|| SysError::new("find a line `0::/` in", path, libc::ENODATA))
+}
+
+fn group_in(cgroup: &[u8], mount_point: &Path) -> Option<PathBuf> {
     let group = cgroup.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::/"))?;
     // Outside of this cgroup namespace: nothing there can be reached by this mount.
     if group.starts_with(b"..") {
@@ -61,11 +74,7 @@ mod tests {
     #[test]
     fn finds_its_own_group() {
         let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(
-                own_group_in(text.as_bytes(), Path::new("/cg")),
-                expected.map(PathBuf::from),
-                "{text}"
-            );
+            assert_eq!(group_in(text.as_bytes(), Path::new("/cg")), expected.map(PathBuf::from), "{text}");
         };
         check("0::/\n", Some("/cg"));
         check("12:cpu:/a\n0::/system.slice/lifeboat\n", Some("/cg/system.slice/lifeboat"));

@@ -144,6 +144,12 @@ impl Tree {
         Ok(Self { root: root.to_path_buf(), controllers, pool_max, enabled: Default::default() })
     }
 
+    /// Whether a folder is lifeboat's own, or of one of its units.
+    #[must_use]
+    pub fn holds(&self, folder: &Path) -> bool {
+        [SUPERVISOR, SHUTDOWN, GUARANTEED, POOL].iter().any(|name| folder.starts_with(self.root.join(name)))
+    }
+
     /// Gives the branches the bounds of another budget. Below what a branch uses its bound is not lowered, since the
     /// kernel would kill at once (`memory_max_write`, mm/memcontrol.c): it stays that high, and `false` is the answer.
     pub fn rebound(&self, budget: &BudgetView) -> Result<bool, SysError> {

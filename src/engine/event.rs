@@ -78,6 +78,8 @@ pub enum Exit {
     Code(i32),
     /// This signal killed it. Real-time signals are plain numbers here.
     Signal(i32),
+    /// Only its parent knows, which is not lifeboat.
+    Unseen {},
 }
 
 impl Exit {

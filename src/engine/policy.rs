@@ -277,7 +277,7 @@ impl Success {
                 }
             }
             Exit::Signal(signal @ 1..=64) => self.signals |= 1 << (signal - 1),
-            Exit::Signal(_) => {}
+            Exit::Signal(_) | Exit::Unseen {} => {}
         }
     }
 
@@ -290,7 +290,7 @@ impl Success {
                 word.is_some_and(|word| word >> (code % 64) & 1 == 1)
             }
             Exit::Signal(signal @ 1..=64) => self.signals >> (signal - 1) & 1 == 1,
-            Exit::Code(_) | Exit::Signal(_) => false,
+            Exit::Code(_) | Exit::Signal(_) | Exit::Unseen {} => false,
         }
     }
 }

@@ -12,8 +12,8 @@ use crate::view::cure;
 /// The place in the unit's file, the path that stands there, and what helps.
 fn words_of(unit: &Unit, role: Role, stage: SpawnStage, errno: i32) -> Option<String> {
     let (place, path) = unit.blamed(stage, role)?;
-    let path = path.map(|path| format!(" {}", path.to_string_lossy())).unwrap_or_default();
-    Some(format!("{place}:{path}: {}", cure::of_start(stage, errno)))
+    let path = path.map(|path| format!(": {}", path.to_string_lossy())).unwrap_or_default();
+    Some(format!("{place}{path}: {}", cure::of_start(stage, errno)))
 }
 
 impl Lifeboat {

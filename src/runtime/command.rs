@@ -9,7 +9,6 @@ use crate::cgroup::group::Group;
 use crate::engine::action::CommandOrder;
 use crate::engine::event::{CommandKind, Effect, Event, Role, SpawnStage};
 use crate::engine::policy::{RunId, UnitId};
-use crate::sys::children;
 use crate::sys::poll::Interest;
 use crate::sys::spawn::{Order, Program, SpawnError, Start, Step, park, release};
 use std::os::fd::AsFd;
@@ -76,7 +75,7 @@ impl Lifeboat {
         let order = Order::new(order.kind.word(), order.main_pid, order.deadline_ms);
         let released = release(started.go.as_fd(), &order);
         self.pids.insert(started.pid, (unit, run, Role::Command));
-        seat.commands.process = Some(Process { pid: started.pid, status: Some(started.status), go: None });
+        seat.commands.process = Some(Process::made(started.pid, started.status, None));
         self.watch_start(unit, Role::Command);
         // One that is gone already has told why, or its end does (EPIPE).
         if let Err(errno) = released
@@ -128,7 +127,7 @@ impl Lifeboat {
             None => {
                 // DEGRADED: only its session is known.
                 if let Some(process) = &seat.commands.process {
-                    let _ = children::kill_group(process.pid);
+                    let _ = process.kill_session();
                 }
                 self.events.push_back(Event::Emptied { unit, run, role });
             }

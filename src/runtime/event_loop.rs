@@ -119,6 +119,7 @@ impl Lifeboat {
             }
             match source {
                 Source::Signals => self.signals_came(),
+                Source::Adopted(unit) => self.adopted_came(unit),
                 Source::Status(unit, role) => self.status_came(unit, role),
                 Source::MemoryEvents(unit) => self.memory_events_came(unit),
                 Source::Pressure(unit) => self.pressure_came(unit, ready),

@@ -137,7 +137,7 @@ impl Lifeboat {
             },
             // Given up, or killed by somebody; maybe just after it has written.
             Exit::Signal(_) if step == LimitStep::Set && self.holds(unit, limit) => Tried::Taken,
-            Exit::Signal(_) => Tried::Refused { errno: libc::EINTR },
+            Exit::Signal(_) | Exit::Unseen {} => Tried::Refused { errno: libc::EINTR },
         };
         self.limit_tried((unit, run), limit, tried);
         true

@@ -3,6 +3,7 @@
 //! One process, one thread, one epoll loop. It decides nothing: where a choice is to be made, there is an event for
 //! it. It logs; the rooms below return errors instead.
 
+mod adoption;
 #[cfg(test)]
 mod allocations;
 mod blame;

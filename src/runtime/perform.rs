@@ -14,7 +14,7 @@ use crate::unit::Output;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// `oom_score_adj` of a shielded service: the kernel never chooses it (`OOM_SCORE_ADJ_MIN`, include/uapi/linux/oom.h).
-const SHIELDED: i32 = -1_000;
+pub(super) const SHIELDED: i32 = -1_000;
 
 /// Of a procedure: chosen last when all of the machine's memory is gone, but still chosen in its own cgroup, so that
 /// one that outgrows its share dies at once and does not hang until its deadline.
@@ -30,19 +30,8 @@ impl Lifeboat {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
             Action::CheckConditions { unit, run } => self.check_conditions(unit, run),
-            Action::Park { unit, run } => {
-                self.take_seat(unit, run);
-                if let Err(error) = self.park(unit) {
-                    self.spawn_failed(unit, run, Role::Procedure, error);
-                }
-            }
-            Action::Spawn { unit, run } => {
-                self.take_seat(unit, run);
-                self.unwatch_sockets(unit);
-                if let Err(error) = self.spawn(unit) {
-                    self.spawn_failed(unit, run, Role::Service, error);
-                }
-            }
+            Action::Park { unit, run } => self.begin_park(unit, run),
+            Action::Spawn { unit, run } => self.begin_spawn(unit, run),
             Action::Probe { unit, run } => self.probe(unit, run),
             Action::EndProbe { unit, run: _ } => self.end_probe(unit),
             Action::LookForPath { unit, run } => self.look_for_path(unit, run),
@@ -101,6 +90,26 @@ impl Lifeboat {
         }
     }
 
+    fn begin_park(&mut self, unit: UnitId, run: RunId) {
+        self.take_seat(unit, run);
+        if let Err(error) = self.park(unit) {
+            self.spawn_failed(unit, run, Role::Procedure, error);
+        }
+    }
+
+    fn begin_spawn(&mut self, unit: UnitId, run: RunId) {
+        self.take_seat(unit, run);
+        self.unwatch_sockets(unit);
+        let adopt = self.seats.get(usize::from(unit.0)).and_then(|seat| seat.unit.adopt);
+        let made = match adopt {
+            Some(process) => self.adopt_process(unit, process),
+            None => self.spawn(unit),
+        };
+        if let Err(error) = made {
+            self.spawn_failed(unit, run, Role::Service, error);
+        }
+    }
+
     fn flush_answer(&mut self, client: ClientId) {
         if !self.control.flush(client, &self.poller) {
             self.control.close(client);
@@ -155,7 +164,7 @@ impl Lifeboat {
             lockable_bytes(&seat.unit),
         )?;
         self.pids.insert(parked.pid, (unit, seat.run, Role::Procedure));
-        seat.saver = Some(Process { pid: parked.pid, status: Some(parked.status), go: Some(parked.go) });
+        seat.saver = Some(Process::made(parked.pid, parked.status, Some(parked.go)));
         let pid = parked.pid;
         self.output_of(unit, Role::Procedure, pid);
         self.watch_start(unit, Role::Procedure);
@@ -189,7 +198,7 @@ impl Lifeboat {
             handed: &handed,
         })?;
         self.pids.insert(child.pid, (unit, seat.run, Role::Service));
-        seat.main = Some(Process { pid: child.pid, status: Some(child.status), go: None });
+        seat.main = Some(Process::made(child.pid, child.status, None));
         seat.ready_pipe = ready.map(|(read, _)| read);
         self.output_of(unit, Role::Service, child.pid);
         self.watch_start(unit, Role::Service);
@@ -231,9 +240,10 @@ impl Lifeboat {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         let go = seat.saver.as_mut().and_then(|process| process.go.take());
         // Opened now: a service may have named another first process meanwhile.
-        let pidfd = seat.main.as_ref().and_then(|process| children::pidfd(process.pid));
-        let given =
-            [pidfd.as_ref().map(AsFd::as_fd), seat.service_group.as_ref().map(|it| it.place().folder)];
+        let made = seat.main.as_ref().filter(|process| process.pidfd.is_none());
+        let opened = made.and_then(|process| children::pidfd(process.pid));
+        let pidfd = opened.as_ref().or(seat.main.as_ref().and_then(|process| process.pidfd.as_ref()));
+        let given = [pidfd.map(AsFd::as_fd), seat.service_group.as_ref().map(|it| it.place().folder)];
         let order = Order::new(order.cause.word(), order.main_pid, order.deadline_ms)
             .with(seat.descriptors.stored(), given);
         let released = match &go {
@@ -245,12 +255,12 @@ impl Lifeboat {
         }
     }
 
-    /// To the first process only: it is not reaped, so its pid is still its own.
+    /// To the first process only.
     fn signal(&mut self, unit: UnitId, signal: i32) {
         let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
         if let Some(process) = &seat.main {
             // It may have ended in this very moment; then its exit is on its way.
-            let _ = children::signal(process.pid, signal);
+            let _ = process.signal(signal);
         }
     }
 
@@ -295,7 +305,7 @@ impl Lifeboat {
     fn kill_without_cgroup(&mut self, unit: UnitId, run: RunId, role: Role) {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         if let Some(process) = seat.process_mut(role) {
-            let _ = children::kill_group(process.pid);
+            let _ = process.kill_session();
         }
         self.events.push_back(Event::Emptied { unit, run, role });
     }

@@ -2,7 +2,7 @@
 
 use super::control::identity;
 use super::event_loop::Lifeboat;
-use super::seat::{Seat, Source};
+use super::seat::{Process, Seat, Source};
 use super::story;
 use crate::cgroup::member::Members;
 use crate::engine::event::{Event, Note, Role, Time};
@@ -159,7 +159,8 @@ impl Lifeboat {
     fn name_first(&mut self, unit: UnitId, pid: u32, sender: Option<u32>) {
         let is_its = self.unit_of(pid) == Some(unit);
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
-        let started = seat.main.as_ref().filter(|process| process.status.is_none());
+        let is_up = |process: &&Process| process.status.is_none() && process.pidfd.is_none();
+        let started = seat.main.as_ref().filter(is_up);
         if started.is_none_or(|process| process.pid == pid) {
             return;
         }

@@ -10,9 +10,10 @@ use crate::engine::event::Role;
 use crate::engine::policy::{RunId, UnitId};
 use crate::engine::setting::Limit;
 use crate::sys::spawn::{Program, Step};
+use crate::sys::{children, process};
 use crate::unit::Unit;
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// A process of the present run that is not reaped yet.
 #[derive(Debug)]
@@ -22,6 +23,31 @@ pub(super) struct Process {
     pub(super) status: Option<OwnedFd>,
     /// What lets it go, while it is parked.
     pub(super) go: Option<OwnedFd>,
+    /// What tells its end, where it may be another's child: then the pid alone does not name it.
+    pub(super) pidfd: Option<OwnedFd>,
+}
+
+impl Process {
+    /// One that lifeboat has made.
+    pub(super) fn made(pid: u32, status: OwnedFd, go: Option<OwnedFd>) -> Self {
+        Self { pid, status: Some(status), go, pidfd: None }
+    }
+
+    /// Sends it a signal. A child is not reaped yet, so its pid is still its own.
+    pub(super) fn signal(&self, signal: i32) -> Result<(), i32> {
+        match &self.pidfd {
+            Some(pidfd) => process::signal(pidfd.as_fd(), signal),
+            None => children::signal(self.pid, signal),
+        }
+    }
+
+    /// Without a cgroup: kills it with the session that its start has made; an adopted one alone.
+    pub(super) fn kill_session(&self) -> Result<(), i32> {
+        match &self.pidfd {
+            Some(_) => self.signal(libc::SIGKILL),
+            None => children::kill_group(self.pid),
+        }
+    }
 }
 
 /// One unit's kernel side.
@@ -142,6 +168,8 @@ pub(super) type Pids = HashMap<u32, (UnitId, RunId, Role)>;
 pub(super) enum Source {
     /// The pipe of signals, children included.
     Signals,
+    /// The pidfd of an adopted process.
+    Adopted(UnitId),
     /// A start's status pipe.
     Status(UnitId, Role),
     /// `memory.events.local` of a service.
@@ -183,6 +211,7 @@ impl Source {
         };
         match self {
             Self::Signals => 0,
+            Self::Adopted(unit) => 1 << 48 | u64::from(unit.0),
             Self::Status(unit, role) => of(1, unit, role),
             Self::MemoryEvents(unit) => of(2, unit, Role::Service),
             Self::Pressure(unit) => of(3, unit, Role::Service),
@@ -208,6 +237,7 @@ impl Source {
             _ => Role::Command,
         };
         match token >> 56 {
+            0 if token != 0 => Some(Self::Adopted(unit)),
             0 => Some(Self::Signals),
             1 => Some(Self::Status(unit, role)),
             2 => Some(Self::MemoryEvents(unit)),
@@ -235,6 +265,7 @@ mod tests {
     fn tokens_come_back_and_sort_in_the_order_of_a_turn() {
         let sources = [
             Source::Signals,
+            Source::Adopted(UnitId(0)),
             Source::Status(UnitId(3), Role::Service),
             Source::Status(UnitId(3), Role::Procedure),
             Source::Status(UnitId(3), Role::Command),

@@ -4,7 +4,7 @@ use super::event_loop::Lifeboat;
 use super::seat::Source;
 use crate::cgroup::group::Group;
 use crate::engine::event::{Effect, Event, Exit, Role, ShutdownKind};
-use crate::engine::policy::UnitId;
+use crate::engine::policy::{RunId, UnitId};
 use crate::sys::children;
 use crate::sys::poll::{Interest, Ready};
 use crate::sys::spawn::{Status, read_status};
@@ -60,9 +60,17 @@ impl Lifeboat {
             self.last_words(unit);
         }
         // By its last words another may have taken its place.
-        let Some((unit, run, role)) = self.pids.remove(&pid) else { return };
+        if let Some(owner) = self.pids.remove(&pid) {
+            self.process_over(owner, pid, exit);
+        }
+    }
+
+    /// A process of a run has ended.
+    pub(super) fn process_over(&mut self, owner: (UnitId, RunId, Role), pid: u32, exit: Exit) {
+        let (unit, run, role) = owner;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
-        if seat.group(role).is_none() {
+        let adopted = seat.process_mut(role).as_ref().is_some_and(|process| process.pidfd.is_some());
+        if seat.group(role).is_none() && !adopted {
             // DEGRADED: what it leaves behind in its session is found only as long as its pid is not another's.
             let _ = children::kill_group(pid);
         }
@@ -86,11 +94,10 @@ impl Lifeboat {
 
     fn leave_seat(&mut self, unit: UnitId, role: Role) {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
-        if let Some(process) = seat.process_mut(role).take()
-            && let Some(status) = &process.status
-        {
-            // Not told yet how the start went, and now it never will be.
-            let _ = self.poller.remove(status.as_fd());
+        let Some(process) = seat.process_mut(role).take() else { return };
+        // A status pipe that has not told how the start went never will.
+        for fd in [&process.status, &process.pidfd].into_iter().flatten() {
+            let _ = self.poller.remove(fd.as_fd());
         }
     }
 

@@ -4,7 +4,7 @@
 
 use crate::engine::event::Exit;
 use rustix::process::{
-    Pid, PidfdFlags, WaitId, WaitIdOptions, WaitOptions, WaitStatus, pidfd_open, wait, waitid,
+    Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, WaitStatus, pidfd_open, wait, waitid,
 };
 use std::os::fd::OwnedFd;
 
@@ -67,6 +67,11 @@ fn kill_process(pid: i32, signal: i32) -> Result<(), i32> {
         0 => Ok(()),
         _ => Err(nix::errno::Errno::last_raw()),
     }
+}
+
+/// The end that waitid(2) tells; `None` for a child that is only stopped or continued.
+pub(super) fn exit_of_wait(status: &WaitIdStatus) -> Option<Exit> {
+    status.exit_status().map(Exit::Code).or_else(|| status.terminating_signal().map(Exit::Signal))
 }
 
 /// The end that a status tells; `None` for a child that is only stopped or continued.

@@ -15,6 +15,7 @@ pub mod mount;
 pub mod notify;
 pub mod poll;
 pub mod power;
+pub mod process;
 pub mod signals;
 pub mod socket;
 pub mod spawn;

@@ -15,7 +15,8 @@ use super::restart::{self, Fallbacks};
 use super::setup::{self, RawIdentity};
 use super::value::{Millis, Word};
 use super::{
-    Identity, Origin, System, Unit, commands, condition, optional, output, readiness, sockets, template,
+    Identity, Origin, System, Unit, adopt, commands, condition, optional, output, readiness, sockets,
+    template,
 };
 use crate::engine::policy::{Escalation, Guard, Kind, OnRequirementRestart, ProcedurePolicy, ServiceMode};
 use crate::engine::snapshot::{IncidentStore, Trouble};
@@ -167,6 +168,7 @@ fn checked(
             }
         }
     }
+    adopt::refuse_others(reader, &raw);
     let references = relations::read(reader, &mut raw, name);
     let instances = template::instances(reader, raw.instances.take(), name);
     unit.conditions = condition::list(raw.conditions.take());
@@ -208,7 +210,7 @@ fn program_into(
     unit.policy.success = restart::success(reader, raw.success);
     let mut fallbacks = Fallbacks::new();
     unit.policy.restart = restart::restart(reader, raw.restart, unit.policy.kind, &mut fallbacks);
-    if raw.command.is_absent() {
+    if raw.command.is_absent() && raw.adopt.is_absent() {
         let hint = "every unit but a target needs one: command: [\"/usr/bin/program\", \"--flag\"]";
         reader.missing("command", whole, hint);
     }
@@ -223,6 +225,7 @@ fn program_into(
             procedure.then = then;
         }
     }
+    adopt::read_into(reader, raw.adopt, unit);
     commands::no_procedure_instead(reader, stop_command_at, unit);
     unit.environment = setup::environment_files(reader, raw.environment_files);
     unit.environment.extend(environment(reader, raw.environment));

@@ -5,6 +5,7 @@
 //! Nothing here starts anything; one broken file never keeps the others from being used.
 
 mod accounts;
+mod adopt;
 mod boot;
 mod cgroup;
 mod check;
@@ -202,6 +203,15 @@ pub enum HealthAddress {
     Unix(PathBuf),
 }
 
+/// A process that runs already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adopted {
+    /// Its number.
+    pub pid: u32,
+    /// When it began, in ticks since boot: the number may be another's by now.
+    pub started: u64,
+}
+
 /// A valid unit: what the engine decides on, and what the runtime needs to start it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
@@ -211,8 +221,11 @@ pub struct Unit {
     pub origin: Origin,
     /// What `policy.conditions` stands for.
     pub conditions: Vec<Condition>,
-    /// Program (an absolute path) and arguments. Empty only for a target, and where `policy.refused` is set.
+    /// Program (an absolute path) and arguments. Empty only for a target, with `adopt`, and where `policy.refused` is
+    /// set.
     pub command: Vec<CString>,
+    /// The process that is its service, where that is not to be made.
+    pub adopt: Option<Adopted>,
     /// The shutdown procedure's program and arguments; empty where there is none.
     pub procedure: Vec<CString>,
     /// `NAME=value` strings added to lifeboat's own environment.
@@ -292,6 +305,7 @@ impl Unit {
             origin: Origin::default(),
             conditions: Vec::new(),
             command: Vec::new(),
+            adopt: None,
             procedure: Vec::new(),
             environment: Vec::new(),
             working_directory: None,

@@ -112,7 +112,16 @@ impl Unit {
             (SpawnStage::WorkingDirectory, _) => self.working_directory.as_deref(),
             _ => None,
         };
-        Some((self.origin.of_field(field_of(stage, role)?), path))
+        let field = match stage {
+            // Of a process that lifeboat makes it is nobody's word.
+            SpawnStage::JoinCgroup | SpawnStage::OomScoreAdj
+                if role == Role::Service && self.adopt.is_some() =>
+            {
+                "adopt"
+            }
+            _ => field_of(stage, role)?,
+        };
+        Some((self.origin.of_field(field), path))
     }
 
     /// Where a setting is written that the kernel did not take: `memory.high` stands in `memory`.

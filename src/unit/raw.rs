@@ -58,6 +58,7 @@ section! {
         kind: Kind,
         autostart: bool,
         command: Vec<Item<String>>,
+        adopt: RawAdopt,
         requires: Vec<Item<String>>,
         wants: Vec<Item<String>>,
         after: Vec<Item<String>>,
@@ -109,6 +110,14 @@ section! {
         shutdown: RawShutdown,
         success: RawSuccess,
         restart: RawRestart,
+    }
+}
+
+section! {
+    /// A process that runs already.
+    RawAdopt ("Adopt") {
+        pid: u64,
+        started: u64,
     }
 }
 
@@ -438,6 +447,7 @@ pub(super) enum Readiness {
 pub fn field_names() -> Vec<(&'static str, &'static [&'static str])> {
     vec![
         ("", RawUnit::FIELDS),
+        ("adopt", RawAdopt::FIELDS),
         ("memory", RawMemory::FIELDS),
         ("memory.warn", RawWarn::FIELDS),
         ("pids", RawPids::FIELDS),

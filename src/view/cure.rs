@@ -68,10 +68,29 @@ pub fn of_start(stage: SpawnStage, errno: i32) -> &'static str {
         (SpawnStage::WorkingDirectory | SpawnStage::RootDirectory, Errno::EACCES) => {
             "let the unit's user enter the folder (chmod +x)"
         }
+        (SpawnStage::JoinCgroup, number) => of_adoption(number),
         (_, Errno::EPERM) => "start lifeboat with the privilege for it, or take the field out",
         (_, Errno::ENOSYS | Errno::EINVAL | Errno::ENODEV) => {
             "see that the kernel and its configuration have it, or put the field into `optional`"
         }
         _ => "correct what the field says, or take it out",
+    }
+}
+
+/// What helps where a process that runs already cannot be moved into its unit's cgroup.
+fn of_adoption(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ESRCH => {
+            "it has ended, or its number is another's by now: look with `ps`, and adopt what runs"
+        }
+        Errno::EBUSY => "it, or a process below it, is of a unit of lifeboat already: change that unit",
+        Errno::EINVAL => {
+            "PID 1, threads of the kernel and lifeboat with all that it descends from stay where they are"
+        }
+        Errno::EPERM | Errno::EACCES => {
+            "start lifeboat as root, or with write access to the cgroup of the process too"
+        }
+        Errno::ENOSYS => "lifeboat has no cgroups here: mount cgroup2 on /sys/fs/cgroup",
+        _ => "see lifeboat's log for the file that refused",
     }
 }

@@ -50,6 +50,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         | Record::KilledBelow { .. }
         | Record::Warned { .. } => limits(out, record),
         Record::Ended { exit: Exit::Code(code), .. } => write!(out, "exited with code {code}"),
+        Record::Ended { exit: Exit::Unseen {}, .. } => write!(out, "has ended; how, only its parent saw"),
         Record::Ended { exit: exit @ Exit::Signal(_), .. } => {
             write!(out, "was killed by {}", ExitWords(exit))
         }
@@ -410,6 +411,10 @@ mod tests {
         );
         check(&Record::Ended { unit, exit: Exit::Code(1) }, "recorder: exited with code 1");
         check(&Record::Ended { unit, exit: Exit::Signal(11) }, "recorder: was killed by SIGSEGV");
+        check(
+            &Record::Ended { unit, exit: Exit::Unseen {} },
+            "recorder: has ended; how, only its parent saw",
+        );
         check(
             &Record::Failed { unit, failure: Failure::NotReady },
             "recorder: has failed: it was not ready within its start_timeout",

@@ -314,6 +314,7 @@ impl Display for ExitWords {
                 Ok(signal) => f.write_str(signal.as_str()),
                 Err(_) => write!(f, "signal {number}"),
             },
+            Exit::Unseen {} => f.write_str("an end that only its parent saw"),
         }
     }
 }
@@ -326,7 +327,9 @@ impl Display for ProcedureWords {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
             ProcedureResult::None => write!(f, "there is none"),
-            ProcedureResult::Ended(exit @ Exit::Code(_)) => write!(f, "ended with {}", ExitWords(exit)),
+            ProcedureResult::Ended(exit @ (Exit::Code(_) | Exit::Unseen {})) => {
+                write!(f, "ended with {}", ExitWords(exit))
+            }
             ProcedureResult::Ended(exit @ Exit::Signal(_)) => write!(f, "was killed by {}", ExitWords(exit)),
             ProcedureResult::SavedItself(exit) => {
                 write!(f, "of its own: it got its stop signal and ended with {}", ExitWords(exit))
@@ -359,6 +362,7 @@ impl<S: AsRef<str>> Display for TroubleWords<'_, S> {
                 write!(f, "spawn error{whose}: {}: {}", stage(at), errno(number))
             }
             Trouble::Ended { exit: Exit::Code(code) } => write!(f, "exited with code {code}"),
+            Trouble::Ended { exit: Exit::Unseen {} } => write!(f, "ended; how, only its parent saw"),
             Trouble::Ended { exit: exit @ Exit::Signal(_) } => write!(f, "killed by {}", ExitWords(exit)),
             Trouble::Failed { failure: why } => write!(f, "{}", failure(why)),
             Trouble::Exhausted { incident } => write!(f, "memory exhausted, incident {incident}"),
@@ -533,6 +537,7 @@ mod tests {
         check(ExitWords(Exit::Code(3)), "exit code 3");
         check(ExitWords(Exit::Signal(9)), "SIGKILL");
         check(ExitWords(Exit::Signal(37)), "signal 37");
+        check(ExitWords(Exit::Unseen {}), "an end that only its parent saw");
         check(ExitWords(Exit::Signal(-1)), "signal -1");
         assert_eq!(errno(2), "No such file or directory");
         assert_eq!(errno(-7), "Unknown errno");

@@ -332,7 +332,7 @@ fn verdicts_and_ends_are_as_described() {
         let value = serde_json::to_value(verdict).expect("it serializes");
         described.check(&value, &described.types["Verdict"], "Verdict");
     }
-    for exit in [Exit::Code(-1), Exit::Signal(64)] {
+    for exit in [Exit::Code(-1), Exit::Signal(64), Exit::Unseen {}] {
         let value = serde_json::to_value(exit).expect("it serializes");
         described.check(&value, &described.types["Exit"], "Exit");
     }

@@ -80,8 +80,8 @@ pub(crate) fn update(context: &Context, units: &UpdateUnits) -> Result<Exit, Fai
 pub(crate) fn take_in(context: &Context, name: &str) -> Result<Exit, Failure> {
     let request = Request::Change { how: ChangeVerb::Add, name: name.to_owned() };
     let mut reply: ChangesReply = call(context, request).map_err(CallError::into_failure)?;
-    let file = format!("/{name}.ron");
-    reply.faults.retain(|fault| fault.contains(&file));
+    let (file, budget) = (format!("/{name}.ron"), format!("{name}: "));
+    reply.faults.retain(|fault| fault.contains(&file) || fault.starts_with(&budget));
     Ok(complain(&reply))
 }
 

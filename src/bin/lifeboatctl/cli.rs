@@ -99,6 +99,10 @@ pub(crate) enum Verb {
     Limit(NewLimits),
     /// Run a command as a unit of this boot, with a bound of its memory and a shutdown procedure
     Run(Run),
+    /// Put a process that runs already under guard, with a bound of its memory and a shutdown procedure
+    ///
+    /// What it has allocated so far stays charged to its old cgroup: the bound counts what it allocates from now on.
+    Adopt(Adopt),
     /// Stop everything and end the machine
     Shutdown(How),
     /// Show units, then each change as it happens
@@ -216,6 +220,32 @@ pub(crate) struct Drill {
     #[arg(long)]
     pub(crate) to_the_end: bool,
     /// How long to wait until it is over: seconds, or a time such as "2m"
+    #[arg(long, value_name = "TIME", default_value = "90s", value_parser = time)]
+    pub(crate) timeout: Duration,
+}
+
+/// A process that becomes the service of a unit.
+#[derive(Args)]
+pub(crate) struct Adopt {
+    /// The process; its threads and all processes that descend from it come along
+    #[arg(value_name = "PID")]
+    pub(crate) pid: u32,
+    /// Its shutdown procedure, a program and its words, which no shell reads
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) procedure: String,
+    /// Its memory.max, as "32MiB"; without it the procedure runs when the unit is stopped
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_max: Option<String>,
+    /// The unit's name [default: adopt- and the number of the process]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// The procedure's deadline
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    pub(crate) deadline: String,
+    /// The procedure's memory
+    #[arg(long, value_name = "SIZE", default_value = "4MiB")]
+    pub(crate) procedure_memory: String,
+    /// How long to wait until it is under guard: seconds, or a time such as "2m"
     #[arg(long, value_name = "TIME", default_value = "90s", value_parser = time)]
     pub(crate) timeout: Duration,
 }

@@ -3,6 +3,7 @@
 //! A file a verb group; `client` is the only one that touches the socket. Called by the name `reboot`, `poweroff`,
 //! `halt`, `shutdown` or `telinit` it behaves as that program.
 
+mod adopt;
 mod applet;
 mod change;
 mod cli;
@@ -60,6 +61,7 @@ fn run() -> Result<Exit, Failure> {
         cli::Verb::Remove(units) => change::add_or_remove(context, units, ChangeVerb::Remove),
         cli::Verb::Enable(units) => change::enable_or_disable(context, units, ChangeVerb::Enable),
         cli::Verb::Disable(units) => change::enable_or_disable(context, units, ChangeVerb::Disable),
+        cli::Verb::Adopt(wish) => adopt::adopt(context, wish),
         cli::Verb::Run(wish) => run::run(context, wish),
         cli::Verb::Shutdown(how) => shutdown::shutdown(context, how.kind()),
         cli::Verb::Version => status::version(context),

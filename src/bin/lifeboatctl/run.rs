@@ -17,37 +17,53 @@ use std::path::{Path, PathBuf};
 
 pub(crate) fn run(context: &Context, wish: &Run) -> Result<Exit, Failure> {
     let name = wish.name.clone().unwrap_or_else(|| format!("run-{}", std::process::id()));
-    let folder = std::path::absolute(context.socket()).unwrap_or_else(|_| context.socket());
-    let file = folder.with_extension("units").join(format!("{name}.ron"));
-    let mut client = Client::connect(&context.socket()).map_err(CallError::into_failure)?;
-    let known = status::snapshot(&mut client).map_err(CallError::into_failure)?;
-    if name.contains('/') || known.units.iter().any(|unit| unit.name == name) {
-        let cure = "take another name with --name, or take it out by `lifeboatctl remove`";
-        return Err(failed(format!("there is a unit {name} already, or it cannot be one; {cure}")));
-    }
-    write(&file, &text_of(wish)?)?;
-    let added = change::take_in(context, &name);
-    if !matches!(added, Ok(Exit::Ok)) {
-        // It was never a unit, or not one that can be started.
-        let _ = fs::remove_file(&file);
-        let _ = change::take_out(context, &name);
-        return added;
+    let added = introduce(context, &name, &text_of(wish)?)?;
+    if added != Exit::Ok {
+        return Ok(added);
     }
     let units = Units { names: vec![name.clone()], timeout: wish.timeout };
     let started = control::start(context, &units)?;
     if !wish.wait {
         return Ok(started);
     }
+    let mut client = Client::connect(&context.socket()).map_err(CallError::into_failure)?;
     let end = until_down(&mut client, &name)?;
     let words = vec![name.clone()];
     tail::tail(context, &Tail { follow: false, words: words.clone() })?;
     status::status(context, &words, true)?;
-    let _ = fs::remove_file(&file);
-    let _ = change::take_out(context, &name);
+    take_away(context, &name);
     Ok(end)
 }
 
-fn failed(message: String) -> Failure {
+/// Has lifeboat take a unit of this boot in; nothing is left of one that cannot be.
+pub(crate) fn introduce(context: &Context, name: &str, text: &str) -> Result<Exit, Failure> {
+    let mut client = Client::connect(&context.socket()).map_err(CallError::into_failure)?;
+    let known = status::snapshot(&mut client).map_err(CallError::into_failure)?;
+    if name.contains('/') || known.units.iter().any(|unit| unit.name == name) {
+        let cure = "take another name with --name, or take it out by `lifeboatctl remove`";
+        return Err(failed(format!("there is a unit {name} already, or it cannot be one; {cure}")));
+    }
+    write(&file_of(context, name), text)?;
+    let added = change::take_in(context, name);
+    if !matches!(added, Ok(Exit::Ok)) {
+        take_away(context, name);
+    }
+    added
+}
+
+/// Takes a unit of this boot out, with its file.
+pub(crate) fn take_away(context: &Context, name: &str) {
+    // What was never taken in cannot be taken out.
+    let _ = fs::remove_file(file_of(context, name));
+    let _ = change::take_out(context, name);
+}
+
+fn file_of(context: &Context, name: &str) -> PathBuf {
+    let socket = std::path::absolute(context.socket()).unwrap_or_else(|_| context.socket());
+    socket.with_extension("units").join(format!("{name}.ron"))
+}
+
+pub(crate) fn failed(message: String) -> Failure {
     Failure { message, exit: Exit::Failed }
 }
 
@@ -86,7 +102,7 @@ fn text_of(wish: &Run) -> Result<String, Failure> {
 }
 
 /// The program as a shell would find it.
-fn found(program: &str) -> Result<String, Failure> {
+pub(crate) fn found(program: &str) -> Result<String, Failure> {
     let folders = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into());
     let path = if program.contains('/') {
         std::path::absolute(program).ok()
@@ -129,7 +145,7 @@ fn end_of(unit: &UnitView) -> Exit {
         _ if unit.state == StateName::Fatal => Exit::Failed,
         Some(End::Code(code)) => u8::try_from(code).map_or(Exit::Failed, Exit::Command),
         Some(End::Signal(signal)) => u8::try_from(128 + signal).map_or(Exit::Failed, Exit::Command),
-        None => Exit::Failed,
+        Some(End::Unseen {}) | None => Exit::Failed,
     }
 }
 

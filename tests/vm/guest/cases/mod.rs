@@ -3,6 +3,7 @@
 //! Each case runs in a thread of its own: one that hangs is given up at its deadline, and the next one
 //! runs.
 
+mod adopt;
 mod boot50;
 mod changes;
 mod commands;
@@ -114,6 +115,7 @@ fn main_cases() -> Vec<Case> {
         commands::CASES,
         shield::CASES,
         rescue::CASES,
+        adopt::CASES,
         incidents::NO_DISK,
         procedures::CASES,
         endings::CASES,
