@@ -51,7 +51,7 @@ const CASES: Group = Group {
     when: When::EveryKernel,
     image: Image::Test,
     cmdline: "",
-    ram_mib: 1024,
+    ram_mib: 1280,
     deadline_s: 900,
     marker: (Source::Console, "lifeboat 0."),
     disk: false,
@@ -136,7 +136,7 @@ pub const GROUPS: [Group; 30] = [
         marker: STAMP,
         ..BOOT50
     },
-    Group { name: "restart", when: When::Named, image: Image::Restart, ram_mib: 1024, ..CASES },
+    Group { name: "restart", when: When::Named, image: Image::Restart, ram_mib: 1280, ..CASES },
     Group {
         name: "units1000",
         when: When::NewestKernel,
