@@ -6,7 +6,7 @@
 
 use super::action::{Action, ProcedureOrder};
 use super::ending::cause_of;
-use super::event::{Exit, MemoryEvents, Role, SpawnStage};
+use super::event::{Exit, LeftBehind, MemoryEvents, Role, SpawnStage};
 use super::limits::{FREEZE_DEADLINE_MS, INCIDENTS_MAX};
 use super::policy::{Guard, RunId, UnitId};
 use super::record::Record;
@@ -97,6 +97,7 @@ impl Engine {
             counters_at_start: service.counters_at_start,
             counters: service.counters,
             sample: None,
+            left: None,
         });
         service.last_incident = number;
         self.incident_count = number;
@@ -291,6 +292,13 @@ impl Engine {
             incident.procedure = result;
         }
         plan.tell(Record::ProcedureOver { unit, result, after_us: now.since_us(released) });
+    }
+
+    /// For the record: nothing is decided by it.
+    pub(super) fn left_behind(&mut self, unit: UnitId, run: RunId, left: LeftBehind) {
+        if let Some(incident) = self.live(unit, run).and_then(|service| service.incident.as_mut()) {
+            incident.left = Some(left);
+        }
     }
 
     pub(super) fn close_incident(&mut self, unit: UnitId, plan: &mut Plan) {

@@ -274,6 +274,7 @@ impl Watch {
             | Event::Failed { .. }
             | Event::MemoryEvents { .. }
             | Event::MemorySampled { .. }
+            | Event::LeftBehind { .. }
             | Event::PressureRang { .. }
             | Event::Reconfigured { .. } => {}
         }
