@@ -258,6 +258,10 @@ fn a_tree_is_prepared() {
         ..MemorySample::default()
     };
     assert_eq!(group.sample(), Ok(sample));
+    let left = group.left_behind().expect("a reading");
+    assert_eq!((left.current_bytes, left.shmem_bytes, left.file_bytes), (32 * MIB, 0, 0));
+    assert_eq!(parse::shmem_and_file_bytes(b"file 3\nshmem 2\nshmem_thp 9\n"), Ok((2, 3)));
+    assert_eq!(parse::shmem_and_file_bytes(b"file 3\n"), Err(ParseError::Missing("shmem")));
     group.freeze().expect("a freeze");
     group.kill().expect("a kill");
     assert_eq!((fixture.text("pool/recorder/cgroup.freeze").as_str()), "1");

@@ -8,7 +8,7 @@ use super::delegate;
 use super::file::{open_folder, open_in, read_again, write_again};
 use super::limits::{self, Controllers, GroupLimits};
 use super::parse::{self, GroupState, ParseError};
-use crate::engine::event::{MemoryEvents, MemorySample};
+use crate::engine::event::{LeftBehind, MemoryEvents, MemorySample};
 use crate::sys::children;
 use crate::sys::error::SysError;
 use crate::sys::spawn::{Place, Way};
@@ -367,13 +367,8 @@ impl Group {
     /// `memory.stat` is the dear one (the kernel sums up over all CPUs): not for every turn of the loop.
     pub fn sample(&self) -> Result<MemorySample, i32> {
         self.with_equipment(|equipment| {
-            let mut small = [0; SMALL];
-            let current = equipment.current.as_ref().ok_or(libc::ENODATA)?;
-            let current_bytes = parse::number(read_again(current.as_fd(), &mut small)?).map_err(strange)?;
-            let mut large = [0; STAT];
-            let stat = equipment.stat.as_ref().ok_or(libc::ENODATA)?;
-            let unreclaimable_bytes =
-                parse::unreclaimable_bytes(read_again(stat.as_fd(), &mut large)?).map_err(strange)?;
+            let current_bytes = equipment.current_bytes()?;
+            let unreclaimable_bytes = equipment.stat(parse::unreclaimable_bytes)?;
             let pressure = equipment.pressure().unwrap_or_default();
             Ok(MemorySample {
                 current_bytes,
@@ -384,9 +379,30 @@ impl Group {
             })
         })
     }
+
+    /// What is charged to a group in which no process is left.
+    pub fn left_behind(&self) -> Result<LeftBehind, i32> {
+        self.with_equipment(|equipment| {
+            let current_bytes = equipment.current_bytes()?;
+            let (shmem_bytes, file_bytes) = equipment.stat(parse::shmem_and_file_bytes)?;
+            Ok(LeftBehind { current_bytes, shmem_bytes, file_bytes })
+        })
+    }
 }
 
 impl Equipment {
+    fn current_bytes(&self) -> Result<u64, i32> {
+        let file = self.current.as_ref().ok_or(libc::ENODATA)?;
+        let mut buffer = [0; SMALL];
+        parse::number(read_again(file.as_fd(), &mut buffer)?).map_err(strange)
+    }
+
+    fn stat<T>(&self, parse: impl FnOnce(&[u8]) -> Result<T, ParseError>) -> Result<T, i32> {
+        let file = self.stat.as_ref().ok_or(libc::ENODATA)?;
+        let mut buffer = [0; STAT];
+        parse(read_again(file.as_fd(), &mut buffer)?).map_err(strange)
+    }
+
     fn pressure(&self) -> Result<parse::Pressure, i32> {
         let file = self.pressure.as_ref().ok_or(libc::ENODATA)?;
         let mut buffer = [0; SMALL];

@@ -126,6 +126,12 @@ pub fn unreclaimable_bytes(text: &[u8]) -> Result<u64, ParseError> {
     Ok(counted.max(listed).saturating_add(kernel).saturating_add(sock.unwrap_or(0)))
 }
 
+/// `shmem` and `file` of `memory.stat`.
+pub fn shmem_and_file_bytes(text: &[u8]) -> Result<(u64, u64), ParseError> {
+    let [shmem, file] = flat_keyed(text, ["shmem", "file"])?;
+    Ok((shmem.ok_or(ParseError::Missing("shmem"))?, file.ok_or(ParseError::Missing("file"))?))
+}
+
 /// `memory.pressure`.
 pub fn pressure(text: &[u8]) -> Result<Pressure, ParseError> {
     let mut found = Pressure::default();

@@ -215,6 +215,17 @@ pub struct MemorySample {
     pub psi_full_total_us: u64,
 }
 
+/// What is still charged to a service's cgroup when no process is left in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftBehind {
+    /// `memory.current`.
+    pub current_bytes: u64,
+    /// `shmem` of `memory.stat`: files on tmpfs, and memfds that others hold.
+    pub shmem_bytes: u64,
+    /// `file` of `memory.stat`, in which the kernel counts `shmem` too; the rest of it is page cache.
+    pub file_bytes: u64,
+}
+
 /// How the machine is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShutdownKind {
@@ -351,6 +362,8 @@ pub enum Event {
     MemoryEvents { unit: UnitId, run: RunId, role: Role, counters: MemoryEvents },
     /// The answer to `Action::Sample`, or a reading made because a reader asked.
     MemorySampled { unit: UnitId, run: RunId, sample: MemorySample },
+    /// The service's cgroup has no process any more, and is the one of an incident: read before `Emptied` is told.
+    LeftBehind { unit: UnitId, run: RunId, left: LeftBehind },
     /// A PSI trigger of the service's cgroup fired.
     PressureRang { unit: UnitId, run: RunId },
     /// A person asked for another limit.
@@ -392,6 +405,7 @@ impl Event {
             | Self::Failed { unit, .. }
             | Self::MemoryEvents { unit, .. }
             | Self::MemorySampled { unit, .. }
+            | Self::LeftBehind { unit, .. }
             | Self::PressureRang { unit, .. }
             | Self::LimitAsked { unit, .. }
             | Self::LimitTried { unit, .. }

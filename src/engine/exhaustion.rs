@@ -7,7 +7,7 @@
 use super::action::{Action, ProcedureOrder};
 use super::drill::Rearm;
 use super::ending::cause_of;
-use super::event::{Exit, MemoryEvents, MemorySample, Role, SpawnStage};
+use super::event::{Exit, LeftBehind, MemoryEvents, MemorySample, Role, SpawnStage};
 use super::limits::{FREEZE_DEADLINE_MS, INCIDENTS_MAX, LOAN_SLACK_BYTES};
 use super::policy::{Guard, RunId, ServiceMode, UnitId};
 use super::record::Record;
@@ -102,6 +102,7 @@ impl Engine {
             counters_at_start: service.counters_at_start,
             counters: service.counters,
             sample: None,
+            left: None,
         });
         service.last_incident = number;
         self.incident_count = number;
@@ -455,6 +456,13 @@ impl Engine {
             plan.push(Action::ReadPeak { unit, run });
         }
         plan.tell(Record::ProcedureOver { unit, result, after_us: now.since_us(released) });
+    }
+
+    /// For the record: nothing is decided by it.
+    pub(super) fn left_behind(&mut self, unit: UnitId, run: RunId, left: LeftBehind) {
+        if let Some(incident) = self.live(unit, run).and_then(|service| service.incident.as_mut()) {
+            incident.left = Some(left);
+        }
     }
 
     pub(super) fn close_incident(&mut self, unit: UnitId, plan: &mut Plan) {

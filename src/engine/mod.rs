@@ -232,6 +232,7 @@ impl Engine {
                 self.memory_events((unit, run), role, counters, plan);
             }
             Event::MemorySampled { unit, run, sample } => self.memory_sampled(unit, run, sample, plan),
+            Event::LeftBehind { unit, run, left } => self.left_behind(unit, run, left),
             Event::PressureRang { unit, run } => self.pressure_rang(unit, run, plan),
             Event::Asked { client, unit, verb } => self.asked(client, unit, verb, plan),
             Event::LimitAsked { client, unit, limit, below } => {
@@ -276,6 +277,12 @@ impl Engine {
     pub fn is_rescuing(&self) -> bool {
         let open = self.units.iter().filter_map(|service| service.incident.as_ref());
         open.into_iter().any(|incident| incident.killed.is_none())
+    }
+
+    /// An incident of the unit is open: what its memory does is of interest up to the end.
+    #[must_use]
+    pub fn has_open_incident(&self, unit: UnitId) -> bool {
+        self.unit(unit).is_some_and(|service| service.incident.is_some())
     }
 
     /// Grows with every change that a reader could see.

@@ -2,7 +2,9 @@
 //!
 //! These types are also what goes over the control socket, so their field names are an interface.
 
-use super::event::{CommandKind, Exit, MemoryEvents, MemorySample, ShutdownKind, SpawnStage, Time};
+use super::event::{
+    CommandKind, Exit, LeftBehind, MemoryEvents, MemorySample, ShutdownKind, SpawnStage, Time,
+};
 use super::policy::{Class, Guard, Kind, RunId, UnitId};
 use serde::{Deserialize, Serialize};
 
@@ -310,6 +312,9 @@ pub struct Incident {
     pub counters: MemoryEvents,
     /// The last reading before the freeze.
     pub sample: Option<MemorySample>,
+    /// What outlives the kill: read when no process was left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<LeftBehind>,
 }
 
 /// How far the end of the machine has come.

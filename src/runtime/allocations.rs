@@ -5,7 +5,7 @@ use crate::cgroup::capabilities::Capabilities;
 use crate::cgroup::limits::GroupLimits;
 use crate::cgroup::tree::Tree;
 use crate::engine::action::Action;
-use crate::engine::event::{Event, Exit, MemoryEvents, MemorySample, Role, Time};
+use crate::engine::event::{Event, Exit, LeftBehind, MemoryEvents, MemorySample, Role, Time};
 use crate::engine::policy::{Class, RunId, UnitId, UnitPolicy};
 use crate::engine::snapshot::BudgetView;
 use crate::engine::{Engine, Plan};
@@ -36,7 +36,7 @@ fn policies(names: &[String]) -> Vec<UnitPolicy> {
 }
 
 /// One life of a unit, from its start to the end of its exhaustion.
-fn life(unit: UnitId, run: RunId) -> [Event; 16] {
+fn life(unit: UnitId, run: RunId) -> [Event; 17] {
     let counted = |max, oom| Event::MemoryEvents {
         unit,
         run,
@@ -64,6 +64,7 @@ fn life(unit: UnitId, run: RunId) -> [Event; 16] {
         Event::Exited { unit, run, role: Role::Procedure, exit: Exit::Code(0) },
         Event::Emptied { unit, run, role: Role::Procedure },
         Event::Exited { unit, run, role: Role::Service, exit: Exit::Signal(9) },
+        Event::LeftBehind { unit, run, left: LeftBehind::default() },
         Event::Emptied { unit, run, role: Role::Service },
         Event::Deadline,
     ]
@@ -93,12 +94,12 @@ fn deciding_and_telling_allocate_nothing() {
         // So many lives also fill the ring of events and the list of incidents.
         for run in 1..=40_u32 {
             let lives = [0, 1, 2].map(|unit| life(UnitId(unit), RunId(run)));
-            for step in 0..16_u64 {
+            for step in 0..17_u64 {
                 for life in &lives {
                     let Some(event) = usize::try_from(step).ok().and_then(|step| life.get(step)) else {
                         return;
                     };
-                    turn(Time((u64::from(run - 1) * 16 + step) * 2_000_000), *event);
+                    turn(Time((u64::from(run - 1) * 17 + step) * 2_000_000), *event);
                 }
             }
         }
@@ -150,6 +151,7 @@ fn acting_on_a_cgroup_allocates_nothing() {
                 release(go.as_fd(), &order.with(stored, given)).is_ok()
             })
             && group.kill().is_ok()
+            && group.left_behind().is_ok_and(|left| left.current_bytes > 0)
             && clock::now() > Time(0);
     });
     assert!(good, "something of it failed");

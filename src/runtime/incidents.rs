@@ -132,7 +132,6 @@ impl Lifeboat {
         let rest = Rest {
             limit_bytes: seat.unit.policy.memory.map(|memory| memory.max_bytes),
             peak_bytes: group.and_then(|group| group.peak_bytes().ok()),
-            left: group.and_then(|group| group.sample().ok()),
             words: &String::from_utf8_lossy(&words),
         };
         let events = self.engine.recorder().events().filter(|(_, event)| event.concerns(unit));

@@ -217,6 +217,12 @@ impl Lifeboat {
         if let Some(Err(error)) = seat.group(role).map(Group::sweep) {
             log::warn!("{error}: errno {}", error.errno());
         }
+        if role == Role::Service
+            && self.engine.has_open_incident(unit)
+            && let Some(Ok(left)) = seat.group(role).map(Group::left_behind)
+        {
+            self.events.push_back(Event::LeftBehind { unit, run: seat.run, left });
+        }
         self.events.push_back(Event::Emptied { unit, run: seat.run, role });
     }
 

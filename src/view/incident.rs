@@ -3,7 +3,6 @@
 use super::status::OneLine;
 use super::why::{account, said};
 use super::words::{Bytes, Calendar, Dated, ProcedureWords, Tenths};
-use crate::engine::event::MemorySample;
 use crate::engine::snapshot::{Incident, Killer};
 use std::fmt::{self, Write};
 
@@ -24,8 +23,6 @@ pub struct Story<'a> {
     pub limit_bytes: Option<u64>,
     /// `memory.peak`.
     pub peak_bytes: Option<u64>,
-    /// What was still charged after the last process was gone.
-    pub left: Option<MemorySample>,
     /// The end of what the run has said.
     pub words: &'a str,
 }
@@ -109,15 +106,6 @@ pub fn show(out: &mut dyn Write, story: &Story<'_>) -> fmt::Result {
     account(out, incident, story.limit_bytes)?;
     if let Some(peak) = story.peak_bytes {
         writeln!(out, "  memory.peak: {}, over all runs since its cgroup was made", Bytes(peak))?;
-    }
-    if let Some(left) = story.left {
-        let before = incident.sample.map_or(0, |sample| sample.current_bytes);
-        let freed = Bytes(before.saturating_sub(left.current_bytes));
-        let (stays, hard) = (Bytes(left.current_bytes), Bytes(left.unreclaimable_bytes));
-        writeln!(
-            out,
-            "  freed by the kill: {freed}; still charged: {stays}, of which {hard} cannot be reclaimed"
-        )?;
     }
     said(out, "last words", story.words)?;
     if !story.kept {

@@ -5,7 +5,7 @@ use super::status::{OneLine, WallOffset};
 use super::words::{
     self, Bytes, Exhaustions, ExitWords, Millis, ProcedureWords, Tenths, TroubleWords, Uptime,
 };
-use crate::engine::event::{MemoryEvents, MemorySample, Time};
+use crate::engine::event::{LeftBehind, MemoryEvents, MemorySample, Time};
 use crate::engine::setting::Setting;
 use crate::engine::snapshot::{Desired, Incident, Killer, ProcedureResult, StateName, UnitView, Verdict};
 use std::fmt::{self, Write};
@@ -185,6 +185,9 @@ pub fn account(out: &mut dyn Write, incident: &Incident, limit_bytes: Option<u64
     if over {
         writeln!(out, "  ended by: {}", words::killer(incident.killer))?;
     }
+    if let Some(left) = incident.left {
+        outlives(out, left, incident.sample)?;
+    }
     counters(out, incident.counters_at_start, incident.counters)
 }
 
@@ -216,6 +219,23 @@ fn memory(out: &mut dyn Write, sample: MemorySample, limit: Option<u64>) -> fmt:
     let some = Tenths::of(u64::from(sample.psi_some_avg10), 100);
     let full = Tenths::of(u64::from(sample.psi_full_avg10), 100);
     writeln!(out, "; psi some {some} %, full {full} %")
+}
+
+/// What the kill has freed, and what is still charged to the cgroup.
+fn outlives(out: &mut dyn Write, left: LeftBehind, before: Option<MemorySample>) -> fmt::Result {
+    write!(out, "  ")?;
+    if let Some(before) = before {
+        write!(out, "freed: {}; ", Bytes(before.current_bytes.saturating_sub(left.current_bytes)))?;
+    }
+    let (stays, shmem) = (Bytes(left.current_bytes), Bytes(left.shmem_bytes));
+    write!(out, "left behind: {stays}, of them {shmem} shmem")?;
+    if left.shmem_bytes > 0 {
+        write!(out, " (tmpfs or memfd pages that outlive the kill)")?;
+    }
+    match left.file_bytes.saturating_sub(left.shmem_bytes) {
+        0 => writeln!(out),
+        cache => writeln!(out, ", {} page cache", Bytes(cache)),
+    }
 }
 
 /// Microseconds from the beginning, in the order of the steps.

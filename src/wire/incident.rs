@@ -3,7 +3,7 @@
 //! lifeboat writes it as a letter of two lines for a process aside: first what a line of the kernel log can hold, then
 //! the rest. That process gives the incident its number, and makes a file, or a line, of the letter.
 
-use crate::engine::event::{Event, MemorySample, Time};
+use crate::engine::event::{Event, LeftBehind, Time};
 use crate::engine::snapshot::Incident;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -44,8 +44,6 @@ pub struct Rest<'a> {
     pub limit_bytes: Option<u64>,
     /// `memory.peak`, over all runs of the unit since its cgroup was made.
     pub peak_bytes: Option<u64>,
-    /// A reading after the last process was gone: what is still charged outlives the kill.
-    pub left: Option<MemorySample>,
     /// The end of what the run has said, with its procedure's lines marked.
     pub words: &'a str,
 }
@@ -62,8 +60,12 @@ pub fn write_letter<'e>(
     events: impl Iterator<Item = &'e (Time, Event)> + Clone,
 ) -> io::Result<()> {
     let mut piece = Vec::new();
-    append(&mut piece, brief)?;
+    // The line has no room for it.
+    let left = brief.incident.left;
+    append(&mut piece, &Brief { incident: Incident { left: None, ..brief.incident }, ..*brief })?;
     piece.push(b'\n');
+    append(&mut piece, &Left { left })?;
+    piece.push(b',');
     append(&mut piece, rest)?;
     out.write_all(&piece)?;
     // Each is written twice: at first only to know how much room it takes.
@@ -160,9 +162,6 @@ pub struct Kept {
     pub peak_bytes: Option<u64>,
     /// As in [`Rest`].
     #[serde(default)]
-    pub left: Option<MemorySample>,
-    /// As in [`Rest`].
-    #[serde(default)]
     pub words: String,
 }
 
@@ -194,6 +193,13 @@ struct Format {
     format: u32,
 }
 
+/// What stands in the rest of a letter, and belongs to the record.
+#[derive(Deserialize, Serialize)]
+struct Left {
+    #[serde(default)]
+    left: Option<LeftBehind>,
+}
+
 /// Reads a file back.
 ///
 /// # Errors
@@ -208,6 +214,7 @@ pub fn read(text: &[u8]) -> Result<Kept, Unreadable> {
         return Err(Unreadable::Newer(format));
     }
     let mut kept: Kept = serde_json::from_slice(text).map_err(broken)?;
+    kept.incident.left = serde_json::from_slice::<Left>(text).map_err(broken)?.left;
     // The record was written before its number was certain.
     kept.incident.number = kept.number;
     Ok(kept)
@@ -216,7 +223,7 @@ pub fn read(text: &[u8]) -> Result<Kept, Unreadable> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::event::{Exit, MemoryEvents, Role};
+    use crate::engine::event::{Exit, MemoryEvents, MemorySample, Role};
     use crate::engine::policy::{RunId, UnitId};
     use crate::engine::snapshot::{Cause, Killer, ProcedureResult, Verdict};
     use proptest::prelude::*;
@@ -255,6 +262,7 @@ mod tests {
                 psi_full_avg10: 9_999,
                 psi_full_total_us: 4_294_967_295,
             }),
+            left: Some(LeftBehind { current_bytes: bytes, shmem_bytes: bytes, file_bytes: bytes }),
         }
     }
 
@@ -266,7 +274,7 @@ mod tests {
             began_unix_ms: 1_790_000_000_000,
             incident: incident(),
         };
-        let rest = Rest { limit_bytes: Some(1), peak_bytes: None, left: incident().sample, words };
+        let rest = Rest { limit_bytes: Some(1), peak_bytes: None, words };
         let mut letter = Vec::new();
         write_letter(&mut letter, &brief, &rest, events.iter()).expect("JSON");
         letter

@@ -1,7 +1,7 @@
 //! `lifeboatctl incidents`: from lifeboat and its folder, and from a folder alone.
 
 use super::{Outcome, Server, fixture, program, reply};
-use lifeboat::engine::event::{Event, MemorySample, Time};
+use lifeboat::engine::event::{Event, Time};
 use lifeboat::engine::snapshot::{Incident, IncidentStore, Snapshot};
 use lifeboat::wire::incident::{Brief, Rest, file_name, file_of, write_letter};
 use lifeboat::wire::reply::StatusReply;
@@ -16,10 +16,8 @@ fn boot_id() -> String {
 
 fn file(number: u32, unit: &str, boot_id: &str, incident: Incident) -> Vec<u8> {
     let brief = Brief { unit, boot_id, began_unix_ms: 1_724_928_420_000, incident };
-    let left =
-        MemorySample { current_bytes: 2 << 20, unreclaimable_bytes: 1 << 20, ..MemorySample::default() };
     let words = "going down\nprocedure: saved 3 records\n";
-    let rest = Rest { limit_bytes: Some(32 << 20), peak_bytes: Some(32 << 20), left: Some(left), words };
+    let rest = Rest { limit_bytes: Some(32 << 20), peak_bytes: Some(32 << 20), words };
     let mut letter = Vec::new();
     write_letter(&mut letter, &brief, &rest, [(Time(0), Event::Boot)].iter()).expect("JSON");
     file_of(number, &letter)
@@ -81,7 +79,7 @@ fn incidents_of_all_boots() {
         "incident 16: recorder, run 1, 2024-08-29 10:47 UTC, an earlier boot",
         "14213  frozen",
         "memory.peak: 32 MiB",
-        "still charged: 2 MiB, of which 1 MiB cannot be reclaimed",
+        "freed: 27.9 MiB; left behind: 4 MiB, of them 3 MiB shmem (tmpfs or memfd pages that outlive the kill), 512 KiB page cache",
         "    procedure: saved 3 records",
     ] {
         assert!(one.contains(words), "{words} in\n{one}");

@@ -97,7 +97,6 @@ impl All {
             incident: &kept.incident,
             limit_bytes: kept.limit_bytes,
             peak_bytes: kept.peak_bytes,
-            left: kept.left,
             words: &kept.words,
         }
     }
@@ -120,7 +119,6 @@ impl All {
                 began_unix_ms: u64::try_from(began_us / 1_000).unwrap_or(0),
                 incident: *incident,
                 peak_bytes: None,
-                left: None,
                 words: String::new(),
             };
             self.found.insert(incident.number, Found { kept, text: None });

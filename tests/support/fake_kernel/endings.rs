@@ -1,7 +1,7 @@
 //! The freezer, procedures, kills, and the ends of processes.
 
-use super::{ESRCH, FakeKernel, Group, SIGKILL, SIGSEGV, What};
-use lifeboat::engine::event::{Effect, Event, Exit, Role, SpawnStage};
+use super::{ESRCH, FakeKernel, Group, Item, SIGKILL, SIGSEGV, What};
+use lifeboat::engine::event::{Effect, Event, Exit, LeftBehind, Role, SpawnStage};
 use lifeboat::engine::policy::{RunId, UnitId};
 
 impl FakeKernel {
@@ -95,6 +95,10 @@ impl FakeKernel {
     pub(super) fn tell_if_empty(&mut self, unit: UnitId, run: RunId, role: Role) {
         if !self.group(unit, run, role).populated() {
             let delay_us = self.rng.pick(&[0, 100, 5_000]);
+            if role == Role::Service {
+                let left = Event::LeftBehind { unit, run, left: LeftBehind::default() };
+                self.schedule(delay_us, Item::Event(left));
+            }
             self.tell(delay_us, Event::Emptied { unit, run, role });
         }
     }

@@ -278,6 +278,7 @@ impl Watch {
             | Event::Failed { .. }
             | Event::MemoryEvents { .. }
             | Event::MemorySampled { .. }
+            | Event::LeftBehind { .. }
             | Event::PressureRang { .. }
             | Event::Reconfigured { .. } => {}
         }

@@ -3,8 +3,8 @@
 use super::Stage;
 use super::changes::Changed;
 use lifeboat::engine::event::{
-    Below, ClientId, Effect, Event, Exit, MemoryEvents, MemorySample, Note, Role, ShutdownKind, SpawnStage,
-    Tried, Verb,
+    Below, ClientId, Effect, Event, Exit, LeftBehind, MemoryEvents, MemorySample, Note, Role, ShutdownKind,
+    SpawnStage, Tried, Verb,
 };
 use lifeboat::engine::policy::{RunId, UnitId};
 use lifeboat::engine::setting::{Limit, Setting};
@@ -44,6 +44,8 @@ pub(crate) enum What {
     CommandOomKill(String, u64),
     /// Unreclaimable bytes in KiB.
     Sampled(String, u64),
+    /// What is still charged in KiB, and how much of it is on tmpfs.
+    LeftBehind(String, u64, u64),
     PressureRang(String),
     Asked(u64, String, Verb),
     /// Client, unit, setting, value and what to do where more is used.
@@ -109,13 +111,7 @@ impl Stage {
                 let counters = MemoryEvents { oom_kill: *oom_kill, ..MemoryEvents::default() };
                 Event::MemoryEvents { unit, run, role: Role::Command, counters }
             }
-            What::Sampled(name, kib) => {
-                let (unit, run) = id(name);
-                let bytes = kib << 10;
-                let sample =
-                    MemorySample { current_bytes: bytes, unreclaimable_bytes: bytes, ..Default::default() };
-                Event::MemorySampled { unit, run, sample }
-            }
+            What::Sampled(..) | What::LeftBehind(..) => Self::reading(what, id),
             What::Asked(client, name, verb) => {
                 Event::Asked { client: ClientId(*client), unit: self.id(name), verb: *verb }
             }
@@ -127,6 +123,25 @@ impl Stage {
             What::IncidentsAhead(by) => Event::IncidentsAhead { by: *by },
             What::Reconfigure(_) => panic!("it is no event"),
             What::OfRun(run, what) => self.event(what, Some(*run)),
+        }
+    }
+
+    fn reading(what: &What, id: impl Fn(&str) -> (UnitId, RunId)) -> Event {
+        match what {
+            What::Sampled(name, kib) => {
+                let (unit, run) = id(name);
+                let bytes = kib << 10;
+                let sample =
+                    MemorySample { current_bytes: bytes, unreclaimable_bytes: bytes, ..Default::default() };
+                Event::MemorySampled { unit, run, sample }
+            }
+            What::LeftBehind(name, kib, shmem_kib) => {
+                let (unit, run) = id(name);
+                let (current_bytes, shmem_bytes) = (kib << 10, shmem_kib << 10);
+                let left = LeftBehind { current_bytes, shmem_bytes, file_bytes: shmem_bytes };
+                Event::LeftBehind { unit, run, left }
+            }
+            other => panic!("{other:?} is no reading"),
         }
     }
 

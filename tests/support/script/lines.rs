@@ -87,10 +87,15 @@ pub(super) fn incidents(snapshot: &Snapshot) -> Vec<String> {
             let name = &snapshot.names[usize::from(incident.unit.0)];
             let verdict = format!("{:?}", incident.verdict);
             let verdict = verdict.split(' ').next().unwrap_or_default();
-            format!(
+            let mut line = format!(
                 "{} {name}/{} {:?} by {verdict}, killer {:?}, procedure {:?}",
                 incident.number, incident.run.0, incident.cause, incident.killer, incident.procedure
-            )
+            );
+            if let Some(left) = incident.left {
+                let (kib, shmem_kib) = (left.current_bytes >> 10, left.shmem_bytes >> 10);
+                line += &format!(", left {kib} KiB with {shmem_kib} KiB of shmem");
+            }
+            line
         })
         .collect()
 }

@@ -109,7 +109,7 @@ fn incident_is_on_the_disk(guest: &mut Guest) -> Result<(), String> {
     expect("boot", &kept.boot_id.as_str(), &read("/proc/sys/kernel/random/boot_id")?.trim())?;
     expect("limit", &kept.limit_bytes, &Some(16 << 20))?;
     let before = incident.sample.map_or(0, |sample| sample.current_bytes);
-    let after = kept.left.map_or(u64::MAX, |left| left.current_bytes);
+    let after = kept.incident.left.map_or(u64::MAX, |left| left.current_bytes);
     ensure(after < before / 2, || format!("{after} of {before} bytes are still charged"))?;
     ensure(kept.began_unix_ms > 0, || "no time of day".into())?;
     bystander.is_unharmed(guest)
@@ -119,7 +119,7 @@ fn incident_is_on_the_disk(guest: &mut Guest) -> Result<(), String> {
 fn incident_tells_what_stays(guest: &mut Guest) -> Result<(), String> {
     let incident = exhaust(guest, LEAVES)?;
     let kept = kept(guest, incident.number)?;
-    let stays = kept.left.map_or(0, |left| left.unreclaimable_bytes);
+    let stays = kept.incident.left.map_or(0, |left| left.shmem_bytes);
     ensure(stays > 8 << 20, || format!("{stays} bytes are told to stay"))?;
     expect("its words", &kept.words.contains("procedure: nothing to save"), &true)?;
     fs::remove_file("/run/left-behind").map_err(|error| format!("/run/left-behind: {error}"))
@@ -179,7 +179,7 @@ fn incidents_of_the_last_boot(guest: &mut Guest) -> Result<(), String> {
     expect("files", &numbers(), &vec![1, 2, 5])?;
     let text = shows(&["incidents"], &["NUMBER", "earlier", LEAKS, LEAVES, "ended with exit code 0"])?;
     expect("lines", &text.lines().count(), &4)?;
-    shows(&["incidents", "show", "2"], &[LEAVES, "an earlier boot", "timeline", "still charged"])?;
+    shows(&["incidents", "show", "2"], &[LEAVES, "an earlier boot", "timeline", "left behind: "])?;
     shows(&["--json", "incidents", "show", "1"], &["\"format\":1", "\"events\":["])?;
     shows(&["--socket", "/nobody", "incidents", "--folder", FOLDER], &[LEAKS])?;
     let (code, _) = run(&["/usr/bin/lifeboatctl", "incidents", "show", "77"])?;

@@ -2,7 +2,7 @@
 
 use super::Case;
 use super::units::processes_with;
-use crate::guest::{Guest, ensure, expect, read};
+use crate::guest::{Guest, ensure, expect, read, run};
 use lifeboat::engine::snapshot::{Cause, Killer, StateName};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 pub(crate) const CASES: &[Case] = &[
     Case { name: "stop-takes-daemons-along", deadline_s: 40, run: stop_takes_daemons_along },
     Case { name: "end-takes-daemons-along", deadline_s: 40, run: end_takes_daemons_along },
+    Case { name: "what-outlives-the-kill", deadline_s: 90, run: what_outlives_the_kill },
     Case { name: "exhaustion-while-stopping", deadline_s: 60, run: exhaustion_while_stopping },
 ];
 
@@ -39,6 +40,28 @@ fn end_takes_daemons_along(guest: &mut Guest) -> Result<(), String> {
     guest.ask("Start", unit)?;
     guest.wait_state(unit, StateName::Exited, UP)?;
     expect("daemons after the end", &daemons(), &0)
+}
+
+/// A file on the machine's tmpfs is there after the kill, and the incident counts it; one on a tmpfs of the unit's own
+/// goes with it.
+fn what_outlives_the_kill(guest: &mut Guest) -> Result<(), String> {
+    const MIB: u64 = 1 << 20;
+    for (unit, least, most) in [("leaves-a-file", 12 * MIB, 16 * MIB), ("leaves-a-private-file", 0, MIB)] {
+        let before = guest.last_incident()?;
+        guest.start(unit)?;
+        let incident = guest.wait_incident(unit, before, UP)?;
+        guest.wait_state(unit, StateName::Stopped, UP)?;
+        let left = incident.left.ok_or_else(|| format!("{unit}: nothing was read"))?;
+        guest.figure(&format!("{unit}: {left:?}"));
+        let stays = left.shmem_bytes;
+        ensure((least..=most).contains(&stays), || format!("{unit}: {stays} bytes of shmem are left"))?;
+        ensure(left.current_bytes < stays + 2 * MIB, || format!("{unit}: {left:?}"))?;
+        let (_, text) = run(&["/usr/bin/lifeboatctl", "why", unit])?;
+        ensure(text.contains("freed: ") && text.contains("; left behind: "), || text.clone())?;
+        let outlives = text.contains("(tmpfs or memfd pages that outlive the kill)");
+        ensure(outlives == (least > 0), || text)?;
+    }
+    std::fs::remove_file("/run/left-behind").map_err(|error| format!("/run/left-behind: {error}"))
 }
 
 /// It takes the stop signal as a reason to leak: saved, ended long before its stop's deadline, and not restarted.
