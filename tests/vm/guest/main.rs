@@ -12,6 +12,7 @@ mod cast;
 #[cfg(test)]
 mod client_tests;
 mod clients;
+mod group;
 mod guest;
 mod listener;
 #[expect(unsafe_code, reason = "mmap(2) has no safe form; this one file holds all of it")]
@@ -20,6 +21,7 @@ mod listener;
 mod mapping;
 mod nest;
 mod panic;
+mod paper;
 mod report;
 #[cfg_attr(not(test), expect(dead_code, reason = "the driver only reads rings"))]
 #[path = "../../../examples/recorder/ring.rs"]
@@ -30,6 +32,7 @@ mod saved;
 #[cfg(test)]
 mod saved_tests;
 mod saver;
+mod shapes;
 mod speaker;
 mod stamp;
 #[path = "../../../examples/demo-verdict/supervisor.rs"]
@@ -79,6 +82,7 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   store NAME        store descriptors, or find them
   store-and-leak    store a memfd and a pipe, and use memory without end
   receive NAME      as a procedure: note what it is handed
+  paper WHAT OUT    return, write, copy, ask or shm: a small program whose time is taken
   pss               print the PSS of PID 1 in KiB";
 
 fn main() -> ExitCode {
@@ -120,6 +124,7 @@ fn main() -> ExitCode {
         ["serve-late", name] => listener::serve_late(name),
         ["store", name] => listener::store(name),
         ["serve", name] => listener::serve(name),
+        ["paper", program, out] => paper::run(program, out, began_us),
         ["pss"] => cast::pss(),
         ["hold", mib, file] => cast::hold(mib, file),
         ["nest", way] => nest::nest(way),
