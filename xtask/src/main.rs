@@ -16,7 +16,8 @@ cargo xtask COMMAND
                                --console shows each console live, --keep writes it to target/vm/logs
   bench [loss|latency|boot|idle|restart|units1000|shapes|paper|exhaustions|guards] [--kernel V] [--rounds N]
                                boot the guests that measure, and print their figures; the last three take long,
-                               run only when they are named, and repeat each measurement N times
+                               run only when they are named, and repeat each measurement N times (exhaustions: at
+                               most so often)
   image                        build the programs and pack the images
   size                         build the programs and print their sizes
 

@@ -96,6 +96,7 @@ fn shield(guest: &mut Guest) -> Result<(), String> {
             saves: outcome.saves,
             killed: outcome.kernel_kills,
             given_up: 0,
+            // A script finds at least what was saved.
             gone: outcome.lost,
         };
         tally.show(guest, "Shield", shape);
