@@ -83,6 +83,7 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   store-and-leak    store a memfd and a pipe, and use memory without end
   receive NAME      as a procedure: note what it is handed
   paper WHAT OUT    return, write, copy, ask or shm: a small program whose time is taken
+  compare RING OUT  print how many of the ring's last records are in the file
   pss               print the PSS of PID 1 in KiB";
 
 fn main() -> ExitCode {
@@ -124,6 +125,7 @@ fn main() -> ExitCode {
         ["serve-late", name] => listener::serve_late(name),
         ["store", name] => listener::store(name),
         ["serve", name] => listener::serve(name),
+        ["compare", ring, out] => saver::compare(ring, out),
         ["paper", program, out] => paper::run(program, out, began_us),
         ["pss"] => cast::pss(),
         ["hold", mib, file] => cast::hold(mib, file),
