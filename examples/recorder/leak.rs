@@ -1,10 +1,11 @@
 //! The ways to leak. Each goes on for ever, also when the kernel refuses memory: a leaking program seldom
 //! notices.
 
-use super::mapping::populate_huge;
+use super::mapping::populate;
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::num::NonZeroUsize;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -19,18 +20,28 @@ pub(crate) enum Leak {
     Rate(u64),
     /// As fast as one thread can.
     FlatOut,
-    /// In 64 MiB mappings of huge pages, each populated by one call.
-    Populate,
+    /// In 64 MiB mappings, of huge pages or of small ones, each populated by one call.
+    Populate {
+        /// The kernel is asked for huge pages.
+        huge: bool,
+    },
     /// As fast as so many threads can.
     Threads(u8),
     /// By writes of 64 MiB to a file on tmpfs.
     Tmpfs,
     /// By children that never end.
     Fork,
+    /// By what is sent to sockets and never read.
+    Sockets,
+    /// At once up to 64 KiB below the limit of its cgroup, then by a page a second.
+    Drip,
 }
 
 /// One block of a leak by the allocator. Small enough that the whole of a small limit is used.
-const BLOCK_BYTES: usize = 256 * 1024;
+const BLOCK_BYTES: usize = 64 * 1024;
+/// What a drip leaves for its drops, and the size of one.
+const DRIP_LEAVES: u64 = 64 * 1024;
+const DROP_BYTES: usize = 4096;
 /// One call of the shapes that overrun a limit within one call.
 const BIG_BYTES: usize = 64 * 1024 * 1024;
 /// The pause after a refusal: a thread that only fails must not keep the recording thread from the
@@ -38,7 +49,8 @@ const BIG_BYTES: usize = 64 * 1024 * 1024;
 const REFUSED: Duration = Duration::from_millis(1);
 
 impl Leak {
-    /// Reads `none`, `rate:16MiB`, `flat-out`, `populate`, `threads:8`, `tmpfs` or `fork`.
+    /// Reads `none`, `rate:16MiB`, `flat-out`, `populate`, `populate:small`, `threads:8`, `tmpfs`, `fork`,
+    /// `sockets` or `drip`.
     ///
     /// # Errors
     /// A sentence that names the word and the choices.
@@ -48,14 +60,20 @@ impl Leak {
             ("none", None) => Some(Self::None),
             ("rate", Some(size)) => parse_size::parse_size(size).ok().filter(|&n| n > 0).map(Self::Rate),
             ("flat-out", None) => Some(Self::FlatOut),
-            ("populate", None) => Some(Self::Populate),
+            ("populate", None) => Some(Self::Populate { huge: true }),
+            ("populate", Some("small")) => Some(Self::Populate { huge: false }),
             ("threads", Some(count)) => count.parse().ok().filter(|&n| n > 0).map(Self::Threads),
             ("tmpfs", None) => Some(Self::Tmpfs),
             ("fork", None) => Some(Self::Fork),
+            ("sockets", None) => Some(Self::Sockets),
+            ("drip", None) => Some(Self::Drip),
             _ => None,
         }
         .ok_or_else(|| {
-            format!("--leak {word}: not one of none, rate:16MiB, flat-out, populate, threads:8, tmpfs, fork")
+            format!(
+                "--leak {word}: not one of none, rate:16MiB, flat-out, populate, populate:small, threads:8, tmpfs, \
+                 fork, sockets, drip"
+            )
         })
     }
 
@@ -86,13 +104,15 @@ impl Leak {
             Self::FlatOut | Self::Threads(_) => loop {
                 leak_block(BLOCK_BYTES);
             },
-            Self::Populate => loop {
-                if NonZeroUsize::new(BIG_BYTES).is_none_or(|bytes| populate_huge(bytes).is_err()) {
+            Self::Populate { huge } => loop {
+                if NonZeroUsize::new(BIG_BYTES).is_none_or(|bytes| populate(bytes, huge).is_err()) {
                     thread::sleep(REFUSED);
                 }
             },
             Self::Tmpfs => fill_file(file),
             Self::Fork => fork_without_end(),
+            Self::Sockets => fill_sockets(),
+            Self::Drip => drip(),
         }
     }
 }
@@ -113,10 +133,9 @@ fn leak_at(bytes_per_s: u64) {
     let mut leaked: u128 = 0;
     loop {
         let due = u128::from(bytes_per_s) * began.elapsed().as_micros() / 1_000_000;
-        while leaked < due {
-            let block = usize::try_from(due - leaked).unwrap_or(usize::MAX).min(BLOCK_BYTES);
-            leak_block(block);
-            leaked += block as u128;
+        while leaked + BLOCK_BYTES as u128 <= due {
+            leak_block(BLOCK_BYTES);
+            leaked += BLOCK_BYTES as u128;
         }
         thread::sleep(Duration::from_millis(10));
     }
@@ -149,5 +168,47 @@ fn fork_without_end() {
         if child.is_err() {
             thread::sleep(REFUSED);
         }
+    }
+}
+
+/// Pairs of Unix sockets: what waits in them is the kernel's memory, and charged to the sender.
+fn fill_sockets() {
+    let bytes = [0xa5; 16 * 1024];
+    let mut pairs = Vec::with_capacity(512);
+    loop {
+        let pair =
+            UnixStream::pair().and_then(|(near, far)| near.set_nonblocking(true).map(|()| (near, far)));
+        let Ok((mut near, far)) = pair else {
+            thread::sleep(REFUSED);
+            continue;
+        };
+        loop {
+            match near.write(&bytes) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => thread::sleep(REFUSED),
+            }
+        }
+        pairs.push((near, far));
+    }
+}
+
+/// What is left of the memory of this process's cgroup.
+fn left_bytes() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let read = |file: &str| {
+        fs::read_to_string(format!("/sys/fs/cgroup/{group}/{file}")).ok()?.trim().parse::<u64>().ok()
+    };
+    Some(read("memory.max")?.saturating_sub(read("memory.current")?))
+}
+
+fn drip() {
+    while left_bytes().is_some_and(|left| left > DRIP_LEAVES) {
+        leak_block(DROP_BYTES);
+    }
+    loop {
+        thread::sleep(Duration::from_secs(1));
+        leak_block(DROP_BYTES);
     }
 }

@@ -6,31 +6,33 @@
 mod leak;
 #[expect(unsafe_code, reason = "mmap(2) has no safe form; this one file holds all of it")]
 mod mapping;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the recorder never reads its ring; the programs that share this file do")
-)]
 mod ring;
+#[expect(dead_code, reason = "the recorder only saves; others compare")]
+mod saved;
 #[cfg(test)]
 mod tests;
 
 use leak::Leak;
 use lexopt::{Arg, ValueExt};
+use nix::sys::signal::{SigSet, Signal};
 use ring::{KEPT, Ring};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
 const USAGE: &str =
     "usage: recorder [--ring PATH] [--every DURATION] [--leak SHAPE] [--leak-after DURATION] \
-[--leak-file PATH]
+[--leak-file PATH] [--save-on-term PATH]
   --ring PATH            the ring file, on tmpfs        (/run/recorder/ring)
   --every DURATION       one record in this time, after the first 1000 at once   (5ms)
-  --leak SHAPE           none, rate:16MiB (a second), flat-out, populate, threads:8, tmpfs, fork   (none)
+  --leak SHAPE           none, rate:16MiB (a second), flat-out, populate, populate:small, threads:8, tmpfs,
+                         fork, sockets, drip   (none)
   --leak-after DURATION  calm before the leak           (500ms)
-  --leak-file PATH       where `tmpfs` writes           (the ring's path and `.leak`)";
+  --leak-file PATH       where `tmpfs` writes           (the ring's path and `.leak`)
+  --save-on-term PATH    at SIGTERM stop recording, save the last 1000 records there, and end";
 
 struct Options {
     ring: PathBuf,
@@ -38,6 +40,7 @@ struct Options {
     leak: Leak,
     leak_after: Duration,
     leak_file: Option<PathBuf>,
+    save_on_term: Option<PathBuf>,
 }
 
 /// One line on standard output. A console that is gone must not end the recording.
@@ -52,6 +55,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Options, lexopt::Error> {
         leak: Leak::None,
         leak_after: Duration::from_millis(500),
         leak_file: None,
+        save_on_term: None,
     };
     while let Some(argument) = parser.next()? {
         match argument {
@@ -61,6 +65,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Options, lexopt::Error> {
             Arg::Long("leak-after") => {
                 options.leak_after = parser.value()?.parse_with(humantime::parse_duration)?;
             }
+            Arg::Long("save-on-term") => options.save_on_term = Some(PathBuf::from(parser.value()?)),
             Arg::Long("leak-file") => options.leak_file = Some(PathBuf::from(parser.value()?)),
             // One of the children of `--leak fork`: it lives until it is killed.
             Arg::Long("pause") => loop {
@@ -70,6 +75,24 @@ fn parse(mut parser: lexopt::Parser) -> Result<Options, lexopt::Error> {
         }
     }
     Ok(options)
+}
+
+/// Held while a record is made; for ever, once the last one was made.
+static RECORDING: Mutex<()> = Mutex::new(());
+
+/// What a service can do that has only its own handler: all its other threads go on.
+fn save_on_term(ring: &Path, out: PathBuf) -> std::io::Result<()> {
+    let mut term = SigSet::empty();
+    term.add(Signal::SIGTERM);
+    term.thread_block()?;
+    let ring = Ring::open(ring)?;
+    let wait = move || {
+        let _ = term.wait();
+        let _last = RECORDING.lock();
+        let saved = saved::save(&ring, &out).is_ok();
+        std::process::exit(i32::from(!saved));
+    };
+    thread::Builder::new().name("save-on-term".into()).spawn(wait).map(drop)
 }
 
 fn main() -> ExitCode {
@@ -91,6 +114,10 @@ fn main() -> ExitCode {
         ring.commit_next();
     }
     say(&format!("{} records in {}", ring.committed(), options.ring.display()));
+    if let Some(Err(error)) = options.save_on_term.map(|out| save_on_term(&options.ring, out)) {
+        eprintln!("recorder: cannot wait for SIGTERM: {error}");
+        return ExitCode::FAILURE;
+    }
     let leak_file = options.leak_file.unwrap_or_else(|| {
         let mut name = options.ring.clone().into_os_string();
         name.push(".leak");
@@ -103,6 +130,7 @@ fn main() -> ExitCode {
     // Nothing below allocates: the recording goes on until the process stands still.
     loop {
         thread::sleep(options.every);
+        let _recording = RECORDING.lock();
         ring.commit_next();
     }
 }

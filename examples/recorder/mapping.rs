@@ -33,21 +33,22 @@ pub(crate) fn map_words(file: &File, words: usize, writable: bool) -> io::Result
     Ok(unsafe { std::slice::from_raw_parts(start.as_ptr().cast::<AtomicU64>(), words) })
 }
 
-/// Maps so much anonymous memory, asks for huge pages, and has the kernel fill all of it in one call
-/// (madvise(2) `MADV_POPULATE_WRITE`, Linux 5.14; mmap(2) `MAP_POPULATE` where that is unknown).
+/// Maps so much anonymous memory, asks for huge pages or for small ones, and has the kernel fill all of it in one
+/// call (madvise(2) `MADV_POPULATE_WRITE`, Linux 5.14; mmap(2) `MAP_POPULATE` where that is unknown).
 ///
 /// The kernel gives up quietly where memory runs out, so the pages are touched afterwards, as a program
 /// would.
 ///
 /// # Errors
 /// mmap(2) fails, for want of address space or of kernel memory.
-pub(crate) fn populate_huge(bytes: NonZeroUsize) -> io::Result<()> {
+pub(crate) fn populate(bytes: NonZeroUsize, huge: bool) -> io::Result<()> {
     let (protection, private) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE);
+    let advice = if huge { MmapAdvise::MADV_HUGEPAGE } else { MmapAdvise::MADV_NOHUGEPAGE };
     // SAFETY: anonymous memory at an address that the kernel chooses; nothing of this program is replaced.
     let mut start = unsafe { mmap_anonymous(None, bytes, protection, private) }?;
     // SAFETY: exactly the mapping made above; this advice changes no content. It is only advice: errors
     // do not matter.
-    let _ = unsafe { madvise(start, bytes.get(), MmapAdvise::MADV_HUGEPAGE) };
+    let _ = unsafe { madvise(start, bytes.get(), advice) };
     // SAFETY: as above; the pages are filled with zeros, which they read as already.
     let populated = unsafe { madvise(start, bytes.get(), MmapAdvise::MADV_POPULATE_WRITE) };
     if populated == Err(nix::errno::Errno::EINVAL) {

@@ -83,11 +83,15 @@ fn leak_shapes() {
     check("none", Some(Leak::None));
     check("rate:16MiB", Some(Leak::Rate(16 << 20)));
     check("flat-out", Some(Leak::FlatOut));
-    check("populate", Some(Leak::Populate));
+    check("populate", Some(Leak::Populate { huge: true }));
+    check("populate:small", Some(Leak::Populate { huge: false }));
     check("threads:8", Some(Leak::Threads(8)));
     check("tmpfs", Some(Leak::Tmpfs));
     check("fork", Some(Leak::Fork));
-    for bad in ["", "rate", "rate:", "rate:0", "rate:-1", "threads:0", "threads:999", "flat-out:1", "drip"] {
+    check("sockets", Some(Leak::Sockets));
+    check("drip", Some(Leak::Drip));
+    for bad in ["", "rate", "rate:", "rate:0", "rate:-1", "threads:0", "threads:999", "flat-out:1", "drip:1"]
+    {
         check(bad, None);
     }
 }

@@ -12,34 +12,41 @@ use std::process::Command;
 const ROUNDS: usize = 5;
 
 /// The names of the benchmarks, and the group that each of them boots.
-const BENCHES: [(&str, &str); 5] = [
+const BENCHES: [(&str, &str); 8] = [
     ("loss", "loss"),
     ("latency", "latency"),
     ("idle", "boot50"),
     ("restart", "restart"),
     ("units1000", "units1000"),
+    ("paper", "paper"),
+    ("exhaustions", "exhaustions"),
+    ("guards", "guards"),
 ];
 
-/// Runs the named benchmark, or all of them.
+/// They take long, or are a part of another one: only when they are named.
+const ONLY_NAMED: [&str; 4] = ["idle", "paper", "exhaustions", "guards"];
+
+/// Runs the named benchmark, or all of them; those that count rounds take `rounds` instead of their own number.
 ///
 /// # Errors
 /// When there is no such benchmark, an image cannot be made, or QEMU cannot be started.
-pub fn run(kit: &Kit, kernel: Kernel, name: Option<&str>) -> Result<Count> {
+pub fn run(kit: &Kit, kernel: Kernel, name: Option<&str>, rounds: Option<u32>) -> Result<Count> {
     if name == Some("shapes") {
         return shapes();
     }
     let known = |wanted: &str| wanted == "boot" || BENCHES.iter().any(|(bench, _)| *bench == wanted);
     if let Some(name) = name.filter(|name| !known(name)) {
-        return Err(Error::new(format!("bench {name}: there is no such benchmark"))
-            .cure("use one of loss, latency, boot, idle, restart, units1000, shapes"));
+        return Err(Error::new(format!("bench {name}: there is no such benchmark")).cure(
+            "use one of loss, latency, boot, idle, restart, units1000, shapes, paper, exhaustions, guards",
+        ));
     }
     let mut count = Count::default();
     // The comparison of boots includes what `idle` measures.
-    let wanted = |bench: &str| name.map_or(bench != "idle", |name| name == bench);
+    let wanted = |bench: &str| name.map_or(!ONLY_NAMED.contains(&bench), |name| name == bench);
     let groups: Vec<String> =
         BENCHES.iter().filter(|(bench, _)| wanted(bench)).map(|(_, group)| (*group).to_owned()).collect();
     if !groups.is_empty() {
-        count.add(vm::run(kit, &Options::named(&[kernel], &groups)?)?);
+        count.add(vm::run(kit, &Options { rounds, ..Options::named(&[kernel], &groups)? })?);
     }
     if wanted("boot") {
         count.add(compare_boots(kit, kernel)?);

@@ -74,7 +74,7 @@ const BOOT50: Group = Group {
 const STAMP: (Source, &str) = (Source::Report, "stamp exec");
 
 /// All groups, in the order in which they run.
-pub const GROUPS: [Group; 30] = [
+pub const GROUPS: [Group; 33] = [
     CASES,
     Group { name: "changes", when: When::NewestKernel, deadline_s: 3_000, ..CASES },
     Group { name: "no-memory", cmdline: "cgroup_disable=memory", deadline_s: 300, ..CASES },
@@ -147,6 +147,9 @@ pub const GROUPS: [Group; 30] = [
     },
     Group { name: "latency", when: When::NewestKernel, ..CASES },
     Group { name: "loss", when: When::NewestKernel, deadline_s: 1800, ..CASES },
+    Group { name: "exhaustions", when: When::Named, image: Image::Bench, deadline_s: 3_600, ..CASES },
+    Group { name: "guards", when: When::Named, image: Image::Bench, deadline_s: 3_600, ..CASES },
+    Group { name: "paper", when: When::Named, image: Image::Bench, deadline_s: 1800, ..CASES },
 ];
 
 /// What is above goes down before what is below, each unit by its own way, and then the machine.

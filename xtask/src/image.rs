@@ -1,9 +1,11 @@
 //! Packs initramfs archives: the overlay, the units, our programs and BusyBox.
 //!
 //! `demo.cpio` is what `cargo xtask demo` boots; `test.cpio` has the units and the driver of the tests instead;
-//! `small.cpio` holds a few units for a machine with little memory; `real.cpio` runs programs of others; the `boot50`
-//! pair starts the same fifty trivial services under lifeboat and under BusyBox init.
+//! `small.cpio` holds a few units for a machine with little memory; `real.cpio` runs programs of others; `bench.cpio`
+//! holds the services whose exhaustions are measured; the `boot50` pair starts the same fifty trivial services under
+//! lifeboat and under BusyBox init.
 
+use crate::bench_units;
 use crate::cpio::Archive;
 use crate::error::{AtPath, Error, Result};
 use crate::place;
@@ -46,6 +48,8 @@ pub enum Image {
     Real,
     /// Services to be killed, and runit to compare.
     Restart,
+    /// Services whose exhaustions are measured.
+    Bench,
     /// A thousand trivial units, each in its own limited cgroup.
     Units1000,
     /// Fifty trivial units, each in its own limited cgroup, and the driver.
@@ -56,12 +60,13 @@ pub enum Image {
 
 impl Image {
     /// All images.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Demo,
         Self::Test,
         Self::Small,
         Self::Real,
         Self::Restart,
+        Self::Bench,
         Self::Units1000,
         Self::Boot50Lifeboat,
         Self::Boot50Busybox,
@@ -76,6 +81,7 @@ impl Image {
             Self::Small => "small.cpio",
             Self::Real => "real.cpio",
             Self::Restart => "restart.cpio",
+            Self::Bench => "bench.cpio",
             Self::Units1000 => "units1000.cpio",
             Self::Boot50Lifeboat => "boot50-lifeboat.cpio",
             Self::Boot50Busybox => "boot50-busybox.cpio",
@@ -105,6 +111,7 @@ pub fn make(kit: &Kit, images: &[Image]) -> Result<()> {
             Image::Small => add_small(&mut archive)?,
             Image::Real => add_real(&mut archive)?,
             Image::Restart => add_restart(&mut archive)?,
+            Image::Bench => add_bench(&mut archive)?,
             Image::Units1000 => add_thousand_units(&mut archive)?,
             Image::Boot50Lifeboat => add_fifty_units(&mut archive)?,
             Image::Boot50Busybox => add_fifty_lines(&mut archive)?,
@@ -225,6 +232,17 @@ fn add_restart(archive: &mut Archive) -> Result<()> {
             );
             archive.file(&format!("{UNITS}/{name}.ron"), 0o644, unit.into_bytes());
         }
+    }
+    Ok(())
+}
+
+/// The units of the benchmarks, and no folder for incidents: nothing is to be written beside a measurement.
+fn add_bench(archive: &mut Archive) -> Result<()> {
+    add_driver(archive)?;
+    add_unit(archive, BYSTANDER_UNIT)?;
+    archive.file("etc/lifeboat/system.ron", 0o644, b"(incidents: (keep: 0))\n".to_vec());
+    for (name, text) in bench_units::all() {
+        archive.file(&format!("{UNITS}/{name}.ron"), 0o644, text.into_bytes());
     }
     Ok(())
 }

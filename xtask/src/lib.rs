@@ -6,6 +6,7 @@
 //! [`size`] and [`test`] are commands on top. Nothing here depends on lifeboat itself: a guest is judged from outside.
 
 pub mod bench;
+mod bench_units;
 pub mod cpio;
 mod debian;
 pub mod demo;

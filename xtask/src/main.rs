@@ -11,11 +11,13 @@ cargo xtask COMMAND
   setup                        find what is needed and install what is missing
   demo [--shell] [--kernel V]  boot the demo image and show its console; --shell leaves a shell on it
   test, ci                     every check and every test, on both kernels
-  vm [--kernel V] [--group G]... [--case C]... [--console] [--keep] [--jobs N]
+  vm [--kernel V] [--group G]... [--case C]... [--console] [--keep] [--jobs N] [--rounds N]
                                boot the guests of the vm tests (both kernels and all groups unless named);
                                --console shows each console live, --keep writes it to target/vm/logs
-  bench [loss|latency|boot|idle|restart|units1000|shapes] [--kernel V]
-                               boot the guests that measure, and print their figures
+  bench [loss|latency|boot|idle|restart|units1000|shapes|paper|exhaustions|guards] [--kernel V] [--rounds N]
+                               boot the guests that measure, and print their figures; the last three take long,
+                               run only when they are named, and repeat each measurement N times (exhaustions: at
+                               most so often)
   image                        build the programs and pack the images
   size                         build the programs and print their sizes
 
@@ -45,6 +47,7 @@ struct Words {
     console: bool,
     keep: bool,
     jobs: Option<usize>,
+    rounds: Option<u32>,
 }
 
 impl Words {
@@ -53,6 +56,10 @@ impl Words {
             "kernel" => self.kernel = Some(Kernel::parse(&value)?),
             "group" => self.groups.push(value),
             "case" => self.cases.push(value),
+            "rounds" => {
+                let rounds = value.parse().map_err(|_| usage(&format!("--rounds {value}: not a number")))?;
+                self.rounds = Some(rounds);
+            }
             _ => {
                 let jobs = value.parse().map_err(|_| usage(&format!("--jobs {value}: not a number")))?;
                 self.jobs = Some(jobs);
@@ -75,7 +82,10 @@ fn run() -> Result<ExitCode> {
         "demo" => demo::run(&setup::ensure()?, newest, words.shell)?,
         "size" => size::run()?,
         "vm" => return run_vm(&setup::ensure()?, &words),
-        "bench" => return Ok(close(bench::run(&setup::ensure()?, newest, words.bench.as_deref())?)),
+        "bench" => {
+            let name = words.bench.as_deref();
+            return Ok(close(bench::run(&setup::ensure()?, newest, name, words.rounds)?));
+        }
         "test" | "ci" => return Ok(close(test::run()?)),
         other => return Err(usage(&format!("there is no command {other}"))),
     }
@@ -93,6 +103,7 @@ fn run_vm(kit: &Kit, words: &Words) -> Result<ExitCode> {
     options.keep = words.keep;
     options.cases.clone_from(&words.cases);
     options.jobs = words.jobs.unwrap_or(1);
+    options.rounds = words.rounds;
     Ok(close(vm::run(kit, &options)?))
 }
 
@@ -126,7 +137,7 @@ fn read_words() -> Result<Words> {
             "shell" => words.shell = true,
             "console" => words.console = true,
             "keep" => words.keep = true,
-            "kernel" | "group" | "case" | "jobs" => {
+            "kernel" | "group" | "case" | "jobs" | "rounds" => {
                 let value = parser.value().and_then(|value| value.string()).map_err(wrong)?;
                 words.set(&option, value)?;
             }

@@ -71,6 +71,8 @@ pub struct Options {
     pub jobs: usize,
     /// Only these cases of each group; all when it is empty.
     pub cases: Vec<String>,
+    /// How often a benchmark repeats each measurement, where that is not left to it.
+    pub rounds: Option<u32>,
 }
 
 impl Options {
@@ -82,7 +84,7 @@ impl Options {
             .flat_map(|kernel| GROUPS.iter().map(move |group| (*kernel, group)))
             .filter(|(kernel, group)| group.runs_on(*kernel))
             .collect();
-        Self { boots, console: false, keep: false, jobs: 1, cases: Vec::new() }
+        Self { boots, console: false, keep: false, jobs: 1, cases: Vec::new(), rounds: None }
     }
 
     /// The groups of these names on these kernels, whether or not they run unasked.
@@ -99,7 +101,7 @@ impl Options {
             })?;
             boots.extend(kernels.iter().map(|kernel| (*kernel, group)));
         }
-        Ok(Self { boots, console: false, keep: false, jobs: 1, cases: Vec::new() })
+        Ok(Self { boots, console: false, keep: false, jobs: 1, cases: Vec::new(), rounds: None })
     }
 
     /// The images that these boots need.
@@ -215,7 +217,7 @@ fn boot_with(
             own = group.disk.then(|| Disk::empty(&disk_name)).transpose()?;
         }
         let disk = used.as_ref().or(own.as_ref());
-        let boot = watch.boot(kit, (kernel, group), &options.cases, disk.map(Disk::path))?;
+        let boot = watch.boot(kit, (kernel, group), options, disk.map(Disk::path))?;
         judged.cases.clear();
         if boot.came_up {
             judged.cases = judge(group, &boot, &watch);
@@ -301,15 +303,17 @@ impl Watch {
         &mut self,
         kit: &Kit,
         (kernel, group): (Kernel, &Group),
-        cases: &[String],
+        options: &Options,
         disk: Option<&Path>,
     ) -> Result<Boot> {
-        let cases = if cases.is_empty() { String::new() } else { format!("vm.cases={}", cases.join(",")) };
+        let mut words = vec![format!("vm.group={}", group.name), group.cmdline.to_owned()];
+        words.extend((!options.cases.is_empty()).then(|| format!("vm.cases={}", options.cases.join(","))));
+        words.extend(options.rounds.map(|rounds| format!("vm.rounds={rounds}")));
         let machine = Machine {
             qemu: &kit.qemu,
             kernel: kit.kernel(kernel),
             initramfs: group.image.path(),
-            cmdline: format!("vm.group={} {} {cases}", group.name, group.cmdline),
+            cmdline: words.join(" "),
             ram_mib: group.ram_mib,
             disk: disk.map(Path::to_path_buf),
         };

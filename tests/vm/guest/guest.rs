@@ -177,9 +177,15 @@ impl Bystander {
 
     /// Waits for two more beats.
     pub(crate) fn beats_on(&self, guest: &Guest) -> Result<(), String> {
+        self.beats(guest, 2)
+    }
+
+    /// Waits for so many more beats.
+    pub(crate) fn beats(&self, guest: &Guest, more: u64) -> Result<(), String> {
         let before = self.pulse.beats();
-        let look = || (self.pulse.beats() >= before + 2).then_some(());
-        guest.until("the bystander's heart does not beat", Duration::from_secs(5), look)
+        let look = || (self.pulse.beats() >= before + more).then_some(());
+        let patience = Duration::from_secs(5) + Duration::from_millis(100 * more);
+        guest.until("the bystander's heart does not beat", patience, look)
     }
 
     /// It is in the same life as at the start of the case, and its heart beats.

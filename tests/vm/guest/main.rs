@@ -12,6 +12,7 @@ mod cast;
 #[cfg(test)]
 mod client_tests;
 mod clients;
+mod group;
 mod guest;
 mod keeper;
 mod listener;
@@ -21,6 +22,7 @@ mod listener;
 mod mapping;
 mod nest;
 mod panic;
+mod paper;
 mod report;
 #[cfg_attr(not(test), expect(dead_code, reason = "the driver only reads rings"))]
 #[path = "../../../examples/recorder/ring.rs"]
@@ -31,6 +33,7 @@ mod saved;
 #[cfg(test)]
 mod saved_tests;
 mod saver;
+mod shapes;
 mod speaker;
 mod stamp;
 #[path = "../../../examples/demo-verdict/supervisor.rs"]
@@ -81,6 +84,8 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   keep NAME         leak, and save what it knows on SIGTERM; with `and-go-on` it leaks on
   store-and-leak    store a memfd and a pipe, and use memory without end
   receive NAME      as a procedure: note what it is handed
+  paper WHAT OUT    return, write, copy, ask or shm: a small program whose time is taken
+  compare RING OUT  print how many of the ring's last records are in the file
   pss               print the PSS of PID 1 in KiB";
 
 fn main() -> ExitCode {
@@ -122,6 +127,8 @@ fn main() -> ExitCode {
         ["serve-late", name] => listener::serve_late(name),
         ["store", name] => listener::store(name),
         ["serve", name] => listener::serve(name),
+        ["compare", ring, out] => saver::compare(ring, out),
+        ["paper", program, out] => paper::run(program, out, began_us),
         ["pss"] => cast::pss(),
         ["hold", mib, file] => cast::hold(mib, file),
         ["nest", way] => nest::nest(way),

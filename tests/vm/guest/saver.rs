@@ -2,10 +2,13 @@
 
 use super::listener::{give, handed, memory};
 use super::nest;
+use super::ring::Ring;
+use super::saved;
 use super::speaker::say_and_wait;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 
 /// What a procedure has found.
 pub(crate) fn found(unit: &str) -> String {
@@ -24,6 +27,13 @@ pub(crate) fn store_and_leak() -> Result<(), String> {
     give("FDSTORE=1\nFDNAME=pipe", read.as_fd())?;
     say_and_wait("READY=1")?;
     nest::leak()
+}
+
+/// Prints how many of a ring's last records are in a file. What is no such file holds none.
+pub(crate) fn compare(ring: &str, out: &str) -> Result<(), String> {
+    let witness = Ring::open(Path::new(ring)).map_err(fails(ring))?;
+    let saved = saved::compare(&witness, Path::new(out)).map_or(0, |count| count.saved);
+    writeln!(std::io::stdout(), "{saved}").map_err(fails("standard output"))
 }
 
 /// The procedure: notes what it was handed, a line for each thing.

@@ -15,8 +15,10 @@ mod demand;
 mod disk;
 mod endings;
 mod ends;
+mod exhaustions;
 mod graph;
 mod growth;
+mod guards;
 mod incidents;
 mod latency;
 mod left_behind;
@@ -26,6 +28,7 @@ mod live;
 mod logs;
 mod loss;
 mod output;
+mod papers;
 mod procedures;
 mod readiness;
 mod real;
@@ -87,6 +90,9 @@ fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
         ("incidents", End::PowerOff, incidents::FIRST.to_vec()),
         ("incidents-again", End::PowerOff, incidents::AGAIN.to_vec()),
         ("real", End::PowerOff, real_cases()),
+        ("paper", End::PowerOff, papers::CASES.to_vec()),
+        ("exhaustions", End::PowerOff, exhaustions::CASES.to_vec()),
+        ("guards", End::PowerOff, guards::CASES.to_vec()),
         ("restart", End::PowerOff, restart::CASES.to_vec()),
         ("units1000", End::PowerOff, units1000::CASES.to_vec()),
         ("poweroff", End::Asked, ends::POWEROFF.to_vec()),

@@ -1,0 +1,50 @@
+//! The units of the benchmarks, which have as much in common as a table has.
+
+#[expect(dead_code, reason = "how often a unit is exhausted is for the driver")]
+#[path = "../../tests/vm/guest/shapes.rs"]
+mod shapes;
+
+use shapes::{PAPERS, SHAPES};
+
+/// Calm before each leak: the driver reads what was saved before the next life is exhausted.
+const CALM: &str = "250ms";
+
+/// The names of the units and their texts.
+pub(crate) fn all() -> Vec<(String, String)> {
+    let papers = PAPERS.iter().map(|program| {
+        let name = format!("paper-{program}");
+        let procedure =
+            format!("\"/usr/bin/vm-guest\", \"paper\", \"{program}\", \"/run/paper/{program}.procedure\"");
+        let rest = "    restart: (policy: Never, limit: (starts: 1000, within: \"1s\")),\n";
+        (
+            name.clone(),
+            unit((&name, "/dev/shm/paper/ring", "flat-out"), 8, (&procedure, "8MiB", "Stop"), rest),
+        )
+    });
+    let shapes = SHAPES.iter().map(|shape| {
+        let ring = format!("/run/{}/ring", shape.name);
+        let procedure =
+            format!("\"/usr/bin/recorder-flush\", \"{ring}\", \"/run/{}/saved.bin\"", shape.name);
+        // The shortest delay, always: what is measured is lifeboat, not a policy.
+        let rest = "    pids: (max: 400),\n    restart: (policy: Always, delay: \"10ms\", max_delay: \"10ms\", \
+                    limit: (starts: 1000, within: \"1s\")),\n";
+        let shutdown = (procedure.as_str(), "2MiB", "Restart");
+        (shape.name.to_owned(), unit((shape.name, &ring, shape.leak), shape.max_mib, shutdown, rest))
+    });
+    papers.chain(shapes).collect()
+}
+
+fn unit(
+    (name, ring, leak): (&str, &str, &str),
+    max_mib: u32,
+    (procedure, memory, then): (&str, &str, &str),
+    rest: &str,
+) -> String {
+    format!(
+        "(\n    description: \"Measured: {name}\",\n    autostart: false,\n    command: [\n        \
+         \"/usr/bin/recorder\", \"--ring\", \"{ring}\", \"--leak\", \"{leak}\", \"--leak-after\", \"{CALM}\",\n    \
+         ],\n    memory: (max: \"{max_mib}MiB\", class: Pool, guard: Shield),\n    shutdown: (\n        \
+         procedure: [{procedure}],\n        on: [Exhaustion],\n        deadline: \"10s\",\n        \
+         memory: \"{memory}\",\n        then: {then},\n    ),\n{rest})\n"
+    )
+}
