@@ -63,6 +63,13 @@ pub const CALM_SAMPLES_MAX: u8 = 4;
 /// Time to exhaustion below which the service is frozen at once: the freeze itself takes a part of it.
 pub const PREDICTION_MS: u64 = 20;
 
+/// A unit that is held at its `memory.high` takes so long at most from one `high` to the next: each of its tasks sleeps
+/// for two seconds at a time. The same time `memory.max` must not have been met: `avg10` looks back over ten seconds.
+pub const HELD_WINDOW_MS: u64 = 10_000;
+
+/// From one line in the log about it to the next.
+pub const HELD_TOLD_AGAIN_MS: u64 = 600_000;
+
 /// Warn stages of a unit. With four, each has another deed.
 pub const WARN_STAGES_MAX: usize = 4;
 

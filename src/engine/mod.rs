@@ -38,6 +38,7 @@ mod service;
 pub mod setting;
 mod shutdown;
 pub mod snapshot;
+mod standstill;
 mod starting;
 mod timer;
 mod warning;

@@ -16,6 +16,7 @@ mod endings;
 mod ends;
 mod graph;
 mod growth;
+mod held;
 mod incidents;
 mod latency;
 mod left_behind;
@@ -125,6 +126,7 @@ fn main_cases() -> Vec<Case> {
         limits::CASES,
         live::CASES,
         warn::CASES,
+        held::CASES,
         delegate::CASES,
         why::CASES,
         growth::CASES,
