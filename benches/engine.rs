@@ -26,7 +26,12 @@ fn unit(id: u16) -> UnitPolicy {
         on_requirement_restart: OnRequirementRestart::Keep,
         conditions: Vec::new(),
         requires: if id == 0 { Vec::new() } else { vec![UnitId(id / 4)] },
-        memory: Some(MemoryPolicy { max_bytes: 32 * MIB, class: Class::Pool, guard: Guard::Shield }),
+        memory: Some(MemoryPolicy {
+            max_bytes: 32 * MIB,
+            class: Class::Pool,
+            guard: Guard::Shield,
+            high_bytes: None,
+        }),
         warn: WarnPolicy::default(),
         utility: 50,
         ready: Ready::Start,

@@ -280,7 +280,12 @@ mod tests {
             conflicts: Vec::new(),
             on_requirement_restart: OnRequirementRestart::Keep,
             conditions: Vec::new(),
-            memory: memory.map(|(mib, class, guard)| MemoryPolicy { max_bytes: mib << 20, class, guard }),
+            memory: memory.map(|(mib, class, guard)| MemoryPolicy {
+                max_bytes: mib << 20,
+                class,
+                guard,
+                high_bytes: None,
+            }),
             warn: WarnPolicy::default(),
             utility,
             ready: Ready::Start,
@@ -460,6 +465,7 @@ mod tests {
                 max_bytes,
                 class: if is_pool { Class::Pool } else { Class::Guaranteed },
                 guard: if is_open { Guard::None } else { Guard::Shield },
+                high_bytes: None,
             });
             policy.procedure = policy.procedure.and_then(|p| Some(ProcedurePolicy { memory_bytes: procedure?, ..p }));
             policy.refused = is_refused.then_some(Trouble::BadUnit);

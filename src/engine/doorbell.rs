@@ -152,8 +152,8 @@ impl Engine {
         }
         let run = service.run;
         plan.push(Action::Doorbells { unit, run, on: false });
-        let warns = service.policy.warn.stages.iter().any(Option::is_some);
-        if warns || prediction_matters(service) {
+        let has_high = service.policy.memory.is_some_and(|memory| memory.high_bytes.is_some());
+        if has_high || growth_matters(service) {
             self.lift_ring(unit, plan);
             self.read_memory(unit, plan);
         } else {
@@ -213,6 +213,10 @@ impl Engine {
         if !may_be_rescued(service.state) {
             return;
         }
+        if self.ends_standstill(unit, sample, plan) {
+            return;
+        }
+        let Some(service) = self.live(unit, run) else { return };
         if service.trend.hearing != Hearing::Reading {
             service.trend.peaks.take(sample.unreclaimable_bytes, memory.max_bytes);
             self.warn(unit, sample, plan);
@@ -222,9 +226,12 @@ impl Engine {
             return;
         }
         let judgement = judge(now, sample, memory.max_bytes, &mut service.trend);
+        let growth_matters = growth_matters(service);
         self.warn(unit, sample, plan);
         match judgement {
             Judgement::Calm => self.hush(unit),
+            // It is read for its `memory.high` alone, which its next `high` is soon enough for.
+            Judgement::ReadAgain(_) | Judgement::Exhausted(_) if !growth_matters => self.hush(unit),
             Judgement::ReadAgain(ms) => self.timers.set(unit, TimerKind::Sample, now.plus_ms(ms)),
             Judgement::Exhausted(verdict) => self.rescue(unit, verdict, plan),
         }
@@ -239,10 +246,12 @@ impl Engine {
     }
 }
 
-/// To come before the limit is of use only where something can be saved then.
-fn prediction_matters(service: &Service) -> bool {
-    let saves = service.policy.procedure.is_some_and(|procedure| procedure.on_exhaustion);
-    saves && service.policy.memory.is_some_and(|memory| memory.guard == Guard::Shield)
+/// To come before the limit is of use only where something can be saved then, or somebody is to be warned.
+fn growth_matters(service: &Service) -> bool {
+    let warns = service.policy.warn.stages.iter().any(Option::is_some);
+    warns
+        || service.saves_on_exhaustion()
+            && service.policy.memory.is_some_and(|memory| memory.guard == Guard::Shield)
 }
 
 #[cfg(test)]

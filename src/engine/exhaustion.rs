@@ -49,7 +49,9 @@ impl Engine {
         let oom_kill = counters.oom_kill.saturating_sub(before.oom_kill);
         let max = counters.max.saturating_sub(before.max);
         let high = counters.high.saturating_sub(before.high);
-        let rings = service.warnings.rings();
+        // With a `memory.high` of its own the unit is read once that rings, and left alone for a while, as with `max`.
+        let has_high = service.policy.memory.is_some_and(|memory| memory.high_bytes.is_some());
+        let rings = service.warnings.rings() || has_high;
         // An `oom` is counted a moment before its kill: what is of the same run belongs together.
         let of_run = service.counters_of_run();
         let only_below = of_run.oom_below > 0 && of_run.oom_below == of_run.oom;

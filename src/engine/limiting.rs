@@ -289,7 +289,10 @@ fn is_lowering(memory: Option<MemoryPolicy>, limit: Limit) -> bool {
 }
 
 fn note_limit(memory: &mut Option<MemoryPolicy>, limit: Limit) {
-    if let (Setting::MemoryMax, Some(bytes), Some(memory)) = (limit.setting, limit.value, memory) {
+    if let (Setting::MemoryMax, Some(bytes), Some(memory)) = (limit.setting, limit.value, &mut *memory) {
         memory.max_bytes = bytes;
+    }
+    if let (Setting::MemoryHigh, Some(memory)) = (limit.setting, memory) {
+        memory.high_bytes = limit.value;
     }
 }

@@ -67,6 +67,13 @@ pub const PREDICTION_MS: u64 = 20;
 /// (`MEMCG_CHARGE_BATCH`, include/linux/memcontrol.h). Of a small loan it is a quarter.
 pub const LOAN_SLACK_BYTES: u64 = 256 << 10;
 
+/// A unit that is held at its `memory.high` takes so long at most from one `high` to the next: each of its tasks sleeps
+/// for two seconds at a time. The same time `memory.max` must not have been met: `avg10` looks back over ten seconds.
+pub const HELD_WINDOW_MS: u64 = 10_000;
+
+/// From one line in the log about it to the next.
+pub const HELD_TOLD_AGAIN_MS: u64 = 600_000;
+
 /// Warn stages of a unit. With four, each has another deed.
 pub const WARN_STAGES_MAX: usize = 4;
 

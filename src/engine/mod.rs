@@ -39,6 +39,7 @@ mod service;
 pub mod setting;
 mod shutdown;
 pub mod snapshot;
+mod standstill;
 mod starting;
 mod timer;
 mod warning;

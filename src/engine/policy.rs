@@ -67,6 +67,9 @@ pub struct MemoryPolicy {
     pub class: Class,
     /// How the bound is held.
     pub guard: Guard,
+    /// A `memory.high` of its own; never with a shield.
+    #[serde(default)]
+    pub high_bytes: Option<u64>,
 }
 
 /// How far a service's memory has come when it is warned. Shares are hundredths of a percent.

@@ -54,6 +54,8 @@ pub enum Record {
     Stopped { unit: UnitId },
     /// A warn stage is reached, and its deed is done.
     Warned { unit: UnitId, stage: WarnStage, unreclaimable_bytes: u64, limit_bytes: u64 },
+    /// A unit stands still at its `memory.high`, and has no procedure that could save it.
+    HeldAtHigh { unit: UnitId, unreclaimable_bytes: u64, high_bytes: u64, psi_full_avg10: u16 },
     /// Memory is exhausted.
     Exhausted { unit: UnitId, cause: Cause, verdict: Verdict, limit_bytes: u64 },
     /// The kernel killed in a cgroup that the unit has made, at that one's own limit.

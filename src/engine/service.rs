@@ -20,6 +20,7 @@ use super::command::Commands;
 use super::doorbell::Trend;
 use super::drill::Rearm;
 use super::event::{Exit, MemoryEvents, MemorySample, SpawnStage, Time};
+use super::exhaustion::may_be_rescued;
 use super::graph::Links;
 use super::limiting::Limiting;
 use super::policy::{Kind, RunId, UnitId, UnitPolicy};
@@ -29,6 +30,7 @@ use super::setting::Setting;
 use super::snapshot::{
     Desired, Drill, Failure, Incident, KillReason, MemoryView, RefusedSetting, StateName, Trouble, UnitView,
 };
+use super::standstill::Standstill;
 use super::warning::Warnings;
 
 /// How a unit is at rest: no process, and none on its way.
@@ -272,6 +274,7 @@ pub(super) struct Service {
     pub(super) sample: Option<(Time, MemorySample)>,
     pub(super) trend: Trend,
     pub(super) warnings: Warnings,
+    pub(super) standstill: Standstill,
     pub(super) incident: Option<Incident>,
     pub(super) incidents: u32,
     /// The number of its last incident.
@@ -343,6 +346,7 @@ impl Service {
             sample: None,
             trend: Trend::default(),
             warnings: Warnings::default(),
+            standstill: Standstill::default(),
             incident: None,
             incidents: 0,
             last_incident: 0,
@@ -497,6 +501,11 @@ impl Service {
         }
     }
 
+    /// Its procedure runs when its memory is exhausted.
+    pub(super) fn saves_on_exhaustion(&self) -> bool {
+        self.policy.procedure.is_some_and(|procedure| procedure.on_exhaustion)
+    }
+
     /// The counters' growth since the run began.
     pub(super) fn counters_of_run(&self) -> MemoryEvents {
         let (now, then) = (self.counters, self.counters_at_start);
@@ -541,6 +550,9 @@ impl Service {
                 guard: memory.guard,
                 sample: self.sample,
                 counters,
+                held_at_bytes: memory
+                    .high_bytes
+                    .filter(|_| self.standstill.held && may_be_rescued(self.state)),
             }),
             last_exit: self.last_exit,
             trouble: self.trouble,

@@ -97,6 +97,15 @@ pub enum Verdict {
         /// `memory.current` then.
         current_bytes: u64,
     },
+    /// At its `memory.high` it stands still, and nothing would end that.
+    HeldAtHigh {
+        /// U at the last reading.
+        unreclaimable_bytes: u64,
+        /// Its `memory.high`.
+        high_bytes: u64,
+        /// `full avg10` of `memory.pressure`, in hundredths of a percent.
+        psi_full_avg10: u16,
+    },
     /// The kernel killed: `oom_kill` in `memory.events.local` rose.
     KernelKilled {
         /// How many processes.
@@ -396,6 +405,9 @@ pub struct MemoryView {
     pub sample: Option<(Time, MemorySample)>,
     /// The counters since this run began.
     pub counters: MemoryEvents,
+    /// Its `memory.high`, while it is held there and stands still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_at_bytes: Option<u64>,
 }
 
 /// A setting that the kernel did not take.

@@ -119,6 +119,7 @@ impl Engine {
         service.sample = None;
         service.warnings = Warnings::default();
         service.trend.begin();
+        service.standstill.begin(service.counters);
         service.restarts.started(now, &service.policy.restart);
         let (run, parks) = (service.run, service.policy.procedure.is_some_and(|it| it.has_program));
         if service.policy.kind == Kind::Target {

@@ -74,6 +74,7 @@ fn memory(
         (Setting::MemoryLow, "memory.low", raw.low),
         (Setting::MemoryMin, "memory.min", raw.min),
     ];
+    let mut high_bytes = None;
     for (setting, field, slot) in below_max {
         let Some(Item { value: Size(value), at }) = slot.given() else { continue };
         if max_bytes.is_some_and(|max_bytes| value > max_bytes) {
@@ -84,6 +85,9 @@ fn memory(
             let wrong =
                 Wrong::new("above memory.high its tasks sleep and cannot be frozen: no shield holds them");
             reader.fault_in(field, &at, wrong.hint("take it out, or use guard: None"));
+        }
+        if setting == Setting::MemoryHigh {
+            high_bytes = Some(value);
         }
         cgroup.limits.push(Limit { setting, value: Some(value) });
     }
@@ -96,7 +100,7 @@ fn memory(
         }
         cgroup.oom_group = Some(value);
     }
-    Some(MemoryPolicy { max_bytes: max_bytes?, class, guard })
+    Some(MemoryPolicy { max_bytes: max_bytes?, class, guard, high_bytes })
 }
 
 /// What can be swapped out is reclaimable: a shielded unit would thrash before its `oom` event comes.

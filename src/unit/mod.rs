@@ -368,6 +368,9 @@ impl Unit {
                 let limits = &mut self.cgroup.limits;
                 limits.retain(|known| known.setting != limit.setting);
                 limits.push(limit);
+                if let (Setting::MemoryHigh, Some(memory)) = (limit.setting, &mut self.policy.memory) {
+                    memory.high_bytes = limit.value;
+                }
             }
         }
     }

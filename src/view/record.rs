@@ -4,7 +4,7 @@
 
 use super::cure;
 use super::words::{
-    self, Bytes, Exhaustions, ExitWords, Millis, Percent, ProcedureWords, Took, TroubleWords,
+    self, Bytes, Exhaustions, ExitWords, HeldAtHigh, Millis, Percent, ProcedureWords, Took, TroubleWords,
 };
 use crate::engine::event::{Effect, Exit, Note, Role};
 use crate::engine::policy::{Escalation, UnitId, WarnDeed, WarnStage, WarnWhen};
@@ -48,6 +48,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         Record::SettingRefused { .. }
         | Record::LimitChanged { .. }
         | Record::KilledBelow { .. }
+        | Record::HeldAtHigh { .. }
         | Record::Warned { .. } => limits(out, record),
         Record::Ended { exit: Exit::Code(code), .. } => write!(out, "exited with code {code}"),
         Record::Ended { exit: Exit::Unseen {}, .. } => write!(out, "has ended; how, only its parent saw"),
@@ -138,6 +139,9 @@ fn limits(out: &mut dyn Write, record: &Record) -> fmt::Result {
         }
         Record::Warned { stage, unreclaimable_bytes, limit_bytes, .. } => {
             warned(out, stage, Bytes(unreclaimable_bytes), Bytes(limit_bytes))
+        }
+        Record::HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10, .. } => {
+            write!(out, "{}", HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 })
         }
         Record::KilledBelow { oom_kill, .. } => {
             write!(out, "the kernel's OOM killer struck in a cgroup of its own making: oom_kill ({oom_kill})")
@@ -235,6 +239,10 @@ fn exhausted(out: &mut dyn Write, cause: Cause, verdict: Verdict, limit: Bytes) 
         (_, Verdict::LimitLowered { current_bytes }) => {
             write!(out, "{} are in use, which do not fit below the new limit {limit}", Bytes(current_bytes))
         }
+        (_, Verdict::HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 }) => {
+            let held = HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 };
+            write!(out, "memory is exhausted: {held}")
+        }
         (_, Verdict::KernelKilled { oom_kill }) => {
             write!(out, "the kernel's OOM killer struck: oom_kill ({oom_kill}), limit {limit}")
         }
@@ -305,6 +313,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::Listening { unit }
         | Record::Demanded { unit }
         | Record::Warned { unit, .. }
+        | Record::HeldAtHigh { unit, .. }
         | Record::Exhausted { unit, .. }
         | Record::Frozen { unit, .. }
         | Record::FreezeTimedOut { unit, .. }
@@ -357,6 +366,18 @@ mod tests {
         check(
             &Record::Exhausted { unit, cause, verdict, limit_bytes },
             "recorder: the kernel's OOM killer struck: oom_kill (2), limit 32 MiB",
+        );
+        let (unreclaimable_bytes, high_bytes, psi_full_avg10) = (17 << 20, 16 << 20, 9_730);
+        let verdict = Verdict::HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 };
+        let held = "held at memory.high 16 MiB: 17 MiB cannot be reclaimed, 97.3 % of the time nothing runs; \
+                    raise memory.high or drop it";
+        check(
+            &Record::Exhausted { unit, cause: Cause::Exhaustion, verdict, limit_bytes },
+            &format!("recorder: memory is exhausted: {held}"),
+        );
+        check(
+            &Record::HeldAtHigh { unit, unreclaimable_bytes, high_bytes, psi_full_avg10 },
+            &format!("recorder: {held}"),
         );
         check(&Record::Frozen { unit, after_us: 14_213 }, "recorder: frozen after 14.2 ms");
         check(

@@ -141,7 +141,8 @@ fn memory_words(out: &mut dyn Write, memory: &MemoryView) -> fmt::Result {
     let (used, max) = (Tenths::of(sample.current_bytes, MIB), Tenths::of(memory.max_bytes, MIB));
     let some = Tenths::of(u64::from(sample.psi_some_avg10), 100);
     let full = Tenths::of(u64::from(sample.psi_full_avg10), 100);
-    write!(out, ", memory {used}/{max} MiB, psi {some}/{full}")
+    write!(out, ", memory {used}/{max} MiB, psi {some}/{full}")?;
+    memory.held_at_bytes.map_or(Ok(()), |high| write!(out, ", held at memory.high {}", Bytes(high)))
 }
 
 /// What is being done, as far as the open incident tells.

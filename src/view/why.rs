@@ -3,7 +3,7 @@
 use super::cure;
 use super::status::{OneLine, WallOffset};
 use super::words::{
-    self, Bytes, Exhaustions, ExitWords, Millis, ProcedureWords, Tenths, TroubleWords, Uptime,
+    self, Bytes, Exhaustions, ExitWords, HeldAtHigh, Millis, ProcedureWords, Tenths, TroubleWords, Uptime,
 };
 use crate::engine::event::{LeftBehind, MemoryEvents, MemorySample, Time};
 use crate::engine::setting::Setting;
@@ -67,6 +67,7 @@ pub fn write(out: &mut dyn Write, why: &Story<'_>, wall: WallOffset, all: bool) 
             None => writeln!(out)?,
         }
     }
+    held(out, unit)?;
     let (times, within_ms) = (unit.exhaustions, unit.exhaustions_within_ms);
     if times > 0 {
         writeln!(out, "  its memory: {}", Exhaustions { times, within_ms })?;
@@ -93,6 +94,14 @@ pub fn write(out: &mut dyn Write, why: &Story<'_>, wall: WallOffset, all: bool) 
         _ if all => writeln!(out, "\n{} exhaustions since boot", unit.incidents),
         _ => writeln!(out, "\n{} exhaustions since boot (--all shows those on record)", unit.incidents),
     }
+}
+
+/// It stands still, and nothing ends that.
+fn held(out: &mut dyn Write, unit: &UnitView) -> fmt::Result {
+    let Some(memory) = &unit.memory else { return Ok(()) };
+    let (Some(high_bytes), Some((_, sample))) = (memory.held_at_bytes, memory.sample) else { return Ok(()) };
+    let (unreclaimable_bytes, psi_full_avg10) = (sample.unreclaimable_bytes, sample.psi_full_avg10);
+    writeln!(out, "  {}", HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 })
 }
 
 /// What comes next, from what is and what was asked.
@@ -203,6 +212,9 @@ fn evidence(out: &mut dyn Write, incident: &Incident) -> fmt::Result {
         }
         Verdict::LimitLowered { current_bytes } => {
             writeln!(out, "a person asked for a limit below the {} in use", Bytes(current_bytes))
+        }
+        Verdict::HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 } => {
+            writeln!(out, "{}", HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 })
         }
         Verdict::KernelKilled { oom_kill } => {
             writeln!(out, "the kernel killed (memory.events: oom_kill +{oom_kill})")

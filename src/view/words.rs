@@ -183,6 +183,29 @@ impl Display for LimitWords {
     }
 }
 
+/// What it is to be held at `memory.high`, with the cure.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldAtHigh {
+    /// What cannot be reclaimed.
+    pub unreclaimable_bytes: u64,
+    /// `memory.high`.
+    pub high_bytes: u64,
+    /// `full avg10`, in hundredths of a percent.
+    pub psi_full_avg10: u16,
+}
+
+impl Display for HeldAtHigh {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (high, hard) = (Bytes(self.high_bytes), Bytes(self.unreclaimable_bytes));
+        let share = Tenths::of(u64::from(self.psi_full_avg10), 100);
+        write!(
+            f,
+            "held at memory.high {high}: {hard} cannot be reclaimed, {share} % of the time nothing runs; "
+        )?;
+        f.write_str("raise memory.high or drop it")
+    }
+}
+
 /// A size: "32 MiB", "31.9 MiB", "512 KiB".
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes(pub u64);

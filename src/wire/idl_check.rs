@@ -326,6 +326,7 @@ fn verdicts_and_ends_are_as_described() {
         Verdict::OomEvent { oom: 1 },
         Verdict::Predicted { unreclaimable_bytes: 1, bytes_per_s: 1, left_ms: 1 },
         Verdict::LimitLowered { current_bytes: 1 },
+        Verdict::HeldAtHigh { unreclaimable_bytes: 1, high_bytes: 1, psi_full_avg10: 1 },
         Verdict::KernelKilled { oom_kill: 1 },
     ];
     for verdict in verdicts {

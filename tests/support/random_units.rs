@@ -88,6 +88,14 @@ pub(crate) fn random_rescue(rng: &mut Rng, units: &[UnitPolicy]) -> Option<UnitI
     rng.per_mille(700).then_some(unit)
 }
 
+fn random_memory(rng: &mut Rng) -> MemoryPolicy {
+    let max_bytes = rng.between(4, 64) * MIB;
+    let class = rng.pick(&[Class::Guaranteed, Class::Pool]);
+    let guard = rng.pick(&[Guard::Shield, Guard::Shield, Guard::Shield, Guard::None]);
+    let high_bytes = (guard == Guard::None).then_some(max_bytes / 2);
+    MemoryPolicy { max_bytes, class, guard, high_bytes }
+}
+
 /// Its fallbacks are among these units; it names no others.
 pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId]) -> UnitPolicy {
     let kind = match rng.between(0, 9) {
@@ -96,11 +104,7 @@ pub(crate) fn random_unit(rng: &mut Rng, id: u16, before: &[UnitId]) -> UnitPoli
         _ => Kind::Service,
     };
     let runs = kind != Kind::Target;
-    let memory = (runs && rng.per_mille(750)).then(|| MemoryPolicy {
-        max_bytes: rng.between(4, 64) * MIB,
-        class: rng.pick(&[Class::Guaranteed, Class::Pool]),
-        guard: rng.pick(&[Guard::Shield, Guard::Shield, Guard::Shield, Guard::None]),
-    });
+    let memory = (runs && rng.per_mille(750)).then(|| random_memory(rng));
     let procedure = (runs && rng.per_mille(650)).then(|| random_procedure(rng));
     let ready = random_ready(rng, kind);
     let mut success = Success::default();

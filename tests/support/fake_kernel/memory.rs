@@ -17,6 +17,8 @@ impl FakeKernel {
         let sample = MemorySample {
             current_bytes: memory.max_bytes,
             unreclaimable_bytes: *bytes,
+            // Above a `memory.high` of its own little else is done than to wait.
+            psi_full_avg10: if memory.high_bytes.is_some_and(|high| *bytes > high) { 9_700 } else { 0 },
             ..MemorySample::default()
         };
         let delay_us = self.rng.pick(&[0, 100, 2_000]);

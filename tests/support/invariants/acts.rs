@@ -77,6 +77,7 @@ impl Watch {
         let for_others = [
             KillReason::RequirementRestarts,
             KillReason::RequirementDown,
+            KillReason::StopAsked,
             KillReason::Conflict,
             KillReason::Idle,
         ];

@@ -88,6 +88,12 @@ impl Watch {
     /// What the turn says, before its actions are looked at.
     pub(super) fn heard(&mut self, now: Time, actions: &[Action]) {
         let mut makes_room = false;
+        let changes = actions.iter().any(|action| {
+            matches!(
+                action,
+                Action::Log(Record::Changed { .. } | Record::Added { .. } | Record::Removed { .. })
+            )
+        });
         for action in actions {
             let Action::Log(record) = action else { continue };
             match *record {
@@ -119,6 +125,10 @@ impl Watch {
                 Record::Stopping { unit, reason: KillReason::RequirementRestarts | KillReason::Conflict } => {
                     self.standings[usize::from(unit.0)].called += 1;
                 }
+                // By other files it was wished up, down, and up again, all in one turn.
+                Record::Stopping { unit, reason: KillReason::StopAsked } if changes => {
+                    self.standings[usize::from(unit.0)].called += 1;
+                }
                 Record::Stopping { unit, reason: KillReason::RequirementDown } => {
                     // It comes back with its requirement, however often it was started.
                     self.standings[usize::from(unit.0)].called = 1;
@@ -129,10 +139,12 @@ impl Watch {
         }
         if makes_room {
             // What other files bring waits for what they take away.
-            for standing in &mut self.standings {
+            for (standing, seen) in self.standings.iter_mut().zip(&mut self.seen) {
                 standing.called_once_more(self.rescue_called);
+                // One that is on its way down meanwhile comes up after that, whatever its policy says.
+                standing.again |= seen.ending || seen.signalled || seen.stopping;
+                seen.starts.clear();
             }
-            self.seen.iter_mut().for_each(|seen| seen.starts.clear());
         }
     }
 

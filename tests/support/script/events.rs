@@ -44,6 +44,8 @@ pub(crate) enum What {
     CommandOomKill(String, u64),
     /// Unreclaimable bytes in KiB.
     Sampled(String, u64),
+    /// The same with `full avg10` of PSI, in percent.
+    Stalled(String, u64, u16),
     /// What is still charged in KiB, and how much of it is on tmpfs.
     LeftBehind(String, u64, u64),
     PressureRang(String),
@@ -111,7 +113,7 @@ impl Stage {
                 let counters = MemoryEvents { oom_kill: *oom_kill, ..MemoryEvents::default() };
                 Event::MemoryEvents { unit, run, role: Role::Command, counters }
             }
-            What::Sampled(..) | What::LeftBehind(..) => Self::reading(what, id),
+            What::Sampled(..) | What::Stalled(..) | What::LeftBehind(..) => Self::reading(what, id),
             What::Asked(client, name, verb) => {
                 Event::Asked { client: ClientId(*client), unit: self.id(name), verb: *verb }
             }
@@ -133,6 +135,14 @@ impl Stage {
                 let bytes = kib << 10;
                 let sample =
                     MemorySample { current_bytes: bytes, unreclaimable_bytes: bytes, ..Default::default() };
+                Event::MemorySampled { unit, run, sample }
+            }
+            What::Stalled(name, kib, percent) => {
+                let (unit, run) = id(name);
+                let (bytes, psi_full_avg10) = (kib << 10, percent * 100);
+                let (current_bytes, unreclaimable_bytes) = (bytes, bytes);
+                let sample =
+                    MemorySample { current_bytes, unreclaimable_bytes, psi_full_avg10, ..Default::default() };
                 Event::MemorySampled { unit, run, sample }
             }
             What::LeftBehind(name, kib, shmem_kib) => {

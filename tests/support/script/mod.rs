@@ -108,6 +108,9 @@ impl Stage {
                         unit.refused_settings.iter().map(|refused| refused.setting.as_str()).collect();
                     state = format!("{state}, without {}", names.join(", "));
                 }
+                if unit.memory.as_ref().is_some_and(|memory| memory.held_at_bytes.is_some()) {
+                    state += ", held at memory.high";
+                }
                 unit.trouble.map_or(state.clone(), |trouble| format!("{state}: {trouble:?}"))
             })
             .collect();

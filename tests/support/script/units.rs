@@ -24,6 +24,7 @@ pub(crate) struct Unit {
     on_requirement_restart: OnRequirementRestart,
     conditions: Vec<String>,
     memory_mib: u64,
+    high_mib: u64,
     guard: Guard,
     warn: Vec<WarnStage>,
     utility: u8,
@@ -65,6 +66,7 @@ impl Default for Unit {
             on_requirement_restart: OnRequirementRestart::Keep,
             conditions: Vec::new(),
             memory_mib: 0,
+            high_mib: 0,
             guard: Guard::Shield,
             warn: Vec::new(),
             utility: 50,
@@ -207,6 +209,7 @@ pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             max_bytes: unit.memory_mib * MIB,
             class: Class::Guaranteed,
             guard: unit.guard,
+            high_bytes: (unit.high_mib > 0).then_some(unit.high_mib * MIB),
         }),
         warn: warn(unit),
         utility: unit.utility,
@@ -222,17 +225,7 @@ pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
         }),
         watchdog_ms: (unit.watchdog_ms > 0).then_some(unit.watchdog_ms),
         descriptors: descriptors(unit),
-        procedure: unit.procedure.as_ref().map(|procedure| ProcedurePolicy {
-            on_exhaustion: procedure.on_exhaustion,
-            on_stop: procedure.on_stop,
-            on_failure: procedure.on_failure,
-            deadline_ms: procedure.deadline_ms,
-            memory_bytes: if procedure.has_program { procedure.memory_mib * MIB } else { 0 },
-            service: procedure.service,
-            lend_bytes: procedure.lend_mib * MIB,
-            has_program: procedure.has_program,
-            then: procedure.then.escalation(names),
-        }),
+        procedure: unit.procedure.as_ref().map(|it| procedure(it, names)),
         success: unit.success.iter().fold(Success::default(), |mut success, exit| {
             success.add(*exit);
             success
@@ -251,5 +244,19 @@ pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             ..RestartPolicy::default()
         },
         refused: unit.refused.then_some(Trouble::BadUnit),
+    }
+}
+
+fn procedure(procedure: &Procedure, names: &[String]) -> ProcedurePolicy {
+    ProcedurePolicy {
+        on_exhaustion: procedure.on_exhaustion,
+        on_stop: procedure.on_stop,
+        on_failure: procedure.on_failure,
+        deadline_ms: procedure.deadline_ms,
+        memory_bytes: if procedure.has_program { procedure.memory_mib * MIB } else { 0 },
+        service: procedure.service,
+        lend_bytes: procedure.lend_mib * MIB,
+        has_program: procedure.has_program,
+        then: procedure.then.escalation(names),
     }
 }

@@ -165,7 +165,7 @@ impl Outcome {
         match incident.verdict {
             Verdict::Predicted { .. } => self.predicted += 1,
             Verdict::OomEvent { .. } => self.by_event += 1,
-            Verdict::LimitLowered { .. } | Verdict::KernelKilled { .. } => {}
+            Verdict::LimitLowered { .. } | Verdict::KernelKilled { .. } | Verdict::HeldAtHigh { .. } => {}
         }
         let first = first_instruction(name).filter(|time| *time >= incident.began);
         let times = [incident.frozen, first, incident.killed, incident.emptied, Some(restarted)];

@@ -19,6 +19,7 @@ mod exhaustions;
 mod graph;
 mod growth;
 mod guards;
+mod held;
 mod incidents;
 mod latency;
 mod left_behind;
@@ -133,6 +134,7 @@ fn main_cases() -> Vec<Case> {
         limits::CASES,
         live::CASES,
         warn::CASES,
+        held::CASES,
         delegate::CASES,
         why::CASES,
         growth::CASES,
