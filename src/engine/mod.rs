@@ -40,6 +40,7 @@ mod shutdown;
 pub mod snapshot;
 mod standstill;
 mod starting;
+mod sudden;
 mod timer;
 mod warning;
 
@@ -222,6 +223,7 @@ impl Engine {
             Event::LookedIdle { unit, run, idle } => self.looked_idle(unit, run, idle, plan),
             Event::ProcedureRunning { unit, run } => self.procedure_running(unit, run),
             Event::Exited { unit, run, role, exit } => self.exited((unit, run), role, exit, plan),
+            Event::KilledOutside { unit, run, by } => self.killed_outside(unit, run, by),
             Event::Emptied { unit, run, role } => self.emptied(unit, run, role, plan),
             Event::Frozen { unit, run } => self.frozen(unit, run, plan),
             Event::Failed { unit, run, effect, errno } => {

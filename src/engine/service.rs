@@ -27,7 +27,8 @@ use super::reload::Reload;
 use super::restart::Restarts;
 use super::setting::Setting;
 use super::snapshot::{
-    Desired, Failure, Incident, KillReason, MemoryView, RefusedSetting, StateName, Trouble, UnitView,
+    Desired, Failure, Incident, KillReason, KilledBy, MemoryView, RefusedSetting, StateName, Trouble,
+    UnitView,
 };
 use super::standstill::Standstill;
 use super::warning::Warnings;
@@ -242,6 +243,8 @@ pub(super) struct Service {
     /// errno(3) of the settings that the kernel did not take in the present or last run; 0 of all others.
     pub(super) refused_settings: [u8; Setting::COUNT],
     pub(super) last_exit: Option<Exit>,
+    /// Who killed its first process in this run, where lifeboat did not.
+    pub(super) killed_by: Option<KilledBy>,
     pub(super) trouble: Option<Trouble>,
     pub(super) counters: MemoryEvents,
     pub(super) counters_at_start: MemoryEvents,
@@ -311,6 +314,7 @@ impl Service {
             restarts,
             refused_settings: [0; Setting::COUNT],
             last_exit: None,
+            killed_by: None,
             trouble,
             counters: MemoryEvents::default(),
             counters_at_start: MemoryEvents::default(),

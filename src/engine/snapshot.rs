@@ -196,6 +196,11 @@ pub enum Trouble {
         /// How.
         exit: Exit,
     },
+    /// It was killed, and not by lifeboat.
+    Killed {
+        /// By whom.
+        by: KilledBy,
+    },
     /// It lived, and was judged to have failed.
     Failed {
         /// Why.
@@ -271,6 +276,18 @@ pub enum Killer {
     KernelCgroup,
     /// The kernel, because memory ran out above this cgroup.
     KernelOutside,
+}
+
+/// Who killed a service's first process by SIGKILL, where lifeboat did not, and no counter of its cgroup tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KilledBy {
+    /// The kernel's OOM killer, because the machine's memory ran out. Its log says so.
+    GlobalOom,
+    /// The kernel's OOM killer, at the limit of a cgroup. Its log says so.
+    CgroupOom,
+    /// Somebody else; the kernel's log says nothing of it.
+    Outside,
 }
 
 /// The record of one exhaustion. Times are `CLOCK_BOOTTIME` in microseconds; `None` means that it did not happen.

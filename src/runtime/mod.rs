@@ -18,6 +18,7 @@ mod health;
 mod idle;
 pub mod incident_store;
 mod incidents;
+mod kill_log;
 pub mod limiting;
 pub mod log_file;
 mod output;

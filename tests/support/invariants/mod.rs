@@ -270,6 +270,7 @@ impl Watch {
             | Event::LimitTried { .. }
             | Event::ProcedureRunning { .. }
             | Event::Emptied { .. }
+            | Event::KilledOutside { .. }
             | Event::Frozen { .. }
             | Event::Failed { .. }
             | Event::MemoryEvents { .. }
