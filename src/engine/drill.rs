@@ -166,7 +166,8 @@ impl Engine {
             State::Queued => self.procedure_may_start(unit, plan),
             State::Running | State::Idling => {
                 if let Some(service) = self.unit_mut(unit) {
-                    (service.again, service.follows) = (true, false);
+                    // Nobody asked for it: its history counts on.
+                    (service.again, service.follows) = (true, true);
                 }
                 self.mark(unit);
             }

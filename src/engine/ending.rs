@@ -7,7 +7,7 @@ use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
 use super::policy::{Escalation, Kind, RestartWhen, RunId, ServiceMode, UnitId};
 use super::record::Record;
 use super::restart::Next;
-use super::service::{End, Loan, Procedure, Rest, State};
+use super::service::{End, Loan, Procedure, Rest, Service, State};
 use super::snapshot::{Cause, Desired, Failure, KillReason, Trouble};
 use super::timer::TimerKind;
 use super::{Engine, Plan};
@@ -209,12 +209,15 @@ impl Engine {
         service.open.main = false;
         service.pid = None;
         service.last_exit = Some(exit);
-        let (state, signal) = (service.state, service.policy.stop_signal);
+        let (state, signal, killed_by) = (service.state, service.policy.stop_signal, service.killed_by);
         let saves_itself = service.policy.procedure.is_some_and(|it| it.service == ServiceMode::Running);
         self.generation += 1;
         match state {
             State::Spawning | State::Readying | State::Running | State::Idling => {
-                plan.tell(Record::Ended { unit, exit });
+                plan.tell(match killed_by {
+                    Some(by) => Record::Killed { unit, by },
+                    None => Record::Ended { unit, exit },
+                });
                 self.begin_end(unit, End::Own(exit), plan);
                 self.kill(unit, KillReason::LeftBehind, plan);
             }
@@ -394,14 +397,15 @@ impl Engine {
                 RestartWhen::OnExhaustion | RestartWhen::Never => false,
             },
         };
-        let (escalation, incident) = (service.policy.restart.on_limit, service.last_incident);
+        let escalation = service.policy.restart.on_limit;
+        let trouble = trouble_of(end, service);
         if !wants_restart {
             self.stay_down(unit, end, plan);
         } else if is_hopeless(end) {
             self.stay_down(unit, end, plan);
             self.escalate(unit, escalation, plan);
         } else {
-            self.restart(unit, trouble_of(end, incident).filter(|_| !has_served), plan);
+            self.restart(unit, trouble.filter(|_| !has_served), plan);
         }
     }
 
@@ -438,7 +442,7 @@ impl Engine {
 
     fn stay_down(&mut self, unit: UnitId, end: End, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
-        let trouble = trouble_of(end, service.last_incident);
+        let trouble = trouble_of(end, service);
         match end {
             End::Own(exit) if service.policy.success.contains(exit) => {
                 let task = service.policy.kind == Kind::Task;
@@ -527,11 +531,13 @@ fn is_hopeless(end: End) -> bool {
     }
 }
 
-fn trouble_of(end: End, incident: u32) -> Option<Trouble> {
+fn trouble_of(end: End, service: &Service) -> Option<Trouble> {
     match end {
         End::Asked(_) | End::Drilled { .. } => None,
-        End::Exhausted => Some(Trouble::Exhausted { incident }),
-        End::Own(exit) => Some(Trouble::Ended { exit }),
+        End::Exhausted => Some(Trouble::Exhausted { incident: service.last_incident }),
+        End::Own(exit) => {
+            Some(service.killed_by.map_or(Trouble::Ended { exit }, |by| Trouble::Killed { by }))
+        }
         End::Failed(failure) => Some(Trouble::Failed { failure }),
         End::StartFailed { stage, errno, procedure } => {
             Some(Trouble::SpawnFailed { stage, errno, procedure })

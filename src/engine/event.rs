@@ -10,6 +10,7 @@
 
 use super::policy::{RunId, UnitId};
 use super::setting::{Limit, Setting};
+use super::snapshot::KilledBy;
 use serde::{Deserialize, Serialize};
 
 /// Microseconds of `CLOCK_BOOTTIME` (clock_gettime(2)): it also runs while the machine sleeps.
@@ -352,6 +353,9 @@ pub enum Event {
     /// The first process of a role ended. Its cgroup's counters are read before this is told, and go first: a kill for
     /// memory must be known as such when its victim's end is judged.
     Exited { unit: UnitId, run: RunId, role: Role, exit: Exit },
+    /// The service's first process was killed by SIGKILL, and no counter of its cgroup tells why: what the kernel's log
+    /// says of it. Told before its `Exited`.
+    KilledOutside { unit: UnitId, run: RunId, by: KilledBy },
     /// The cgroup of a role has no process any more (`populated 0`).
     Emptied { unit: UnitId, run: RunId, role: Role },
     /// `cgroup.events` says `frozen 1` for the service's cgroup.
@@ -400,6 +404,7 @@ impl Event {
             | Self::ProcedurePeak { unit, .. }
             | Self::ProcedureRunning { unit, .. }
             | Self::Exited { unit, .. }
+            | Self::KilledOutside { unit, .. }
             | Self::Emptied { unit, .. }
             | Self::Frozen { unit, .. }
             | Self::Failed { unit, .. }

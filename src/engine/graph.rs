@@ -297,6 +297,7 @@ impl Engine {
         };
         if self.any(unit, Neighbours::Dependents, follows).is_none() {
             let reason = match self.unit(unit) {
+                Some(service) if service.follows && service.lost_its_procedure() => KillReason::ProcedureLost,
                 Some(service) if service.follows => KillReason::RequirementRestarts,
                 Some(service) if service.successor.is_some() => KillReason::Changed,
                 Some(_) | None => KillReason::StopAsked,

@@ -41,6 +41,7 @@ mod shutdown;
 pub mod snapshot;
 mod standstill;
 mod starting;
+mod sudden;
 mod timer;
 mod warning;
 
@@ -224,6 +225,7 @@ impl Engine {
             Event::ProcedurePeak { unit, run, peak_bytes } => self.procedure_peak(unit, run, peak_bytes),
             Event::ProcedureRunning { unit, run } => self.procedure_running(unit, run),
             Event::Exited { unit, run, role, exit } => self.exited((unit, run), role, exit, plan),
+            Event::KilledOutside { unit, run, by } => self.killed_outside(unit, run, by),
             Event::Emptied { unit, run, role } => self.emptied(unit, run, role, plan),
             Event::Frozen { unit, run } => self.frozen(unit, run, plan),
             Event::Failed { unit, run, effect, errno } => {

@@ -8,7 +8,7 @@
 use super::event::{CommandKind, Exit, Note, Role, ShutdownKind, SpawnStage};
 use super::policy::{Escalation, UnitId, WarnStage};
 use super::setting::{Limit, Setting};
-use super::snapshot::{Cause, Failure, KillReason, ProcedureResult, Trouble, Verdict};
+use super::snapshot::{Cause, Failure, KillReason, KilledBy, ProcedureResult, Trouble, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// One line of the story.
@@ -22,6 +22,8 @@ pub enum Record {
     SettingRefused { unit: UnitId, setting: Setting, errno: i32, skipped: bool },
     /// A service ended by itself.
     Ended { unit: UnitId, exit: Exit },
+    /// A service was killed, and not by lifeboat.
+    Killed { unit: UnitId, by: KilledBy },
     /// A service lives, and is judged to have failed.
     Failed { unit: UnitId, failure: Failure },
     /// A service said something that is worth a line.

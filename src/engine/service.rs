@@ -28,7 +28,8 @@ use super::reload::Reload;
 use super::restart::Restarts;
 use super::setting::Setting;
 use super::snapshot::{
-    Desired, Drill, Failure, Incident, KillReason, MemoryView, RefusedSetting, StateName, Trouble, UnitView,
+    Desired, Drill, Failure, Incident, KillReason, KilledBy, MemoryView, RefusedSetting, StateName, Trouble,
+    UnitView,
 };
 use super::standstill::Standstill;
 use super::warning::Warnings;
@@ -266,6 +267,8 @@ pub(super) struct Service {
     /// errno(3) of the settings that the kernel did not take in the present or last run; 0 of all others.
     pub(super) refused_settings: [u8; Setting::COUNT],
     pub(super) last_exit: Option<Exit>,
+    /// Who killed its first process in this run, where lifeboat did not.
+    pub(super) killed_by: Option<KilledBy>,
     pub(super) trouble: Option<Trouble>,
     pub(super) counters: MemoryEvents,
     pub(super) counters_at_start: MemoryEvents,
@@ -339,6 +342,7 @@ impl Service {
             restarts,
             refused_settings: [0; Setting::COUNT],
             last_exit: None,
+            killed_by: None,
             trouble,
             counters: MemoryEvents::default(),
             counters_at_start: MemoryEvents::default(),
@@ -358,6 +362,11 @@ impl Service {
         self.procedure == Procedure::Parked
             || self.rearm != Rearm::No
             || self.policy.procedure.is_some_and(|procedure| !procedure.has_program)
+    }
+
+    /// The way back from its drill has failed.
+    pub(super) fn lost_its_procedure(&self) -> bool {
+        self.procedure == Procedure::Over && self.drill.is_some_and(|drill| drill.over.is_none())
     }
 
     /// Up, or for a task: has been up and ended well. What requires it may start.

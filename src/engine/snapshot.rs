@@ -152,6 +152,8 @@ pub enum KillReason {
     ProcedureTimedOut,
     /// Memory is exhausted and there is no procedure to run.
     NoProcedure,
+    /// After a drill its shutdown procedure cannot be parked again: it is started anew with one.
+    ProcedureLost,
     /// It was lent memory to save itself, and has used that up too.
     LoanSpent,
     /// Its shutdown procedure wants it killed before.
@@ -204,6 +206,11 @@ pub enum Trouble {
     Ended {
         /// How.
         exit: Exit,
+    },
+    /// It was killed, and not by lifeboat.
+    Killed {
+        /// By whom.
+        by: KilledBy,
     },
     /// It lived, and was judged to have failed.
     Failed {
@@ -282,6 +289,18 @@ pub enum Killer {
     KernelCgroup,
     /// The kernel, because memory ran out above this cgroup.
     KernelOutside,
+}
+
+/// Who killed a service's first process by SIGKILL, where lifeboat did not, and no counter of its cgroup tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KilledBy {
+    /// The kernel's OOM killer, because the machine's memory ran out. Its log says so.
+    GlobalOom,
+    /// The kernel's OOM killer, at the limit of a cgroup. Its log says so.
+    CgroupOom,
+    /// Somebody else; the kernel's log says nothing of it.
+    Outside,
 }
 
 /// The record of one exhaustion. Times are `CLOCK_BOOTTIME` in microseconds; `None` means that it did not happen.

@@ -105,6 +105,7 @@ impl Engine {
         service.end = None;
         (service.again, service.follows, service.demanded) = (false, false, false);
         service.said_stopping = None;
+        service.killed_by = None;
         service.stuck = false;
         service.open = Open::default();
         service.pid = None;

@@ -10,6 +10,7 @@ use super::control::Control;
 use super::errand::Errands;
 use super::event_loop::Lifeboat;
 use super::incidents::Incidents;
+use super::kill_log::KillLog;
 use super::output::Outputs;
 use super::pressure;
 use super::readiness::Notify;
@@ -240,6 +241,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         names,
         pids: Pids::with_capacity(2 * count),
         helpers: Vec::new(),
+        kill_log: KillLog::default(),
         poller,
         signals,
         control,

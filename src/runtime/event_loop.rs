@@ -9,6 +9,7 @@ use super::conditions::Surroundings;
 use super::control::Control;
 use super::errand::{Errands, Job};
 use super::incidents::Incidents;
+use super::kill_log::KillLog;
 use super::limiting::Helper;
 use super::output::Outputs;
 use super::readiness::Notify;
@@ -49,6 +50,7 @@ pub(super) struct Lifeboat {
     pub(super) pids: Pids,
     /// The processes that work on limits, one for each unit at most.
     pub(super) helpers: Vec<Helper>,
+    pub(super) kill_log: KillLog,
     pub(super) poller: Poller,
     pub(super) signals: Signals,
     pub(super) control: Control,

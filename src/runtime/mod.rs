@@ -19,6 +19,7 @@ mod health;
 mod idle;
 pub mod incident_store;
 mod incidents;
+mod kill_log;
 pub mod limiting;
 pub mod log_file;
 mod output;

@@ -5,9 +5,9 @@ use super::seat::Source;
 use crate::cgroup::group::Group;
 use crate::engine::event::{Effect, Event, Exit, Role, ShutdownKind};
 use crate::engine::policy::{RunId, UnitId};
-use crate::sys::children;
 use crate::sys::poll::{Interest, Ready};
 use crate::sys::spawn::{Status, read_status};
+use crate::sys::{children, clock};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// What a signal asks of PID 1: BusyBox's meanings first, then systemd's numbers (`SIGRTMIN+3` to `+5` and `+15`, as
@@ -81,6 +81,9 @@ impl Lifeboat {
             }
             // Told in the order in which it happened: how the start went, what memory did, the end.
             self.status_came(unit, role);
+            if role == Role::Service && exit == Exit::Signal(libc::SIGKILL) {
+                self.look_for_the_killer(unit, pid);
+            }
             let _ = self.read_memory_events(unit, role);
             self.leave_seat(unit, role);
             if role == Role::Command {
@@ -90,6 +93,16 @@ impl Lifeboat {
             self.output_ended(unit, role, run_is_over);
         }
         self.events.push_back(Event::Exited { unit, run, role, exit });
+    }
+
+    /// Where neither lifeboat nor a counter of its cgroup tells why it was killed, the kernel's log may.
+    fn look_for_the_killer(&mut self, unit: UnitId, pid: u32) {
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        let counters = seat.group(Role::Service).and_then(|group| group.memory_events().ok());
+        let oom_kill = counters.map(|counters| counters.oom_kill);
+        let Some(began) = self.engine.riddle_of_a_kill(unit, oom_kill) else { return };
+        let by = self.kill_log.killer_of(pid, clock::now().since_us(began));
+        self.events.push_back(Event::KilledOutside { unit, run: seat.run, by });
     }
 
     fn leave_seat(&mut self, unit: UnitId, role: Role) {

@@ -40,6 +40,12 @@ pub fn open_kmsg() -> Result<OwnedFd, SysError> {
         .map_err(|errno| SysError::new("open", "/dev/kmsg", errno))
 }
 
+/// Opens `/dev/kmsg` for reading, from its oldest record on; never blocks.
+pub fn open_kmsg_to_read() -> Result<OwnedFd, SysError> {
+    open("/dev/kmsg", OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty())
+        .map_err(|errno| SysError::new("open", "/dev/kmsg", errno))
+}
+
 /// Joins the pieces of a line and hands it over whole: `/dev/kmsg` makes a record of each write, and loggers write in
 /// pieces. Fixed memory, no allocation.
 ///

@@ -55,6 +55,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         Record::Ended { exit: exit @ Exit::Signal(_), .. } => {
             write!(out, "was killed by {}", ExitWords(exit))
         }
+        Record::Killed { by, .. } => write!(out, "was killed by {}", words::killed_by(by)),
         Record::Failed { failure, .. } => write!(out, "has failed: {}", words::failure(failure)),
         Record::Notified { note, .. } => notified(out, note),
         Record::CommandOver { .. }
@@ -288,6 +289,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::KilledBelow { unit, .. }
         | Record::LimitChanged { unit, .. }
         | Record::Ended { unit, .. }
+        | Record::Killed { unit, .. }
         | Record::Failed { unit, .. }
         | Record::Notified { unit, .. }
         | Record::CommandOver { unit, .. }
@@ -336,7 +338,7 @@ mod tests {
     use super::*;
     use crate::engine::event::{CommandKind, ShutdownKind, SpawnStage};
     use crate::engine::setting::Setting;
-    use crate::engine::snapshot::{Failure, Trouble};
+    use crate::engine::snapshot::{Failure, KilledBy, Trouble};
 
     const UNIT: UnitId = UnitId(1);
 
@@ -432,6 +434,13 @@ mod tests {
         );
         check(&Record::Ended { unit, exit: Exit::Code(1) }, "recorder: exited with code 1");
         check(&Record::Ended { unit, exit: Exit::Signal(11) }, "recorder: was killed by SIGSEGV");
+        for (by, words) in [
+            (KilledBy::GlobalOom, "the kernel's global OOM killer"),
+            (KilledBy::CgroupOom, "the kernel's OOM killer, at the limit of a cgroup"),
+            (KilledBy::Outside, "SIGKILL from outside lifeboat"),
+        ] {
+            check(&Record::Killed { unit, by }, &format!("recorder: was killed by {words}"));
+        }
         check(
             &Record::Ended { unit, exit: Exit::Unseen {} },
             "recorder: has ended; how, only its parent saw",

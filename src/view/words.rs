@@ -3,7 +3,9 @@
 use crate::engine::event::{CommandKind, Exit, Role, ShutdownKind, SpawnStage};
 use crate::engine::policy::UnitId;
 use crate::engine::setting::{Limit, Setting};
-use crate::engine::snapshot::{Cause, Failure, KillReason, Killer, ProcedureResult, StateName, Trouble};
+use crate::engine::snapshot::{
+    Cause, Failure, KillReason, KilledBy, Killer, ProcedureResult, StateName, Trouble,
+};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use std::fmt::{self, Display, Formatter};
@@ -84,6 +86,7 @@ pub fn kill_reason(reason: KillReason) -> &'static str {
         KillReason::ProcedureEnded => "procedure ended",
         KillReason::ProcedureTimedOut => "procedure met its deadline",
         KillReason::NoProcedure => "memory exhausted, no procedure",
+        KillReason::ProcedureLost => "its procedure cannot be parked again after a drill",
         KillReason::LoanSpent => "what it was lent is exhausted too",
         KillReason::BeforeProcedure => "its shutdown procedure comes after it",
         KillReason::MemoryLent => "memory exhausted, it saves itself",
@@ -133,6 +136,16 @@ pub fn killer(killer: Killer) -> &'static str {
         Killer::Lifeboat => "lifeboat, by cgroup.kill",
         Killer::KernelCgroup => "the kernel's OOM killer, at the unit's own limit",
         Killer::KernelOutside => "the kernel's OOM killer, because memory ran out above the unit",
+    }
+}
+
+/// Who killed a service, where lifeboat did not.
+#[must_use]
+pub fn killed_by(by: KilledBy) -> &'static str {
+    match by {
+        KilledBy::GlobalOom => "the kernel's global OOM killer",
+        KilledBy::CgroupOom => "the kernel's OOM killer, at the limit of a cgroup",
+        KilledBy::Outside => "SIGKILL from outside lifeboat",
     }
 }
 
@@ -387,6 +400,7 @@ impl<S: AsRef<str>> Display for TroubleWords<'_, S> {
             Trouble::Ended { exit: Exit::Code(code) } => write!(f, "exited with code {code}"),
             Trouble::Ended { exit: Exit::Unseen {} } => write!(f, "ended; how, only its parent saw"),
             Trouble::Ended { exit: exit @ Exit::Signal(_) } => write!(f, "killed by {}", ExitWords(exit)),
+            Trouble::Killed { by } => write!(f, "killed by {}", killed_by(by)),
             Trouble::Failed { failure: why } => write!(f, "{}", failure(why)),
             Trouble::Exhausted { incident } => write!(f, "memory exhausted, incident {incident}"),
             Trouble::ExhaustedTooOften { times, within_ms, incident } => {
@@ -431,6 +445,7 @@ pub fn start_error(trouble: Option<Trouble>) -> (&'static str, bool) {
         Some(Trouble::Unkillable) => ("processes do not die", true),
         Some(
             Trouble::Ended { .. }
+            | Trouble::Killed { .. }
             | Trouble::Failed { .. }
             | Trouble::Exhausted { .. }
             | Trouble::ExhaustedTooOften { .. }

@@ -3,6 +3,7 @@
 use super::{ESRCH, FakeKernel, Group, Item, SIGKILL, SIGSEGV, What};
 use lifeboat::engine::event::{Effect, Event, Exit, LeftBehind, Role, SpawnStage};
 use lifeboat::engine::policy::{RunId, UnitId};
+use lifeboat::engine::snapshot::KilledBy;
 
 impl FakeKernel {
     pub(super) fn freeze(&mut self, unit: UnitId, run: RunId) {
@@ -80,6 +81,10 @@ impl FakeKernel {
 
     pub(super) fn ended(&mut self, unit: UnitId, run: RunId, role: Role, exit: Exit) {
         let delay_us = self.rng.pick(&[0, 100, 5_000]);
+        if role == Role::Service && exit == Exit::Signal(SIGKILL) {
+            let killed = Event::KilledOutside { unit, run, by: KilledBy::Outside };
+            self.schedule(delay_us, Item::Event(killed));
+        }
         self.tell(delay_us, Event::Exited { unit, run, role, exit });
         self.tell_if_empty(unit, run, role);
     }

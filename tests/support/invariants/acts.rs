@@ -78,6 +78,7 @@ impl Watch {
             KillReason::RequirementRestarts,
             KillReason::RequirementDown,
             KillReason::StopAsked,
+            KillReason::ProcedureLost,
             KillReason::Conflict,
             KillReason::Idle,
         ];

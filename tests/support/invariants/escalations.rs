@@ -122,7 +122,10 @@ impl Watch {
                 }
                 Record::IncidentClosed { unit, .. } => self.exhausted(now, unit),
                 // Stopped for a rival in a turn of many wishes: with the last of them it may be wanted again.
-                Record::Stopping { unit, reason: KillReason::RequirementRestarts | KillReason::Conflict } => {
+                Record::Stopping {
+                    unit,
+                    reason: KillReason::RequirementRestarts | KillReason::Conflict | KillReason::ProcedureLost,
+                } => {
                     self.standings[usize::from(unit.0)].called += 1;
                 }
                 // By other files it was wished up, down, and up again, all in one turn.

@@ -274,6 +274,7 @@ impl Watch {
             | Event::ProcedurePeak { .. }
             | Event::ProcedureRunning { .. }
             | Event::Emptied { .. }
+            | Event::KilledOutside { .. }
             | Event::Frozen { .. }
             | Event::Failed { .. }
             | Event::MemoryEvents { .. }

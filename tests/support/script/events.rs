@@ -8,6 +8,7 @@ use lifeboat::engine::event::{
 };
 use lifeboat::engine::policy::{RunId, UnitId};
 use lifeboat::engine::setting::{Limit, Setting};
+use lifeboat::engine::snapshot::KilledBy;
 use serde::Deserialize;
 
 /// An event in short form.
@@ -30,6 +31,7 @@ pub(crate) enum What {
     ProcedureRunning(String),
     Exited(String, Role, Exit),
     Emptied(String, Role),
+    KilledOutside(String, KilledBy),
     Frozen(String),
     Failed(String, Effect, i32),
     /// `oom` of the service has this value now.
@@ -92,6 +94,7 @@ impl Stage {
             | What::Demanded(name)
             | What::LookedIdle(name, _)
             | What::PressureRang(name)
+            | What::KilledOutside(name, _)
             | What::ProcedureRunning(name) => Self::word_of_a_run(what, id(name)),
             What::Frozen(name) => {
                 let (unit, run) = id(name);
@@ -179,6 +182,7 @@ impl Stage {
             What::Demanded(_) => Event::Demanded { unit, run },
             What::LookedIdle(_, idle) => Event::LookedIdle { unit, run, idle: *idle },
             What::PressureRang(_) => Event::PressureRang { unit, run },
+            What::KilledOutside(_, by) => Event::KilledOutside { unit, run, by: *by },
             What::ProcedureRunning(_) => Event::ProcedureRunning { unit, run },
             other => panic!("{other:?} says more than this"),
         }

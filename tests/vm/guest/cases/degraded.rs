@@ -4,7 +4,7 @@
 use super::Case;
 use super::shield::oom_score_adj;
 use crate::guest::{Guest, ensure, expect, read, run, saved_path, wait_recording};
-use lifeboat::engine::snapshot::StateName;
+use lifeboat::engine::snapshot::{KilledBy, StateName, Trouble};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::Path;
@@ -15,6 +15,7 @@ pub(crate) const NO_MEMORY: &[Case] = &[
     Case { name: "no-memory-units-run", deadline_s: 30, run: units_run },
     Case { name: "no-memory-no-shield", deadline_s: 30, run: no_shield },
     Case { name: "no-memory-restarts-a-killed-one", deadline_s: 30, run: restarts_a_killed_one },
+    Case { name: "no-memory-names-the-global-oom-killer", deadline_s: 30, run: names_the_oom_killer },
     Case { name: "no-memory-stops-by-force", deadline_s: 30, run: stops_by_force },
 ];
 
@@ -87,6 +88,25 @@ fn restarts_a_killed_one(guest: &mut Guest) -> Result<(), String> {
         (unit.state == StateName::Running && unit.run > before.run).then_some(())
     })?;
     guest.stop("quiet")
+}
+
+/// No cgroup counts the kill: only the kernel's log tells of it.
+fn names_the_oom_killer(guest: &mut Guest) -> Result<(), String> {
+    guest.start("dies-once")?;
+    let pid = guest.unit("dies-once")?.pid.ok_or("it has no pid")?;
+    let write =
+        |path: &str, text: &str| std::fs::write(path, text).map_err(|error| format!("{path}: {error}"));
+    write(&format!("/proc/{pid}/oom_score_adj"), "1000")?;
+    // Documentation/admin-guide/sysrq.rst: calls the OOM killer.
+    write("/proc/sysrq-trigger", "f")?;
+    was_killed_by(guest, "dies-once", KilledBy::GlobalOom, "killed by the kernel's global OOM killer")
+}
+
+pub(super) fn was_killed_by(guest: &Guest, unit: &str, by: KilledBy, words: &str) -> Result<(), String> {
+    guest.wait_state(unit, StateName::Exited, Duration::from_secs(20))?;
+    expect("trouble", &guest.unit(unit)?.trouble, &Some(Trouble::Killed { by }))?;
+    let (_, text) = run(&["/usr/bin/lifeboatctl", "why", unit])?;
+    ensure(text.contains(words), || text)
 }
 
 fn stops_by_force(guest: &mut Guest) -> Result<(), String> {

@@ -1,9 +1,12 @@
 //! Nothing of a unit outlives it, and its end goes as asked whatever happens on the way.
 
 use super::Case;
+use super::degraded::was_killed_by;
 use super::units::processes_with;
 use crate::guest::{Guest, ensure, expect, read, run};
-use lifeboat::engine::snapshot::{Cause, Killer, StateName};
+use lifeboat::engine::snapshot::{Cause, KilledBy, Killer, StateName};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,6 +14,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "stop-takes-daemons-along", deadline_s: 40, run: stop_takes_daemons_along },
     Case { name: "end-takes-daemons-along", deadline_s: 40, run: end_takes_daemons_along },
     Case { name: "what-outlives-the-kill", deadline_s: 90, run: what_outlives_the_kill },
+    Case { name: "killed-from-outside", deadline_s: 40, run: killed_from_outside },
     Case { name: "exhaustion-while-stopping", deadline_s: 60, run: exhaustion_while_stopping },
 ];
 
@@ -40,6 +44,14 @@ fn end_takes_daemons_along(guest: &mut Guest) -> Result<(), String> {
     guest.ask("Start", unit)?;
     guest.wait_state(unit, StateName::Exited, UP)?;
     expect("daemons after the end", &daemons(), &0)
+}
+
+/// Somebody sends SIGKILL, which is neither lifeboat nor the kernel.
+fn killed_from_outside(guest: &mut Guest) -> Result<(), String> {
+    guest.start("dies-once")?;
+    let pid = guest.unit("dies-once")?.pid.and_then(|pid| i32::try_from(pid).ok()).ok_or("it has no pid")?;
+    kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|error| format!("kill {pid}: {error}"))?;
+    was_killed_by(guest, "dies-once", KilledBy::Outside, "killed by SIGKILL from outside lifeboat")
 }
 
 /// A file on the machine's tmpfs is there after the kill, and the incident counts it; one on a tmpfs of the unit's own
