@@ -241,7 +241,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         names,
         pids: Pids::with_capacity(2 * count),
         helpers: Vec::new(),
-        kill_log: KillLog::default(),
+        kill_log: KillLog::open(),
         poller,
         signals,
         control,

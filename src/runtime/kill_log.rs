@@ -38,6 +38,12 @@ pub(super) struct KillLog {
 }
 
 impl KillLog {
+    /// Opened once, and kept: where PID 1 has few files left it still finds out who killed whom. Who may not read it
+    /// goes without.
+    pub(super) fn open() -> Self {
+        Self { file: kmsg::open_kmsg_to_read().ok(), ..Self::default() }
+    }
+
     /// Who has killed the process, which has lived for so long. Its number may have been another's before.
     pub(super) fn killer_of(&mut self, pid: u32, lived_us: u64) -> KilledBy {
         self.read_on();
@@ -51,10 +57,6 @@ impl KillLog {
     }
 
     fn read_on(&mut self) {
-        if self.file.is_none() {
-            // Who may not read it goes without.
-            self.file = kmsg::open_kmsg_to_read().ok();
-        }
         let Some(file) = self.file.take() else { return };
         let mut record = [0; RECORD_BYTES];
         for _ in 0..RECORDS_MAX {

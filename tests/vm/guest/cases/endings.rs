@@ -5,7 +5,7 @@ use crate::guest::{Guest, all_saved, ensure, expect, run};
 use crate::supervisor;
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::policy::RunId;
-use lifeboat::engine::snapshot::{ProcedureResult, StateName, Trouble, UnitView};
+use lifeboat::engine::snapshot::{KilledBy, ProcedureResult, StateName, Trouble, UnitView};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::time::Duration;
@@ -69,7 +69,7 @@ fn on_exhaustion_restarts_only_then(guest: &mut Guest) -> Result<(), String> {
     let pid = second.pid.and_then(|pid| i32::try_from(pid).ok()).ok_or("no pid")?;
     kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|errno| format!("kill {pid}: {errno}"))?;
     let over = guest.wait_state(unit, StateName::Exited, SOON)?;
-    expect("trouble", &over.trouble, &Some(Trouble::Ended { exit: Exit::Signal(9) }))?;
+    expect("trouble", &over.trouble, &Some(Trouble::Killed { by: KilledBy::Outside }))?;
     expect("run", &over.run, &second.run)
 }
 
