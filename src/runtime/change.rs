@@ -394,8 +394,6 @@ fn restarts(old: &Unit, new: &Unit) -> bool {
         procedure.on_failure = before.on_failure;
         procedure.deadline_ms = before.deadline_ms;
         procedure.then = before.then;
-        procedure.service = before.service;
-        procedure.lend_bytes = before.lend_bytes;
     }
     same.health_address.clone_from(&old.health_address);
     same.conditions.clone_from(&old.conditions);
