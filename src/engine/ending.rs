@@ -295,8 +295,10 @@ impl Engine {
             (Effect::StartProcedure, State::Saving) => {
                 self.procedure_spawn_failed(unit, SpawnStage::Exec, errno, plan);
             }
+            // It saves itself with what it has; nothing is to be taken back.
+            (Effect::Lend, _) => self.loan_failed(unit),
             // The retry's deadline runs.
-            (Effect::Kill | Effect::Signal | Effect::Freeze | Effect::StartProcedure | Effect::Lend, _) => {}
+            (Effect::Kill | Effect::Signal | Effect::Freeze | Effect::StartProcedure, _) => {}
         }
     }
 

@@ -293,6 +293,12 @@ impl Engine {
         plan.tell(Record::SavesItself { unit, lent_bytes, deadline_ms });
     }
 
+    pub(super) fn loan_failed(&mut self, unit: UnitId) {
+        if let Some(service) = self.unit_mut(unit) {
+            service.loan = Loan::None;
+        }
+    }
+
     /// The `oom` event may be one of before the loan: only what is used tells.
     fn doubt_loan(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
         let Some(service) = self.unit_mut(unit) else { return };

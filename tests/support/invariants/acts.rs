@@ -196,8 +196,11 @@ impl Watch {
                 self.reserve_holds(unit, lend_bytes, kernel)
             }
             Action::TakeBack { unit, run, .. } => {
-                let gone = !kernel.truth(unit, run).service.populated();
-                hold(Invariant::ReserveHolds, gone, || format!("{action:?} from what lives"))
+                let truth = kernel.truth(unit, run);
+                let (gone, lent_bytes) = (!truth.service.populated(), truth.lent_bytes);
+                hold(Invariant::ReserveHolds, gone && lent_bytes > 0, || {
+                    format!("{action:?}: gone {gone}, lent {lent_bytes}")
+                })
             }
             _ => Ok(()),
         }

@@ -41,6 +41,7 @@ pub(crate) enum What {
     /// `oom` and `oom_kill`, all of it at limits below the unit's.
     OomKillBelow(String, u64, u64),
     Max(String, u64),
+    HighMax(String, u64, u64),
     High(String, u64),
     ProcedureOomKill(String, u64),
     CommandOomKill(String, u64),
@@ -108,6 +109,7 @@ impl Stage {
             | What::OomKill(..)
             | What::OomKillBelow(..)
             | What::Max(..)
+            | What::HighMax(..)
             | What::High(..)
             | What::ProcedureOomKill(..) => Self::memory_event(what, id),
             What::CommandOomKill(name, oom_kill) => {
@@ -221,6 +223,9 @@ impl Stage {
             }
             What::High(name, high) => (name, Role::Service, MemoryEvents { high: *high, ..zero }),
             What::Max(name, max) => (name, Role::Service, MemoryEvents { max: *max, ..zero }),
+            What::HighMax(name, high, max) => {
+                (name, Role::Service, MemoryEvents { high: *high, max: *max, ..zero })
+            }
             What::ProcedureOomKill(name, oom_kill) => {
                 (name, Role::Procedure, MemoryEvents { oom_kill: *oom_kill, ..zero })
             }
