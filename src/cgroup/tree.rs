@@ -175,7 +175,8 @@ impl Tree {
     pub fn lend_to_pool(&self, bytes: u64, back: bool) -> Result<(), i32> {
         let Some(file) = &self.pool_max else { return Ok(()) };
         let lent_bytes = self.lent_bytes.get();
-        let sum_bytes = if back { lent_bytes.saturating_sub(bytes) } else { lent_bytes.saturating_add(bytes) };
+        let sum_bytes =
+            if back { lent_bytes.saturating_sub(bytes) } else { lent_bytes.saturating_add(bytes) };
         let mut text = [0; 32];
         let max_bytes = str::from_utf8(read_again(file.as_fd(), &mut text)?).ok();
         // An unbounded pool has room as it is.

@@ -132,9 +132,12 @@ impl Engine {
     pub(super) fn kill(&mut self, unit: UnitId, reason: KillReason, plan: &mut Plan) {
         self.overrule_limiting(unit, false, plan);
         let now = self.now;
+        let keeps = self.keeps_parked(unit);
         let Some(service) = self.unit_mut(unit) else { return };
+        service.keeps_parked = keeps;
         service.open.service_cgroup = true;
         service.open.procedure_cgroup = !service.saves_after_kill
+            && !keeps
             && service.policy.procedure.is_some_and(|procedure| procedure.has_program);
         service.kill_tries = 1;
         let left = service.commands.is_leaving();
@@ -183,6 +186,7 @@ impl Engine {
             return;
         }
         service.kill_tries += 1;
+        service.keeps_parked = false;
         self.step_deadline(unit, KILL_RETRY_MS);
         let reason = KillReason::LeftBehind;
         if open.service_cgroup || open.main {
@@ -322,9 +326,14 @@ impl Engine {
             }
             return;
         }
-        if service.state != State::Killing || !service.open.nothing() || !service.commands.is_idle() {
+        let is_over = service.open.nothing() || (service.keeps_parked && service.open.only_procedure());
+        if service.state != State::Killing || !is_over || !service.commands.is_idle() {
             return;
         }
+        if !self.hands_parked_on(unit, plan) {
+            return;
+        }
+        let Some(service) = self.unit_mut(unit) else { return };
         let Some(end) = service.end.take() else { return };
         let began = service.end_began;
         service.pid = None;
@@ -344,6 +353,9 @@ impl Engine {
         self.give_back_reserve(unit, plan);
         self.close_incident(unit, plan);
         self.after_run(unit, end, plan);
+        if self.unit(unit).is_some_and(|service| service.keeps_parked) {
+            self.start_if_its_turn(unit, plan);
+        }
     }
 
     /// The run is over; what comes next rests on why it ended and on what is wished.
@@ -364,10 +376,8 @@ impl Engine {
             self.enter(unit, State::Waiting);
             return;
         }
-        let (when, success) = (service.policy.restart.when, service.policy.success);
         // It has done what it was needed for.
-        let has_served = service.policy.descriptors.on_demand
-            && matches!(end, End::Own(exit) if service.policy.success.contains(exit));
+        let has_served = service.has_served(end);
         let wants_restart = match end {
             End::Asked(reason) => {
                 // For another unit's sake, with which it comes back: often stopped is not often failed. One that
@@ -383,21 +393,11 @@ impl Engine {
                 self.enter(unit, State::Waiting);
                 return;
             }
-            End::Own(_) if has_served => true,
-            End::Own(exit) => match (service.policy.kind, when) {
-                // A target has no process that could end.
-                (_, RestartWhen::Never | RestartWhen::OnExhaustion) | (Kind::Target, _) => false,
-                (Kind::Service, RestartWhen::Always) => true,
-                (Kind::Task, RestartWhen::Always) | (_, RestartWhen::OnFailure) => !success.contains(exit),
-            },
             End::Exhausted => {
                 self.after_exhaustion(unit, plan);
                 return;
             }
-            End::Failed(_) | End::StartFailed { .. } => match when {
-                RestartWhen::Always | RestartWhen::OnFailure => true,
-                RestartWhen::OnExhaustion | RestartWhen::Never => false,
-            },
+            End::Own(_) | End::Failed(_) | End::StartFailed { .. } => service.wants_restart(end),
         };
         let escalation = service.policy.restart.on_limit;
         let trouble = trouble_of(end, service);

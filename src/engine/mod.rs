@@ -28,6 +28,7 @@ mod exhaustion;
 mod graph;
 mod limiting;
 pub mod limits;
+mod parking;
 pub mod policy;
 mod readiness;
 pub mod record;
@@ -260,7 +261,8 @@ impl Engine {
     /// When `Event::Deadline` is wanted next; `None` while nothing waits for the time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        if self.lined_up.is_empty() { self.timers.next() } else { Some(self.now) }
+        // A round that has no start left is over at once, so that the next one that is wanted need not line up.
+        if self.lined_up.is_empty() && self.starts_left > 0 { self.timers.next() } else { Some(self.now) }
     }
 
     /// The last events, for an incident or for somebody who looks for the cause of a fault.

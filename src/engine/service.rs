@@ -164,6 +164,10 @@ impl Open {
     pub(super) fn nothing(self) -> bool {
         self == Self::default()
     }
+
+    pub(super) fn only_procedure(self) -> bool {
+        self == Self { procedure: true, ..Self::default() }
+    }
 }
 
 /// A unit's next definition.
@@ -217,6 +221,8 @@ pub(super) struct Service {
     pub(super) commands: Commands,
     pub(super) reload: Reload,
     pub(super) procedure: Procedure,
+    /// It was not needed, and waits where it is for the run that follows at once.
+    pub(super) keeps_parked: bool,
     pub(super) end: Option<End>,
     /// The time at which the end began.
     pub(super) end_began: Time,
@@ -314,6 +320,7 @@ impl Service {
             commands: Commands::default(),
             reload: Reload::default(),
             procedure: Procedure::Absent,
+            keeps_parked: false,
             end: None,
             end_began: Time::default(),
             calls_requirements: false,

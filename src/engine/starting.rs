@@ -114,7 +114,7 @@ impl Engine {
         }
         service.refused_settings = [0; Setting::COUNT];
         service.counters_at_start = service.counters;
-        service.procedure = Procedure::Absent;
+        (service.procedure, service.keeps_parked) = (Procedure::Absent, false);
         (service.loan, service.saves_after_kill, service.rearm) = (Loan::None, false, Rearm::No);
         service.procedure_oom_kill = (service.procedure_oom_kill.1, service.procedure_oom_kill.1);
         service.sample = None;

@@ -92,9 +92,22 @@ impl Lifeboat {
 
     fn begin_park(&mut self, unit: UnitId, run: RunId) {
         self.take_seat(unit, run);
+        if self.parks_already(unit, run) {
+            return;
+        }
         if let Err(error) = self.park(unit) {
             self.spawn_failed(unit, run, Role::Procedure, error);
         }
+    }
+
+    /// The process that the last run has left in its parking place is this run's.
+    fn parks_already(&mut self, unit: UnitId, run: RunId) -> bool {
+        let seat = self.seats.get(usize::from(unit.0));
+        let parked = seat.and_then(|seat| seat.saver.as_ref()).filter(|process| process.go.is_some());
+        let Some(pid) = parked.map(|process| process.pid) else { return false };
+        self.pids.insert(pid, (unit, run, Role::Procedure));
+        self.events.push_back(Event::Parked { unit, run, pid });
+        true
     }
 
     fn begin_spawn(&mut self, unit: UnitId, run: RunId) {

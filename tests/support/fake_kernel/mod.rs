@@ -61,6 +61,14 @@ pub(crate) struct Truth {
     pub(crate) lent_bytes: u64,
 }
 
+impl Truth {
+    /// Nothing lives but a procedure that nobody has let go.
+    pub(crate) fn spare(&self) -> Option<Group> {
+        let parked = self.procedure.main && !self.procedure.others && !self.released;
+        Some(self.procedure).filter(|_| parked && !self.service.populated())
+    }
+}
+
 /// A change of the truth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {

@@ -25,7 +25,23 @@ impl FakeKernel {
         (stage, self.rng.pick(&[2, 11, 12, 13, 16]))
     }
 
+    /// What the last run has left in its parking place is this run's.
+    fn parks_already(&mut self, unit: UnitId, run: RunId) -> bool {
+        if run.0 < 2 || self.truth(unit, RunId(run.0 - 1)).spare().is_none() {
+            return false;
+        }
+        let spare = std::mem::take(&mut self.truth(unit, RunId(run.0 - 1)).procedure);
+        let truth = self.truth(unit, run);
+        (truth.procedure, truth.released) = (spare, false);
+        let pid = self.pid();
+        self.tell(0, Event::Parked { unit, run, pid });
+        true
+    }
+
     pub(super) fn park(&mut self, unit: UnitId, run: RunId) {
+        if self.parks_already(unit, run) {
+            return;
+        }
         let delay_us = self.short();
         if self.goes_wrong() && self.rng.per_mille(500) {
             let (stage, errno) = self.fault();
