@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "service-killed-before-its-procedure", deadline_s: 60, run: killed_first },
     Case { name: "drill-to-the-procedure-and-back", deadline_s: 90, run: drill_and_back },
     Case { name: "drill-to-the-end", deadline_s: 60, run: drill_to_the_end },
+    Case { name: "procedure-is-handed-on", deadline_s: 60, run: handed_on },
     Case { name: "drill-is-refused", deadline_s: 60, run: drill_is_refused },
     Case { name: "pidfd-and-cgroup-are-handed-over", deadline_s: 60, run: pidfd_and_cgroup },
 ];
@@ -129,6 +130,24 @@ fn drill_and_back(guest: &mut Guest) -> Result<(), String> {
     saved(&incident)?;
     all_saved(unit, &incident)?;
     guest.stop(unit)
+}
+
+/// A restart takes over the process that is parked, and that saves what the new run records.
+fn handed_on(guest: &mut Guest) -> Result<(), String> {
+    let unit = "drilled";
+    let parked = || read("/sys/fs/cgroup/shutdown/drilled/cgroup.procs");
+    let before = guest.last_incident()?;
+    guest.start(unit)?;
+    let (first, first_parked) = (guest.unit(unit)?, parked()?);
+    guest.ask("Restart", unit)?;
+    let second = guest.unit(unit)?;
+    ensure(second.run.0 == first.run.0 + 1 && second.pid != first.pid, || format!("{second:?}"))?;
+    expect("parked process", &parked()?, &first_parked)?;
+    let incident = guest.wait_incident(unit, before, EXHAUSTION)?;
+    saved(&incident)?;
+    all_saved(unit, &incident)?;
+    guest.stop(unit)?;
+    expect("left after a stop", &parked()?.as_str(), &"")
 }
 
 /// The whole way, and no incident.
