@@ -44,6 +44,7 @@ fn unit(id: u16) -> UnitPolicy {
             service: ServiceMode::Frozen,
             lend_bytes: 0,
             has_program: true,
+            has_otherwise: false,
             on_exhaustion: true,
             on_stop: false,
             on_failure: false,

@@ -138,6 +138,8 @@ pub enum Action {
     CheckConditions { unit: UnitId, run: RunId },
     /// Make the procedure's cgroup and its process, held before `execve`: `Parked` or `SpawnFailed`.
     Park { unit: UnitId, run: RunId },
+    /// Make the process of the second procedure in the same cgroup, held before `execve`: `Parked` or `SpawnFailed`.
+    ParkOtherwise { unit: UnitId, run: RunId },
     /// Give the service's cgroup this `memory.max`, and its branch as much more: `Failed`, or nothing.
     Lend { unit: UnitId, run: RunId, max_bytes: u64, lend_bytes: u64 },
     /// The same backwards; nothing of the run is left.

@@ -261,6 +261,7 @@ mod tests {
             service: ServiceMode::Frozen,
             lend_bytes: 0,
             has_program: true,
+            has_otherwise: false,
             on_exhaustion: true,
             on_stop: false,
             on_failure: false,

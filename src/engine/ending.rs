@@ -4,6 +4,7 @@ use super::action::Action;
 use super::drill::Rearm;
 use super::event::{CommandKind, Effect, Exit, Role, SpawnStage};
 use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
+use super::otherwise::Otherwise;
 use super::policy::{Escalation, Kind, RestartWhen, RunId, ServiceMode, UnitId};
 use super::record::Record;
 use super::restart::Next;
@@ -250,6 +251,14 @@ impl Engine {
         if role == Role::Procedure && service.rearm == Rearm::Emptying && service.state != State::Killing {
             service.open.procedure_cgroup = false;
             self.rearm_if_clear(unit, plan);
+            return;
+        }
+        if role == Role::Procedure
+            && service.state == State::Saving
+            && service.otherwise == Otherwise::Emptying
+        {
+            service.open.procedure_cgroup = false;
+            self.make_otherwise_if_clear(unit, plan);
             return;
         }
         match service.state {

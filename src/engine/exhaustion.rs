@@ -9,6 +9,7 @@ use super::drill::Rearm;
 use super::ending::cause_of;
 use super::event::{Exit, LeftBehind, MemoryEvents, MemorySample, Role, SpawnStage};
 use super::limits::{FREEZE_DEADLINE_MS, INCIDENTS_MAX, LOAN_SLACK_BYTES};
+use super::otherwise::Otherwise;
 use super::policy::{Guard, RunId, ServiceMode, UnitId};
 use super::record::Record;
 use super::service::{End, Loan, Procedure, Service, State};
@@ -101,6 +102,7 @@ impl Engine {
             killed: None,
             emptied: None,
             procedure: ProcedureResult::None,
+            first_procedure: None,
             counters_at_start: service.counters_at_start,
             counters: service.counters,
             sample: None,
@@ -347,7 +349,7 @@ impl Engine {
         let Some(service) = self.unit(unit) else { return };
         let saves_itself = service.policy.procedure.is_some_and(|it| it.service == ServiceMode::Running)
             && service.loan != Loan::Spent;
-        let works = service.procedure == Procedure::Released;
+        let works = service.procedure == Procedure::Released || service.otherwise.is_coming();
         if works || (saves_itself && service.open.main) {
             return;
         }
@@ -399,14 +401,24 @@ impl Engine {
         errno: i32,
         plan: &mut Plan,
     ) {
-        self.procedure_over(unit, ProcedureResult::SpawnFailed { stage, errno }, plan);
+        let result = ProcedureResult::SpawnFailed { stage, errno };
+        if self.comes_otherwise(unit, result, KillReason::ProcedureFailed, plan) {
+            return;
+        }
+        self.procedure_over(unit, result, plan);
         self.end_saving(unit, KillReason::ProcedureFailed, plan);
     }
 
     pub(super) fn procedure_timed_out(&mut self, unit: UnitId, plan: &mut Plan) {
         // A program's own result stays: then it was the service that did not obey its signal.
-        if self.unit(unit).is_some_and(|service| service.procedure != Procedure::Over) {
-            self.procedure_over(unit, ProcedureResult::TimedOut, plan);
+        let is_late =
+            |service: &Service| service.procedure != Procedure::Over || service.otherwise.is_coming();
+        if self.unit(unit).is_some_and(is_late) {
+            let (result, reason) = (ProcedureResult::TimedOut, KillReason::ProcedureTimedOut);
+            if self.comes_otherwise(unit, result, reason, plan) {
+                return;
+            }
+            self.procedure_over(unit, result, plan);
         }
         self.end_saving(unit, KillReason::ProcedureTimedOut, plan);
     }
@@ -424,12 +436,18 @@ impl Engine {
             Rearm::No => {}
         }
         let Some(service) = self.unit(unit) else { return };
+        if service.state == State::Saving && service.otherwise == Otherwise::Emptying {
+            return self.make_otherwise_if_clear(unit, plan);
+        }
         let (first, now) = service.procedure_oom_kill;
         let outgrew = now > first && exit == Exit::Signal(SIGKILL);
         match service.state {
             State::Saving => {
                 let result =
                     if outgrew { ProcedureResult::OutOfMemory } else { ProcedureResult::Ended(exit) };
+                if self.comes_otherwise(unit, result, KillReason::ProcedureFailed, plan) {
+                    return;
+                }
                 self.procedure_over(unit, result, plan);
                 self.end_saving_if_over(unit, plan);
             }

@@ -28,6 +28,7 @@ mod exhaustion;
 mod graph;
 mod limiting;
 pub mod limits;
+mod otherwise;
 mod parking;
 pub mod policy;
 mod readiness;

@@ -23,6 +23,7 @@ use super::event::{Exit, MemoryEvents, MemorySample, SpawnStage, Time};
 use super::exhaustion::may_be_rescued;
 use super::graph::Links;
 use super::limiting::Limiting;
+use super::otherwise::Otherwise;
 use super::policy::{Kind, RunId, UnitId, UnitPolicy};
 use super::reload::Reload;
 use super::restart::Restarts;
@@ -261,6 +262,8 @@ pub(super) struct Service {
     pub(super) loan: Loan,
     /// Whether its procedure is on its way back from a drill.
     pub(super) rearm: Rearm,
+    /// Its second procedure.
+    pub(super) otherwise: Otherwise,
     /// Its last drill.
     pub(super) drill: Option<Drill>,
     /// The procedure comes as soon as the service is killed and gone.
@@ -293,10 +296,8 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(policy: UnitPolicy) -> Self {
         let restarts = Restarts::new(&policy.restart);
-        let (state, trouble) = match policy.refused {
-            Some(trouble) => (State::Down(Rest::Fatal), Some(trouble)),
-            None => (State::Down(Rest::Stopped), None),
-        };
+        let rest = if policy.refused.is_some() { Rest::Fatal } else { Rest::Stopped };
+        let (state, trouble) = (State::Down(rest), policy.refused);
         Self {
             policy,
             successor: None,
@@ -343,6 +344,7 @@ impl Service {
             loan: Loan::None,
             saves_after_kill: false,
             rearm: Rearm::No,
+            otherwise: Otherwise::No,
             drill: None,
             marked: false,
             lined_up: false,

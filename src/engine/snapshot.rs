@@ -332,8 +332,11 @@ pub struct Incident {
     pub killed: Option<Time>,
     /// `populated 0` was read.
     pub emptied: Option<Time>,
-    /// How the procedure went.
+    /// How the procedure went, the second one where there were two.
     pub procedure: ProcedureResult,
+    /// How the first of two went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_procedure: Option<ProcedureResult>,
     /// Counters when the run began.
     pub counters_at_start: MemoryEvents,
     /// The last counters.

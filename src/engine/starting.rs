@@ -6,6 +6,7 @@ use super::action::Action;
 use super::drill::Rearm;
 use super::event::{Role, SpawnStage};
 use super::limits::START_DEADLINE_MS;
+use super::otherwise::Otherwise;
 use super::policy::{Kind, RunId, UnitId};
 use super::record::Record;
 use super::service::{End, Loan, Open, Procedure, Rest, Service, State};
@@ -116,6 +117,7 @@ impl Engine {
         service.counters_at_start = service.counters;
         (service.procedure, service.keeps_parked) = (Procedure::Absent, false);
         (service.loan, service.saves_after_kill, service.rearm) = (Loan::None, false, Rearm::No);
+        service.otherwise = Otherwise::No;
         service.procedure_oom_kill = (service.procedure_oom_kill.1, service.procedure_oom_kill.1);
         service.sample = None;
         service.warnings = Warnings::default();
@@ -165,6 +167,10 @@ impl Engine {
         let Some(service) = self.live(unit, run) else { return };
         if service.rearm == Rearm::Parking && service.state != State::Killing {
             self.rearmed(unit, plan);
+            return;
+        }
+        if service.otherwise == Otherwise::Making && service.state == State::Saving {
+            self.let_otherwise_go(unit, plan);
             return;
         }
         match service.state {

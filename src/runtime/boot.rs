@@ -510,14 +510,18 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
         None => program.ok(),
     };
     let commands = commands_of(&unit, environment_of(&unit.identity));
-    let procedure_program = unit.policy.procedure.filter(|it| it.has_program).and_then(|_| {
+    let procedure_programs = unit.policy.procedure.filter(|it| it.has_program).map(|_| {
         let mut environment = environment_of(&unit.procedure_identity);
         environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
         let stored_max = usize::from(unit.policy.descriptors.store_max);
-        Program::procedure(&unit.procedure, &environment.strings(), stored_max).ok()
+        let strings = environment.strings();
+        let of = |command: &[CString]| Program::procedure(command, &strings, stored_max).ok();
+        (of(&unit.procedure), of(&unit.otherwise))
     });
+    let (procedure_program, otherwise_program) = procedure_programs.unwrap_or_default();
     let (steps, procedure_steps) = (steps::of_service(&unit), steps::of_procedure(&unit));
-    Seat::of(unit, (program, procedure_program), (steps, procedure_steps), commands)
+    let seat = Seat::of(unit, (program, procedure_program), (steps, procedure_steps), commands);
+    Seat { otherwise_program, ..seat }
 }
 
 fn commands_of(unit: &Unit, mut environment: Environment) -> Commands {

@@ -31,6 +31,7 @@ impl Lifeboat {
         match action {
             Action::CheckConditions { unit, run } => self.check_conditions(unit, run),
             Action::Park { unit, run } => self.begin_park(unit, run),
+            Action::ParkOtherwise { unit, run } => self.begin_otherwise(unit, run),
             Action::Spawn { unit, run } => self.begin_spawn(unit, run),
             Action::Probe { unit, run } => self.probe(unit, run),
             Action::EndProbe { unit, run: _ } => self.end_probe(unit),
@@ -95,7 +96,13 @@ impl Lifeboat {
         if self.parks_already(unit, run) {
             return;
         }
-        if let Err(error) = self.park(unit) {
+        if let Err(error) = self.park(unit, false) {
+            self.spawn_failed(unit, run, Role::Procedure, error);
+        }
+    }
+
+    fn begin_otherwise(&mut self, unit: UnitId, run: RunId) {
+        if let Err(error) = self.park(unit, true) {
             self.spawn_failed(unit, run, Role::Procedure, error);
         }
     }
@@ -157,12 +164,13 @@ impl Lifeboat {
         });
     }
 
-    fn park(&mut self, unit: UnitId) -> Result<(), SpawnError> {
+    fn park(&mut self, unit: UnitId, otherwise: bool) -> Result<(), SpawnError> {
         self.leave_vanished(unit, Role::Procedure);
         self.make_procedure_group(unit)?;
         let pipe = self.open_output(unit, Role::Procedure)?;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
-        let Some(program) = &seat.procedure_program else { return Err(no_seat()) };
+        let program = if otherwise { &seat.otherwise_program } else { &seat.procedure_program };
+        let Some(program) = program else { return Err(no_seat()) };
         let out = stdout_of(pipe.as_ref(), seat.unit.output, &self.null, &self.output);
         let parked = park(
             &Start {

@@ -61,6 +61,8 @@ pub(super) struct Seat {
     pub(super) next: Option<Box<Seat>>,
     pub(super) program: Option<Program>,
     pub(super) procedure_program: Option<Program>,
+    /// The second procedure.
+    pub(super) otherwise_program: Option<Program>,
     /// What the service's process does to itself before it executes its program.
     pub(super) steps: Vec<Step>,
     /// What its procedure's process does.
@@ -109,6 +111,7 @@ impl Seat {
             next: None,
             program,
             procedure_program,
+            otherwise_program: None,
             steps,
             procedure_steps,
             run: RunId::default(),

@@ -69,6 +69,10 @@ impl Lifeboat {
     pub(super) fn process_over(&mut self, owner: (UnitId, RunId, Role), pid: u32, exit: Exit) {
         let (unit, run, role) = owner;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
+        if role == Role::Procedure && seat.saver.as_ref().is_some_and(|saver| saver.pid != pid) {
+            // Another one has taken its place: its start had failed.
+            return;
+        }
         let adopted = seat.process_mut(role).as_ref().is_some_and(|process| process.pidfd.is_some());
         if seat.group(role).is_none() && !adopted {
             // DEGRADED: what it leaves behind in its session is found only as long as its pid is not another's.

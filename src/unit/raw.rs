@@ -313,6 +313,7 @@ section! {
     /// The shutdown procedure.
     RawShutdown ("Shutdown") {
         procedure: Vec<Item<String>>,
+        otherwise: Vec<Item<String>>,
         on: Vec<Item<Occasion>>,
         service: ServiceMode,
         lend: Size,

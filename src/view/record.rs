@@ -28,6 +28,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         | Record::Rescuing { .. }
         | Record::SavesItself { .. }
         | Record::LentExhausted { .. }
+        | Record::Otherwise { .. }
         | Record::ProcedureOver { .. }
         | Record::Killing { .. }
         | Record::EffectFailed { .. }
@@ -38,12 +39,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
             write!(out, "RUNNING: pid {pid}, after {}", Took(after_us))
         }
         Record::SpawnFailed { role, stage, errno, .. } => {
-            let what = match role {
-                Role::Service => "cannot be started",
-                Role::Procedure => "its procedure cannot be made ready",
-                Role::Command => "its command cannot be started",
-            };
-            write!(out, "{what}: {}: {}", words::stage(stage), words::errno(errno))
+            write!(out, "{}: {}: {}", not_started(role), words::stage(stage), words::errno(errno))
         }
         Record::SettingRefused { .. }
         | Record::LimitChanged { .. }
@@ -201,6 +197,12 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
             )
         }
         Record::LentExhausted { .. } => write!(out, "the memory that was lent is exhausted too"),
+        Record::Otherwise { result, deadline_ms, .. } => write!(
+            out,
+            "procedure {}; the second one comes, deadline {}",
+            ProcedureWords(result),
+            millis(deadline_ms)
+        ),
         Record::ProcedureOver { result: result @ ProcedureResult::None, .. } => {
             write!(out, "no procedure: {}", ProcedureWords(result))
         }
@@ -281,6 +283,14 @@ fn millis(ms: u32) -> Millis {
     Millis(u64::from(ms))
 }
 
+fn not_started(role: Role) -> &'static str {
+    match role {
+        Role::Service => "cannot be started",
+        Role::Procedure => "its procedure cannot be made ready",
+        Role::Command => "its command cannot be started",
+    }
+}
+
 fn unit_of(record: &Record) -> Option<UnitId> {
     match *record {
         Record::Running { unit, .. }
@@ -323,6 +333,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::Rescuing { unit, .. }
         | Record::SavesItself { unit, .. }
         | Record::LentExhausted { unit }
+        | Record::Otherwise { unit, .. }
         | Record::ProcedureOver { unit, .. }
         | Record::Killing { unit, .. }
         | Record::EffectFailed { unit, .. }

@@ -182,6 +182,9 @@ pub fn account(out: &mut dyn Write, incident: &Incident, limit_bytes: Option<u64
     }
     timeline(out, incident)?;
     let over = incident.emptied.is_some();
+    if let Some(first) = incident.first_procedure {
+        writeln!(out, "  first procedure: {}", ProcedureWords(first))?;
+    }
     match incident.procedure {
         ProcedureResult::None if over => writeln!(out, "  procedure: this unit has none")?,
         ProcedureResult::None => {}

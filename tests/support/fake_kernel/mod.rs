@@ -59,6 +59,8 @@ pub(crate) struct Truth {
     pub(crate) freezing: bool,
     /// So much was added to its bound.
     pub(crate) lent_bytes: u64,
+    /// So many writes to `cgroup.kill` failed.
+    pub(crate) failed_kills: u8,
 }
 
 impl Truth {
@@ -264,6 +266,7 @@ impl FakeKernel {
                 self.tell(0, Event::ConditionsChecked { unit, run, unmet });
             }
             Action::Park { unit, run } => self.park(unit, run),
+            Action::ParkOtherwise { unit, run } => self.make(unit, run),
             Action::Spawn { unit, run } => self.spawn(unit, run),
             Action::Probe { unit, run } => self.probe(unit, run),
             Action::LookForPath { unit, run } => {

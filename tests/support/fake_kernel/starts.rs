@@ -39,9 +39,13 @@ impl FakeKernel {
     }
 
     pub(super) fn park(&mut self, unit: UnitId, run: RunId) {
-        if self.parks_already(unit, run) {
-            return;
+        if !self.parks_already(unit, run) {
+            self.make(unit, run);
         }
+    }
+
+    /// A procedure's process, or not.
+    pub(super) fn make(&mut self, unit: UnitId, run: RunId) {
         let delay_us = self.short();
         if self.goes_wrong() && self.rng.per_mille(500) {
             let (stage, errno) = self.fault();

@@ -109,6 +109,7 @@ impl Watch {
             Action::Park { unit, run } => {
                 self.begins(now, (unit, run), kernel)?;
             }
+            Action::ParkOtherwise { unit, run } => self.parks_otherwise((unit, run), kernel)?,
             Action::Spawn { unit, run } => self.spawn(now, (unit, run), kernel)?,
             Action::RunCommand { unit, run, order } => {
                 self.runs_command(action, (unit, run), order, kernel)?
@@ -320,6 +321,19 @@ impl Watch {
         hold(Invariant::ReleasedOnce, fits, || format!("{unit:?} {run:?} parks again, left behind: {left}"))
     }
 
+    /// The second procedure comes once, after the first has failed, and when nothing of that is left.
+    fn parks_otherwise(&mut self, id: (UnitId, RunId), kernel: &mut FakeKernel) -> Result<(), Violation> {
+        let (unit, run) = id;
+        let has_one = self.policies[usize::from(unit.0)].procedure.is_some_and(|it| it.has_otherwise);
+        let left = kernel.truth(unit, run).procedure.populated();
+        let Some(seen) = self.present(unit, run) else {
+            return hold(Invariant::OnlyThePresentRun, false, || format!("{unit:?} {run:?}"));
+        };
+        let fits = has_one && seen.releases == 1 && !seen.otherwise && !left;
+        (seen.otherwise, seen.parked, seen.procedure_over, seen.releases) = (true, false, false, 0);
+        hold(Invariant::ReleasedOnce, fits, || format!("{unit:?} {run:?} second, left behind: {left}"))
+    }
+
     fn saves_itself(&mut self, unit: UnitId, run: RunId) -> bool {
         let running = self.policies[usize::from(unit.0)].procedure.map(|it| it.service);
         running == Some(ServiceMode::Running) && self.present(unit, run).is_some_and(|seen| seen.signalled)
@@ -359,7 +373,7 @@ impl Watch {
         let Some(seen) = self.present(id.0, id.1) else { return Ok(()) };
         seen.ending = true;
         seen.kills[usize::from(role == Role::Procedure)] += 1;
-        let saved = !seen.must_save || seen.releases == 1 || seen.procedure_over;
+        let saved = !seen.must_save || seen.releases == 1 || seen.procedure_over || seen.otherwise;
         if role == last && !saved {
             let ready = kernel.truth(id.0, id.1).procedure.main;
             hold(Invariant::SavedBeforeKilled, !ready, || {

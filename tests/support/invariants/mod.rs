@@ -134,6 +134,8 @@ struct Seen {
     /// It is on its way to its procedure and back; then that its procedure is to be parked anew.
     drills: bool,
     rearms: bool,
+    /// The second procedure came.
+    otherwise: bool,
     /// The number of the last command, over all runs, and how often it was killed.
     command: RunId,
     command_kills: u32,

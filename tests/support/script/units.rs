@@ -118,6 +118,7 @@ struct Procedure {
     service: ServiceMode,
     lend_mib: u64,
     has_program: bool,
+    has_otherwise: bool,
     then: After,
 }
 
@@ -132,6 +133,7 @@ impl Default for Procedure {
             service: ServiceMode::Frozen,
             lend_mib: 0,
             has_program: true,
+            has_otherwise: false,
             then: After::Restart,
         }
     }
@@ -257,6 +259,7 @@ fn procedure(procedure: &Procedure, names: &[String]) -> ProcedurePolicy {
         service: procedure.service,
         lend_bytes: procedure.lend_mib * MIB,
         has_program: procedure.has_program,
+        has_otherwise: procedure.has_otherwise,
         then: procedure.then.escalation(names),
     }
 }
