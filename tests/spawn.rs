@@ -27,6 +27,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -274,7 +275,17 @@ fn a_parked_process_ends_when_nobody_can_release_it() {
 
 #[test]
 fn a_program_that_cannot_run_is_not_parked() {
-    for (path, errno) in [("/nowhere", libc::ENOENT), ("/etc/passwd", libc::EACCES), ("/etc", libc::EACCES)] {
+    let script = std::env::temp_dir().join(format!("lifeboat-no-interpreter-{}", std::process::id()));
+    std::fs::write(&script, "#!\t/usr/bin/gone -x\n").expect("a script");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+    let script = script.to_str().expect("a path of plain text");
+    let bad = [
+        ("/nowhere", libc::ENOENT),
+        ("/etc/passwd", libc::EACCES),
+        ("/etc", libc::EACCES),
+        (script, libc::ENOENT),
+    ];
+    for (path, errno) in bad {
         let mut ends = alone();
         let (program, input, output) = (procedure(&[path]), null(), null());
         let parked = park(&plain(&program, &input, &output), u64::MAX).expect("a child");
@@ -282,6 +293,7 @@ fn a_program_that_cannot_run_is_not_parked() {
         assert_eq!(told, Status::Failed(SpawnError::new(SpawnStage::Exec, errno)), "{path}");
         assert_eq!(end_of(parked.pid, &mut ends), Exit::Code(127));
     }
+    std::fs::remove_file(script).expect("the script");
 }
 
 /// A tree on this machine's cgroup2; it goes away at the end of its test.
