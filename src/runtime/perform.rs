@@ -310,7 +310,12 @@ impl Lifeboat {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         let parked = seat.process_mut(role).as_ref().filter(|process| process.go.is_some());
         let parked = parked.map(|process| process.pid);
-        match seat.group(role).map(|group| end_all(group, parked)) {
+        let ended = seat.group(role).map(|group| end_all(group, parked));
+        // Root can move a process out of its unit's cgroup, where `cgroup.kill` does not find it.
+        if let (Some(Ok(_)), Some(process)) = (ended, seat.process_mut(role)) {
+            let _ = process.signal(libc::SIGKILL);
+        }
+        match ended {
             Some(Ok(state)) if state.populated => {}
             // Removed by somebody else means that it was empty.
             Some(Ok(_)) => self.emptied(unit, role),
