@@ -4,6 +4,7 @@
 //! runs.
 
 mod adopt;
+mod bad_input;
 mod boot50;
 mod changes;
 mod commands;
@@ -125,6 +126,7 @@ fn main_cases() -> Vec<Case> {
         adopt::CASES,
         incidents::NO_DISK,
         procedures::CASES,
+        bad_input::CASES,
         endings::CASES,
         units::CASES,
         graph::CASES,
