@@ -441,7 +441,7 @@ fn shield(view: &mut SystemView) -> bool {
         view.degraded.push(
             "lifeboat lacks the privilege CAP_SYS_RESOURCE: services run without a shield, and the kernel may choose \
              lifeboat itself when memory runs out; start it as root with that privilege (systemd: \
-             AmbientCapabilities=CAP_SYS_RESOURCE)"
+             AmbientCapabilities=CAP_SYS_RESOURCE), or give its units guard: Canary, which needs none"
                 .into(),
         );
     }
