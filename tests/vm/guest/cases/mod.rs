@@ -5,6 +5,7 @@
 
 mod adopt;
 mod boot50;
+mod canary;
 mod changes;
 mod commands;
 mod confined;
@@ -121,6 +122,7 @@ fn main_cases() -> Vec<Case> {
         stopping::CASES,
         commands::CASES,
         shield::CASES,
+        canary::CASES,
         rescue::CASES,
         adopt::CASES,
         incidents::NO_DISK,
