@@ -31,6 +31,7 @@ fn unit(id: u16) -> UnitPolicy {
             class: Class::Pool,
             guard: Guard::Shield,
             high_bytes: None,
+            ballast_bytes: None,
         }),
         warn: WarnPolicy::default(),
         utility: 50,

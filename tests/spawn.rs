@@ -20,7 +20,7 @@ use lifeboat::sys::clock::now;
 use lifeboat::sys::poll::{Interest, Poller, ReadyBuffer};
 use lifeboat::sys::spawn::Step;
 use lifeboat::sys::spawn::{Child, Order, Parked, Program, SpawnError, Start, Status, Way};
-use lifeboat::sys::spawn::{notification_pipe, park, read_status, release, start};
+use lifeboat::sys::spawn::{ballast, notification_pipe, park, read_status, release, start};
 use std::collections::HashMap;
 use std::error::Error;
 use std::ffi::{CStr, CString};
@@ -271,6 +271,28 @@ fn a_parked_process_ends_when_nobody_can_release_it() {
         assert_eq!(end_of(pid, &mut ends), Exit::Code(0));
         assert_eq!(read_status(status.as_fd()), Status::Running, "the end of the pipe");
     }
+}
+
+/// It says that it stands when all of it is there, is the first to go, and ends with its maker.
+#[test]
+fn a_ballast_stands_and_goes_first() {
+    let mut ends = alone();
+    let Parked { pid, status, go } = ballast(3 << 20, None, null().as_fd()).expect("a child");
+    assert_eq!(next_status(&status), Status::Parked);
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("a live process");
+    assert_eq!(read("oom_score_adj").trim(), "1000");
+    assert_eq!(read("comm").trim(), "ballast");
+    assert_eq!(fds_of(pid).len(), 5, "0, 1, 2, status and go");
+    let status_text = read("status");
+    let kb = |name: &str| -> u64 {
+        let line = status_text.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    assert!(kb("RssAnon:") >= 3 << 10, "{status_text}");
+    // Of its weight, in pages that are there anyway: a program of 1 MiB forty times.
+    assert!(kb("RssFile:") + kb("RssShmem:") >= 20 << 10, "{status_text}");
+    drop(go);
+    assert_eq!(end_of(pid, &mut ends), Exit::Code(0));
 }
 
 #[test]

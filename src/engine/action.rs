@@ -140,6 +140,9 @@ pub enum Action {
     Park { unit: UnitId, run: RunId },
     /// Make the process of the second procedure in the same cgroup, held before `execve`: `Parked` or `SpawnFailed`.
     ParkOtherwise { unit: UnitId, run: RunId },
+    /// Make the service's cgroup with its limits, and a ballast of so many bytes there: `BallastStands` or
+    /// `SpawnFailed`, later `Exited`.
+    MakeBallast { unit: UnitId, run: RunId, bytes: u64 },
     /// Give the service's cgroup this `memory.max`, and its branch as much more: `Failed`, or nothing.
     Lend { unit: UnitId, run: RunId, max_bytes: u64, lend_bytes: u64 },
     /// The same backwards; nothing of the run is left.

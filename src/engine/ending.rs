@@ -203,6 +203,7 @@ impl Engine {
             Role::Service => self.service_exited(unit, run, exit, plan),
             Role::Procedure => self.procedure_exited(unit, run, exit, plan),
             Role::Command => self.command_exited(unit, run, exit, plan),
+            Role::Ballast => self.ballast_exited(unit, run, exit, plan),
         }
     }
 
@@ -217,6 +218,9 @@ impl Engine {
         let (state, signal, killed_by) = (service.state, service.policy.stop_signal, service.killed_by);
         let saves_itself = service.policy.procedure.is_some_and(|it| it.service == ServiceMode::Running);
         self.generation += 1;
+        if self.kill_was_no_ballast(unit, exit, plan) {
+            return;
+        }
         match state {
             State::Spawning | State::Readying | State::Running | State::Idling => {
                 plan.tell(match killed_by {
@@ -266,7 +270,8 @@ impl Engine {
                 match role {
                     Role::Service => service.open.service_cgroup = false,
                     Role::Procedure => service.open.procedure_cgroup = false,
-                    Role::Command => {}
+                    // It lies in the service's.
+                    Role::Command | Role::Ballast => {}
                 }
                 self.process_gone(unit, plan);
             }

@@ -57,11 +57,12 @@ impl Engine {
         let of_run = service.counters_of_run();
         let only_below = of_run.oom_below > 0 && of_run.oom_below == of_run.oom;
         let guard = service.policy.memory.map(|memory| memory.guard);
+        let may_be_rescued = may_be_rescued(service.state);
         if service.state == State::Saving && oom > 0 {
             self.doubt_loan(unit, run, plan);
             return;
         }
-        if !may_be_rescued(service.state) {
+        if !may_be_rescued || self.canary_hears(unit, (oom, oom_kill), plan) {
             return;
         }
         if oom_kill > 0 && only_below && guard != Some(Guard::Shield) {
@@ -129,7 +130,7 @@ impl Engine {
         let free_bytes = self.reserve_bytes.saturating_sub(self.reserve_used_bytes);
         let Some(service) = self.unit_mut(unit) else { return };
         let Some(policy) = service.policy.procedure else { return };
-        let gone = !service.open.main || service.counters_of_run().oom_kill > 0;
+        let gone = !service.open.main || service.kernel_kills() > 0;
         match policy.service {
             // Nothing is left that could save itself.
             ServiceMode::Running if gone && !policy.has_program => {
@@ -181,6 +182,7 @@ impl Engine {
                 let after_us = now.since_us(service.end_began);
                 plan.tell(Record::Frozen { unit, after_us });
                 self.procedure_may_start(unit, plan);
+                self.measure_ballast(unit, plan);
             }
             State::Running => self.held(unit, plan),
             // Late, after its deadline: noted in the incident.
@@ -232,7 +234,7 @@ impl Engine {
         let Some(service) = self.unit_mut(unit) else { return };
         let Some(policy) = service.policy.procedure else { return };
         let run = service.run;
-        let kernel_killed = service.counters_of_run().oom_kill > 0;
+        let kernel_killed = service.kernel_kills() > 0;
         let cause = cause_of(service.end, kernel_killed);
         let order =
             ProcedureOrder { cause, main_pid: service.pid.unwrap_or(0), deadline_ms: policy.deadline_ms };
@@ -265,7 +267,7 @@ impl Engine {
         let Some(service) = self.unit_mut(unit) else { return };
         let (run, signal) = (service.run, service.policy.stop_signal);
         let exhausted = matches!(service.end, Some(End::Exhausted | End::Drilled { .. }));
-        if !service.open.main || service.counters_of_run().oom_kill > 0 {
+        if !service.open.main || service.kernel_kills() > 0 {
             // The kernel, or itself, was quicker.
             if service.policy.procedure.is_some_and(|procedure| !procedure.has_program) {
                 self.kill(unit, KillReason::NoProcedure, plan);
@@ -495,11 +497,13 @@ impl Engine {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         let Some(mut incident) = service.incident.take() else { return };
+        let kernel_kills = service.kernel_kills();
         let counters = service.counters_of_run();
+        incident.verdict = service.canary.judge(incident.verdict, kernel_kills);
         service.incidents += 1;
         incident.emptied = service.open.nothing().then_some(now);
         incident.counters = service.counters;
-        incident.killer = match (counters.oom_kill, counters.oom) {
+        incident.killer = match (kernel_kills, counters.oom) {
             (0, _) => Killer::Lifeboat,
             (_, 0) => Killer::KernelOutside,
             (_, _) => Killer::KernelCgroup,

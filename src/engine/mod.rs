@@ -16,6 +16,7 @@
 
 pub mod action;
 pub mod budget;
+mod canary;
 pub mod change;
 mod command;
 mod demand;
@@ -212,6 +213,7 @@ impl Engine {
             Event::Deadline => self.deadlines(plan),
             Event::ConditionsChecked { unit, run, unmet } => self.conditions_checked(unit, run, unmet, plan),
             Event::Parked { unit, run, pid: _ } => self.parked(unit, run, plan),
+            Event::BallastStands { unit, run } => self.ballast_stands(unit, run, plan),
             Event::Spawned { unit, run, pid } => self.spawned(unit, run, pid, plan),
             Event::SpawnFailed { unit, run, role, stage, errno } => {
                 self.spawn_failed((unit, run), role, (stage, errno), plan);
@@ -381,6 +383,7 @@ impl Engine {
                 TimerKind::Idle => self.idle_due(unit, plan),
                 TimerKind::Warn => self.warn_due(unit, plan),
                 TimerKind::Drill => self.drill_due(unit, plan),
+                TimerKind::Ballast => self.ballast_due(unit, plan),
             }
         }
     }

@@ -16,6 +16,7 @@
 //! Every run ends through `Killing`, however it came to its end. So no run leaves a process behind, and none begins
 //! while one of the last run lives.
 
+use super::canary::Canary;
 use super::command::Commands;
 use super::doorbell::Trend;
 use super::drill::Rearm;
@@ -159,6 +160,7 @@ pub(super) struct Open {
     pub(super) service_cgroup: bool,
     pub(super) procedure: bool,
     pub(super) procedure_cgroup: bool,
+    pub(super) ballast: bool,
 }
 
 impl Open {
@@ -287,6 +289,7 @@ pub(super) struct Service {
     pub(super) trend: Trend,
     pub(super) warnings: Warnings,
     pub(super) standstill: Standstill,
+    pub(super) canary: Canary,
     pub(super) incident: Option<Incident>,
     pub(super) incidents: u32,
     /// The number of its last incident.
@@ -360,6 +363,7 @@ impl Service {
             trend: Trend::default(),
             warnings: Warnings::default(),
             standstill: Standstill::default(),
+            canary: Canary::default(),
             incident: None,
             incidents: 0,
             last_incident: 0,

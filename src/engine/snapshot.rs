@@ -106,6 +106,13 @@ pub enum Verdict {
         /// `full avg10` of `memory.pressure`, in hundredths of a percent.
         psi_full_avg10: u16,
     },
+    /// The kernel found nothing to reclaim, and took the unit's ballast before anything of the service.
+    CanaryDied {
+        /// By how much `oom` in `memory.events.local` rose.
+        oom: u64,
+        /// The ballast's size.
+        ballast_bytes: u64,
+    },
     /// The kernel killed: `oom_kill` in `memory.events.local` rose.
     KernelKilled {
         /// How many processes.

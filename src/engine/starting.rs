@@ -123,6 +123,7 @@ impl Engine {
         service.warnings = Warnings::default();
         service.trend.begin();
         service.standstill.begin(service.counters);
+        service.canary.begin();
         service.restarts.started(now, &service.policy.restart);
         let (run, parks) = (service.run, service.policy.procedure.is_some_and(|it| it.has_program));
         if service.policy.kind == Kind::Target {
@@ -135,7 +136,7 @@ impl Engine {
             self.step_deadline(unit, START_DEADLINE_MS);
             plan.push(Action::Park { unit, run });
         } else {
-            self.spawn(unit, run, plan);
+            self.guard_and_spawn(unit, run, plan);
         }
         self.listen(unit, plan);
     }
@@ -152,7 +153,7 @@ impl Engine {
         self.answer_started(unit, plan);
     }
 
-    fn spawn(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
+    pub(super) fn spawn(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         service.open.main = true;
@@ -176,7 +177,7 @@ impl Engine {
         match service.state {
             State::Parking => {
                 service.procedure = Procedure::Parked;
-                self.spawn(unit, run, plan);
+                self.guard_and_spawn(unit, run, plan);
             }
             // The start was given up meanwhile: `Killing` has killed, or will kill, the process.
             State::Down(_)
@@ -239,6 +240,10 @@ impl Engine {
                 service.open.main = false;
                 false
             }
+            Role::Ballast => {
+                service.open.ballast = false;
+                false
+            }
             Role::Procedure | Role::Command => {
                 service.open.procedure = false;
                 service.procedure = Procedure::Over;
@@ -253,6 +258,10 @@ impl Engine {
             return;
         }
         let Some(service) = self.unit(unit) else { return };
+        if role == Role::Ballast && service.may_lose_its_ballast() {
+            self.ballast_lost(unit, None, plan);
+            return;
+        }
         match service.state {
             State::Parking | State::Spawning => self.start_failed(unit, (stage, errno, procedure), plan),
             State::Saving if procedure => self.procedure_spawn_failed(unit, stage, errno, plan),
@@ -292,8 +301,10 @@ impl Engine {
     }
 
     pub(super) fn start_timed_out(&mut self, unit: UnitId, plan: &mut Plan) {
-        let procedure = self.unit(unit).is_some_and(|service| service.state == State::Parking);
-        self.start_failed(unit, (SpawnStage::Exec, ETIMEDOUT, procedure), plan);
+        let Some(service) = self.unit(unit) else { return };
+        let (ballast, parking) = (service.open.ballast, service.state == State::Parking);
+        let stage = if parking && ballast { SpawnStage::Clone } else { SpawnStage::Exec };
+        self.start_failed(unit, (stage, ETIMEDOUT, parking && !ballast), plan);
     }
 
     /// The procedure ended before the service was up: without it the service does not run.
@@ -301,7 +312,7 @@ impl Engine {
         self.start_failed(unit, (SpawnStage::Exec, ESRCH, true), plan);
     }
 
-    fn start_failed(&mut self, unit: UnitId, what: (SpawnStage, i32, bool), plan: &mut Plan) {
+    pub(super) fn start_failed(&mut self, unit: UnitId, what: (SpawnStage, i32, bool), plan: &mut Plan) {
         let (stage, errno, procedure) = what;
         self.begin_end(unit, End::StartFailed { stage, errno, procedure }, plan);
         self.kill(unit, KillReason::StartFailed, plan);

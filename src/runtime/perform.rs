@@ -32,6 +32,7 @@ impl Lifeboat {
             Action::CheckConditions { unit, run } => self.check_conditions(unit, run),
             Action::Park { unit, run } => self.begin_park(unit, run),
             Action::ParkOtherwise { unit, run } => self.begin_otherwise(unit, run),
+            Action::MakeBallast { unit, run, bytes } => self.begin_ballast(unit, run, bytes),
             Action::Spawn { unit, run } => self.begin_spawn(unit, run),
             Action::Probe { unit, run } => self.probe(unit, run),
             Action::EndProbe { unit, run: _ } => self.end_probe(unit),
@@ -137,7 +138,7 @@ impl Lifeboat {
         }
     }
 
-    fn take_seat(&mut self, unit: UnitId, run: RunId) {
+    pub(super) fn take_seat(&mut self, unit: UnitId, run: RunId) {
         if let Some(seat) = self.seats.get_mut(usize::from(unit.0)) {
             if seat.run != run {
                 if let Some(socket) = seat.probe.take() {
@@ -233,6 +234,7 @@ impl Lifeboat {
             Role::Service => &seat.main,
             Role::Procedure => &seat.saver,
             Role::Command => &seat.commands.process,
+            Role::Ballast => &seat.ballast,
         };
         if let Some(status) = process.as_ref().and_then(|process| process.status.as_ref()) {
             self.watch_status(unit, role, status.as_fd());
@@ -332,6 +334,9 @@ impl Lifeboat {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         if let Some(process) = seat.process_mut(role) {
             let _ = process.kill_session();
+        }
+        if let Some(ballast) = seat.ballast.as_ref().filter(|_| role == Role::Service) {
+            let _ = ballast.kill_session();
         }
         self.events.push_back(Event::Emptied { unit, run, role });
     }

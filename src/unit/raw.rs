@@ -133,6 +133,7 @@ section! {
         oom_group: bool,
         class: Class,
         guard: Guard,
+        ballast: Size,
         warn: Vec<Item<RawWarn>>,
         warn_timeout: Millis,
     }
@@ -523,7 +524,11 @@ words! {
     }
     OnRequirementRestart: "Keep or Restart" { "Keep" => Self::Keep, "Restart" => Self::Restart, }
     Class: "Guaranteed or Pool" { "Guaranteed" => Self::Guaranteed, "Pool" => Self::Pool, }
-    Guard: "Shield or None" { "Shield" => Self::Shield, "None" => Self::None, }
+    Guard: "Shield, Canary or None" {
+        "Shield" => Self::Shield,
+        "Canary" => Self::Canary,
+        "None" => Self::None,
+    }
     RestartWhen: "Always, OnFailure, OnExhaustion or Never" {
         "Always" => Self::Always,
         "OnFailure" => Self::OnFailure,

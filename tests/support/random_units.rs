@@ -91,9 +91,9 @@ pub(crate) fn random_rescue(rng: &mut Rng, units: &[UnitPolicy]) -> Option<UnitI
 fn random_memory(rng: &mut Rng) -> MemoryPolicy {
     let max_bytes = rng.between(4, 64) * MIB;
     let class = rng.pick(&[Class::Guaranteed, Class::Pool]);
-    let guard = rng.pick(&[Guard::Shield, Guard::Shield, Guard::Shield, Guard::None]);
+    let guard = rng.pick(&[Guard::Shield, Guard::Shield, Guard::Shield, Guard::None, Guard::Canary]);
     let high_bytes = (guard == Guard::None).then_some(max_bytes / 2);
-    MemoryPolicy { max_bytes, class, guard, high_bytes }
+    MemoryPolicy { max_bytes, class, guard, high_bytes, ballast_bytes: None }
 }
 
 /// Its fallbacks are among these units; it names no others.

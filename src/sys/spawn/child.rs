@@ -5,6 +5,7 @@
 //! What runs in the child is straight-line code over the parent's preparations: no allocation, no lock, nothing of the
 //! standard library that could take one, no panic. The child has a copy of lifeboat's memory, not the memory itself.
 
+use super::ballast;
 use super::order::{Slots, receive};
 use super::pid_word::{PidSlot, write_pid};
 use super::step::{Refused, Step};
@@ -47,6 +48,8 @@ const SCRIPT_BYTES: usize = 256;
 pub(super) struct Hold<'a> {
     pub(super) wait: &'a OwnedFd,
     pub(super) lock_max_bytes: u64,
+    /// It is a ballast of this size, and never goes on to a program; 0 for all others.
+    pub(super) ballast_bytes: usize,
 }
 
 /// Everything that the child needs, as the kernel wants it.
@@ -70,6 +73,7 @@ pub(super) struct Plan<'a> {
     /// -1 where the child does not wait.
     wait: c_int,
     lock_max_bytes: u64,
+    ballast_bytes: usize,
     oom_score_adj: [u8; 8],
     oom_score_adj_len: usize,
     descriptor_limit: Option<DescriptorLimit>,
@@ -103,7 +107,8 @@ impl<'a> Plan<'a> {
             pid_slots: start.program.pid_slots(),
             tell: tell.as_raw_fd(),
             wait: hold.as_ref().map_or(-1, |hold| hold.wait.as_raw_fd()),
-            lock_max_bytes: hold.map_or(0, |hold| hold.lock_max_bytes),
+            lock_max_bytes: hold.as_ref().map_or(0, |hold| hold.lock_max_bytes),
+            ballast_bytes: hold.map_or(0, |hold| hold.ballast_bytes),
             oom_score_adj,
             oom_score_adj_len,
             descriptor_limit: descriptor_limit_of_children(),
@@ -220,6 +225,9 @@ unsafe fn run(plan: &Plan<'_>) -> ! {
         close_the_rest(plan);
         if let Some(limit) = plan.descriptor_limit {
             limit.apply();
+        }
+        if plan.ballast_bytes > 0 && ballast::stand(plan.ballast_bytes, plan.tell, plan.wait).is_err() {
+            fail(plan, SpawnStage::Clone);
         }
         take_all(plan, plan.steps_as_root);
         // An ordinary user may lock little or nothing; what is locked stays so.

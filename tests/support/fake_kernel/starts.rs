@@ -92,7 +92,8 @@ impl FakeKernel {
         }
         let unkillable = self.trouble > 0 && self.rng.per_mille(4);
         self.unreclaimable_bytes[usize::from(unit.0)] = 0;
-        self.truth(unit, run).service = Group { main: true, unkillable, ..Group::default() };
+        let ballast = self.truth(unit, run).service.ballast;
+        self.truth(unit, run).service = Group { main: true, unkillable, ballast, ..Group::default() };
         if self.goes_wrong() && self.rng.per_mille(100) {
             return;
         }

@@ -20,11 +20,13 @@ impl Watch {
     ) {
         let policy = &self.policies[usize::from(unit.0)];
         let shielded = policy.memory.is_some_and(|memory| memory.guard == Guard::Shield);
+        // A kill may be its ballast's, and that the machine's affair.
+        let canary = policy.memory.is_some_and(|memory| memory.guard == Guard::Canary);
         let saves = policy.procedure.is_some_and(|procedure| procedure.on_exhaustion);
         let ready = run.0 > 0 && kernel.truth(unit, run).procedure.main;
         let Some(seen) = self.present(unit, run) else { return };
-        let rose =
-            counters.oom_kill > seen.counters.oom_kill || (counters.oom > seen.counters.oom && shielded);
+        let killed = counters.oom_kill > seen.counters.oom_kill && !canary;
+        let rose = killed || (counters.oom > seen.counters.oom && (shielded || canary));
         seen.counters = counters;
         let alive = seen.parked && seen.exit.is_none() && !seen.procedure_over;
         if rose && saves && ready && alive && !seen.ending {
@@ -110,6 +112,7 @@ impl Watch {
                 self.begins(now, (unit, run), kernel)?;
             }
             Action::ParkOtherwise { unit, run } => self.parks_otherwise((unit, run), kernel)?,
+            Action::MakeBallast { unit, run, .. } => self.makes_ballast(now, (unit, run), kernel)?,
             Action::Spawn { unit, run } => self.spawn(now, (unit, run), kernel)?,
             Action::RunCommand { unit, run, order } => {
                 self.runs_command(action, (unit, run), order, kernel)?
@@ -180,14 +183,35 @@ impl Watch {
         kernel: &FakeKernel,
     ) -> Result<(), Violation> {
         let parks = self.policies[usize::from(unit.0)].procedure.is_some_and(|it| it.has_program);
-        if !parks {
+        let canary = self.has_canary(unit);
+        if !parks && !canary {
             self.begins(now, (unit, run), kernel)?;
         }
+        let guarded = !canary || self.present(unit, run).is_some_and(|seen| seen.guarded);
+        hold(Invariant::GuardedBeforeSpawn, guarded, || format!("{unit:?} {run:?}"))?;
         let name = || format!("{unit:?} {run:?}");
         hold(Invariant::NothingStartsInShutdown, !self.shutting_down(), name)?;
         let parked = self.present(unit, run).is_some_and(|seen| seen.parked);
         self.spawns(now, unit, run);
         hold(Invariant::ParkedBeforeSpawn, !parks || parked, name)
+    }
+
+    fn has_canary(&self, unit: UnitId) -> bool {
+        self.policies[usize::from(unit.0)].memory.is_some_and(|memory| memory.guard == Guard::Canary)
+    }
+
+    /// The first of a run, or one in the place of another that is gone.
+    fn makes_ballast(
+        &mut self,
+        now: Time,
+        (unit, run): (UnitId, RunId),
+        kernel: &mut FakeKernel,
+    ) -> Result<(), Violation> {
+        if self.present(unit, run).is_none() {
+            self.begins(now, (unit, run), kernel)?;
+        }
+        let alone = !kernel.truth(unit, run).service.ballast;
+        hold(Invariant::OneRunAtOnce, alone, || format!("{unit:?} {run:?}: a ballast beside another"))
     }
 
     fn lends(&mut self, action: Action, kernel: &mut FakeKernel) -> Result<(), Violation> {

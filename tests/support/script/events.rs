@@ -19,6 +19,7 @@ pub(crate) enum What {
     /// The first condition that is not met, from 0.
     ConditionsChecked(String, Option<u8>),
     Parked(String),
+    BallastStands(String),
     Spawned(String),
     SpawnFailed(String, Role, SpawnStage, i32),
     /// The setting, errno, and whether it is left out.
@@ -96,6 +97,7 @@ impl Stage {
             | What::LookedIdle(name, _)
             | What::PressureRang(name)
             | What::KilledOutside(name, _)
+            | What::BallastStands(name)
             | What::ProcedureRunning(name) => Self::word_of_a_run(what, id(name)),
             What::Frozen(name) => {
                 let (unit, run) = id(name);
@@ -183,6 +185,7 @@ impl Stage {
             What::Probed(_, healthy) => Event::Probed { unit, run, healthy: *healthy },
             What::Demanded(_) => Event::Demanded { unit, run },
             What::LookedIdle(_, idle) => Event::LookedIdle { unit, run, idle: *idle },
+            What::BallastStands(_) => Event::BallastStands { unit, run },
             What::PressureRang(_) => Event::PressureRang { unit, run },
             What::KilledOutside(_, by) => Event::KilledOutside { unit, run, by: *by },
             What::ProcedureRunning(_) => Event::ProcedureRunning { unit, run },

@@ -13,6 +13,7 @@ impl Stage {
             Action::CheckConditions { unit, run } => format!("check {}", of(unit, run)),
             Action::Park { unit, run } => format!("park {}", of(unit, run)),
             Action::ParkOtherwise { unit, run } => format!("park {}, otherwise", of(unit, run)),
+            Action::MakeBallast { unit, run, bytes } => ballast(&of(unit, run), bytes),
             Action::Spawn { unit, run } => format!("spawn {}", of(unit, run)),
             Action::Probe { unit, run } => format!("probe {}", of(unit, run)),
             Action::EndProbe { unit, run } => format!("end probe {}", of(unit, run)),
@@ -78,6 +79,10 @@ impl Stage {
             Action::Log(_) => return None,
         })
     }
+}
+
+fn ballast(whose: &str, bytes: u64) -> String {
+    format!("ballast {whose} of {} KiB", bytes >> 10)
 }
 
 pub(super) fn incidents(snapshot: &Snapshot) -> Vec<String> {

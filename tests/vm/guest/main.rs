@@ -80,6 +80,7 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   bad WAY           make its own end hard: flees, locks, port or leaves
   flee              end once a child does the same
   lock              wait for what `bad locks` has locked
+  map-and-leak FILE map FILE, whose pages are charged to others, and use memory without end, slowly
   grow NAME signal|watch
                     use ever more memory, and let go of half of it when told
   serve NAME        answer on the sockets that it is given
@@ -140,6 +141,7 @@ fn main() -> ExitCode {
         ["bad", way] => bad::bad(way),
         ["flee"] => bad::flee(),
         ["lock"] => bad::lock(),
+        ["map-and-leak", file] => cast::map_and_leak(file),
         ["grow", name, way @ ("signal" | "watch")] => warned::grow(name, way),
         ["keep", name] => keeper::keep(name, false),
         ["keep", name, "and-go-on"] => keeper::keep(name, true),

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 pub(crate) const CASES: &[Case] = &[
     Case { name: "procedure-without-its-interpreter", deadline_s: 40, run: without_interpreter },
     Case { name: "procedure-not-executable", deadline_s: 40, run: not_executable },
+    Case { name: "procedure-kills-its-parent", deadline_s: 60, run: kills_its_parent },
     Case { name: "procedure-on-a-full-disk", deadline_s: 60, run: on_a_full_disk },
     Case { name: "service-flees-from-signals", deadline_s: 60, run: flees },
     Case { name: "service-holds-the-lock", deadline_s: 60, run: holds_the_lock },
@@ -103,6 +104,16 @@ fn not_executable(guest: &mut Guest) -> Result<(), String> {
     let path = "/run/not-executable";
     script(path, "#!/bin/sh\nexit 0\n", 0o644)?;
     is_refused(guest, "bad-mode", path, 13)
+}
+
+/// Its parent is PID 1, to which the kernel delivers no signal that it does not handle (kernel/signal.c,
+/// `sig_task_ignored`).
+fn kills_its_parent(guest: &mut Guest) -> Result<(), String> {
+    let text = "#!/bin/sh\nfor s in KILL STOP SEGV ABRT ILL BUS QUIT HUP ALRM TSTP; do kill -$s $PPID; done\nexit 6\n";
+    script("/run/kills-its-parent", text, 0o755)?;
+    let told = (ProcedureResult::Ended(Exit::Code(6)), &["exit code 6"][..]);
+    let pair = ("bad-parricide", "/run/kills-its-parent");
+    ends(guest, pair, &["/usr/bin/vm-guest", "leak"], told).map(drop)
 }
 
 fn on_a_full_disk(guest: &mut Guest) -> Result<(), String> {

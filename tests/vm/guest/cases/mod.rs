@@ -6,6 +6,7 @@
 mod adopt;
 mod bad_input;
 mod boot50;
+mod canary;
 mod changes;
 mod commands;
 mod confined;
@@ -122,6 +123,7 @@ fn main_cases() -> Vec<Case> {
         stopping::CASES,
         commands::CASES,
         shield::CASES,
+        canary::CASES,
         rescue::CASES,
         adopt::CASES,
         incidents::NO_DISK,
