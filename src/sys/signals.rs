@@ -25,7 +25,7 @@ pub const TAKEN: [i32; 11] = [
     49,
 ];
 
-/// Takes the handlers away with which the standard library tells a stack overflow (std::sys::pal::unix::stack_overflow).
+/// Takes the handlers away with which the standard library tells a stack overflow.
 ///
 /// A process with CAP_KILL could end PID 1 through them: what a handler takes is no longer ignored for init
 /// (kernel/signal.c, `sig_task_ignored`). A fault of our own ends the process as before.

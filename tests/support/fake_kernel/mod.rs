@@ -271,7 +271,10 @@ impl FakeKernel {
                 self.tell(0, Event::ConditionsChecked { unit, run, unmet });
             }
             Action::Park { unit, run } => self.park(unit, run),
-            Action::ParkOtherwise { unit, run } => self.make(unit, run),
+            Action::ParkOtherwise { unit, run } => {
+                self.forget_first(unit, run);
+                self.make(unit, run);
+            }
             Action::MakeBallast { unit, run, .. } => self.make_ballast(unit, run),
             Action::Spawn { unit, run } => self.spawn(unit, run),
             Action::Probe { unit, run } => self.probe(unit, run),

@@ -1,9 +1,10 @@
 //! Processes that begin, and what will become of them.
 
-use super::{FakeKernel, Group, SIGKILL, SIGSEGV, What};
+use super::{FakeKernel, Group, Item, SIGKILL, SIGSEGV, What};
 use lifeboat::engine::event::{Event, Exit, Role, SpawnStage};
 use lifeboat::engine::policy::{Kind, RunId, UnitId};
 use lifeboat::engine::setting::Setting;
+use std::cmp::Reverse;
 
 impl FakeKernel {
     pub(super) fn pid(&mut self) -> u32 {
@@ -42,6 +43,19 @@ impl FakeKernel {
         if !self.parks_already(unit, run) {
             self.make(unit, run);
         }
+    }
+
+    /// The runtime tells an end once, and an empty cgroup as it is: no word of the first comes after the second.
+    pub(super) fn forget_first(&mut self, unit: UnitId, run: RunId) {
+        let id = (unit, run, Role::Procedure);
+        let before = self.heap.len();
+        self.heap.retain(|Reverse(next)| match next.item {
+            Item::Event(Event::Exited { unit, run, role, .. } | Event::Emptied { unit, run, role }) => {
+                (unit, run, role) != id
+            }
+            Item::Event(_) | Item::Happening(..) | Item::Outside(_) => true,
+        });
+        self.pending -= before - self.heap.len();
     }
 
     /// A procedure's process, or not.
