@@ -108,9 +108,7 @@ impl Watch {
             Action::Park { unit, run } if self.present(unit, run).is_some() => {
                 self.parks_again(unit, run, kernel)?;
             }
-            Action::Park { unit, run } => {
-                self.begins(now, (unit, run), kernel)?;
-            }
+            Action::Park { unit, run } => self.begins(now, (unit, run), kernel)?,
             Action::ParkOtherwise { unit, run } => self.parks_otherwise((unit, run), kernel)?,
             Action::MakeBallast { unit, run, .. } => self.makes_ballast(now, (unit, run), kernel)?,
             Action::Spawn { unit, run } => self.spawn(now, (unit, run), kernel)?,

@@ -2,6 +2,7 @@
 
 use super::cast::{own, pause};
 use super::nest;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::SigSet;
 use std::fs::File;
 use std::net::TcpListener;
@@ -30,7 +31,7 @@ pub(crate) fn bad(way: &str) -> Result<(), String> {
         }
         "locks" => {
             let file = told(LOCKED, File::create(LOCKED))?;
-            told(LOCKED, file.lock())?;
+            let _lock = locked(file)?;
             nest::leak()
         }
         "port" => {
@@ -59,5 +60,9 @@ pub(crate) fn flee() -> Result<(), String> {
 /// Waits for what `bad locks` has locked.
 pub(crate) fn lock() -> Result<(), String> {
     let file = told(LOCKED, File::open(LOCKED))?;
-    told(LOCKED, file.lock())
+    locked(file).map(drop)
+}
+
+fn locked(file: File) -> Result<Flock<File>, String> {
+    told(LOCKED, Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno))
 }
