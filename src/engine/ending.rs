@@ -9,6 +9,7 @@ use super::record::Record;
 use super::restart::Next;
 use super::service::{End, Loan, Procedure, Rest, Service, State};
 use super::snapshot::{Cause, Desired, Failure, KillReason, Trouble};
+use super::starting::ESRCH;
 use super::timer::TimerKind;
 use super::{Engine, Plan};
 
@@ -367,6 +368,8 @@ impl Engine {
         let has_served = service.policy.descriptors.on_demand
             && matches!(end, End::Own(exit) if service.policy.success.contains(exit));
         let wants_restart = match end {
+            // It ran without its procedure: what keeps happening is bounded as every failing start.
+            End::Asked(KillReason::ProcedureLost) => true,
             End::Asked(reason) => {
                 // For another unit's sake, with which it comes back: often stopped is not often failed. One that
                 // was idle is excused already.
@@ -533,6 +536,9 @@ fn is_hopeless(end: End) -> bool {
 
 fn trouble_of(end: End, service: &Service) -> Option<Trouble> {
     match end {
+        End::Asked(KillReason::ProcedureLost) => {
+            Some(Trouble::SpawnFailed { stage: SpawnStage::Exec, errno: ESRCH, procedure: true })
+        }
         End::Asked(_) | End::Drilled { .. } => None,
         End::Exhausted => Some(Trouble::Exhausted { incident: service.last_incident }),
         End::Own(exit) => {

@@ -428,14 +428,12 @@ impl Engine {
                 self.end_saving_if_over(unit, plan);
             }
             State::Killing => self.process_gone(unit, plan),
-            State::Parking | State::Spawning => self.start_lost_its_procedure(unit, plan),
+            State::Parking | State::Spawning | State::Readying => self.start_lost_its_procedure(unit, plan),
+            State::Running | State::Idling => self.procedure_lost(unit, exit, plan),
             // There is nothing to wait for any more.
             State::Queued => self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan),
-            // Killed in its parking place by somebody: found out when it is needed, and said then.
+            // In this very moment it is needed, or the service goes without: said then.
             State::Down(_)
-            | State::Readying
-            | State::Running
-            | State::Idling
             | State::Freezing
             | State::Asking
             | State::Signalled

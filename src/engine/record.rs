@@ -76,6 +76,8 @@ pub enum Record {
     SavesItself { unit: UnitId, lent_bytes: u64, deadline_ms: u32 },
     /// What was lent is used up too.
     LentExhausted { unit: UnitId },
+    /// The procedure ended before it was needed.
+    ProcedureLost { unit: UnitId, exit: Exit },
     /// The procedure is over.
     ProcedureOver { unit: UnitId, result: ProcedureResult, after_us: u64 },
     /// A drill begins.

@@ -217,6 +217,8 @@ pub(super) struct Service {
     pub(super) commands: Commands,
     pub(super) reload: Reload,
     pub(super) procedure: Procedure,
+    /// When it last came to stand in its parking place.
+    pub(super) parked_at: Time,
     pub(super) end: Option<End>,
     /// The time at which the end began.
     pub(super) end_began: Time,
@@ -314,6 +316,7 @@ impl Service {
             commands: Commands::default(),
             reload: Reload::default(),
             procedure: Procedure::Absent,
+            parked_at: Time::default(),
             end: None,
             end_began: Time::default(),
             calls_requirements: false,
@@ -364,9 +367,9 @@ impl Service {
             || self.policy.procedure.is_some_and(|procedure| !procedure.has_program)
     }
 
-    /// The way back from its drill has failed.
+    /// Its procedure ended before it was needed, or the way back from its drill has failed.
     pub(super) fn lost_its_procedure(&self) -> bool {
-        self.procedure == Procedure::Over && self.drill.is_some_and(|drill| drill.over.is_none())
+        self.procedure == Procedure::Over && self.rearm == Rearm::No
     }
 
     /// Up, or for a task: has been up and ended well. What requires it may start.

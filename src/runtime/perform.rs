@@ -9,7 +9,9 @@ use crate::engine::action::{Action, ProcedureOrder};
 use crate::engine::event::{ClientId, Effect, Event, Role, SpawnStage};
 use crate::engine::policy::{Guard, RunId, UnitId};
 use crate::sys::children;
-use crate::sys::spawn::{Handed, Order, SpawnError, Start, notification_pipe, park, release, start};
+use crate::sys::spawn::{
+    Handed, Order, SpawnError, Start, notification_pipe, park, release, release_resident, reside, start,
+};
 use crate::unit::Output;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -151,18 +153,17 @@ impl Lifeboat {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
         let Some(program) = &seat.procedure_program else { return Err(no_seat()) };
         let out = stdout_of(pipe.as_ref(), seat.unit.output, &self.null, &self.output);
-        let parked = park(
-            &Start {
-                program,
-                cgroup: seat.procedure_group.as_ref().map(Group::place),
-                oom_score_adj: if self.can_shield { PROCEDURE } else { ORDINARY },
-                stdio: [self.null.as_fd(), out, out],
-                steps: &seat.procedure_steps,
-                working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
-                handed: &[],
-            },
-            lockable_bytes(&seat.unit),
-        )?;
+        let start = Start {
+            program,
+            cgroup: seat.procedure_group.as_ref().map(Group::place),
+            oom_score_adj: if self.can_shield { PROCEDURE } else { ORDINARY },
+            stdio: [self.null.as_fd(), out, out],
+            steps: &seat.procedure_steps,
+            working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
+            handed: &[],
+        };
+        let parked =
+            if seat.unit.resident { reside(&start)? } else { park(&start, lockable_bytes(&seat.unit))? };
         self.pids.insert(parked.pid, (unit, seat.run, Role::Procedure));
         seat.saver = Some(Process::made(parked.pid, parked.status, Some(parked.go)));
         let pid = parked.pid;
@@ -246,12 +247,18 @@ impl Lifeboat {
         let given = [pidfd.map(AsFd::as_fd), seat.service_group.as_ref().map(|it| it.place().folder)];
         let order = Order::new(order.cause.word(), order.main_pid, order.deadline_ms)
             .with(seat.descriptors.stored(), given);
+        let resident = seat.unit.resident;
         let released = match &go {
+            Some(go) if resident => release_resident(go.as_fd(), &order),
             Some(go) => release(go.as_fd(), &order),
             None => Err(libc::ESRCH),
         };
-        if let Err(errno) = released {
-            self.events.push_back(Event::Failed { unit, run, effect: Effect::StartProcedure, errno });
+        match released {
+            Ok(()) if resident => self.events.push_back(Event::ProcedureRunning { unit, run }),
+            Ok(()) => {}
+            Err(errno) => {
+                self.events.push_back(Event::Failed { unit, run, effect: Effect::StartProcedure, errno });
+            }
         }
     }
 
@@ -287,7 +294,9 @@ impl Lifeboat {
 
     fn kill_cgroup(&mut self, unit: UnitId, run: RunId, role: Role) {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
-        let parked = seat.process_mut(role).as_ref().filter(|process| process.go.is_some());
+        // A resident one may have children.
+        let alone = !(role == Role::Procedure && seat.unit.resident);
+        let parked = seat.process_mut(role).as_ref().filter(|process| alone && process.go.is_some());
         let parked = parked.map(|process| process.pid);
         match seat.group(role).map(|group| end_all(group, parked)) {
             Some(Ok(state)) if state.populated => {}

@@ -304,6 +304,11 @@ fn procedure(
     if raw.procedure.is_absent() && !saves_itself {
         reader.missing("shutdown.procedure", &at, "write procedure: [\"/usr/bin/program-flush\"]");
     }
+    if let Some(wrong_at) = raw.resident.place().filter(|_| !policy.has_program && service_known) {
+        let wrong = Wrong::new("there is no program that could be resident");
+        reader.fault_in("shutdown.resident", &wrong_at, wrong.hint("add a procedure, or take resident out"));
+    }
+    unit.resident = raw.resident.value_or(false);
     unit.procedure = command(reader, "shutdown.procedure", raw.procedure);
     if let Some(on) = raw.on.given() {
         if on.value.is_empty() {

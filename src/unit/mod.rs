@@ -228,6 +228,8 @@ pub struct Unit {
     pub adopt: Option<Adopted>,
     /// The shutdown procedure's program and arguments; empty where there is none.
     pub procedure: Vec<CString>,
+    /// That program runs from the start of the service on, and waits there for its work.
+    pub resident: bool,
     /// `NAME=value` strings added to lifeboat's own environment.
     pub environment: Vec<CString>,
     /// Entered before `execve`.
@@ -307,6 +309,7 @@ impl Unit {
             command: Vec::new(),
             adopt: None,
             procedure: Vec::new(),
+            resident: false,
             environment: Vec::new(),
             working_directory: None,
             identity: Identity::default(),

@@ -313,6 +313,7 @@ section! {
     /// The shutdown procedure.
     RawShutdown ("Shutdown") {
         procedure: Vec<Item<String>>,
+        resident: bool,
         on: Vec<Item<Occasion>>,
         service: ServiceMode,
         lend: Size,

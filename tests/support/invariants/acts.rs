@@ -49,6 +49,11 @@ impl Watch {
         for action in actions {
             match action {
                 Action::Log(Record::Reached { unit }) => self.reached(now, *unit),
+                // Another may take the place of one that is over, unless the unit goes.
+                Action::Log(Record::ProcedureLost { unit, .. }) => {
+                    let seen = &mut self.seen[usize::from(unit.0)];
+                    seen.rearms = seen.procedure_over;
+                }
                 Action::Log(Record::Drill { unit, to_the_end: false }) => {
                     self.seen[usize::from(unit.0)].drills = true;
                 }

@@ -34,6 +34,7 @@ mod procedures;
 mod readiness;
 mod real;
 mod rescue;
+mod resident;
 mod restart;
 mod shield;
 mod small;
@@ -125,6 +126,7 @@ fn main_cases() -> Vec<Case> {
         adopt::CASES,
         incidents::NO_DISK,
         procedures::CASES,
+        resident::CASES,
         endings::CASES,
         units::CASES,
         graph::CASES,
