@@ -8,6 +8,7 @@
 //!
 //! Uses run downward only: `engine` uses nothing else of this crate; `unit` uses the engine's policy types;
 //! `cgroup` uses `sys`; `view` and `wire` use the engine's snapshot; `runtime` uses all of them.
+//! `procedure` stands beside them, for programs that lifeboat starts; it uses `sys`.
 
 pub mod sys;
 
@@ -18,6 +19,8 @@ pub mod unit;
 pub mod engine;
 
 pub mod runtime;
+
+pub mod procedure;
 
 pub mod wire;
 

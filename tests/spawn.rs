@@ -20,7 +20,9 @@ use lifeboat::sys::clock::now;
 use lifeboat::sys::poll::{Interest, Poller, ReadyBuffer};
 use lifeboat::sys::spawn::Step;
 use lifeboat::sys::spawn::{Child, Order, Parked, Program, SpawnError, Start, Status, Way};
-use lifeboat::sys::spawn::{ballast, notification_pipe, park, read_status, release, start};
+use lifeboat::sys::spawn::{
+    ballast, notification_pipe, park, read_status, release, release_resident, reside, start,
+};
 use std::collections::HashMap;
 use std::error::Error;
 use std::ffi::{CStr, CString};
@@ -293,6 +295,23 @@ fn a_ballast_stands_and_goes_first() {
     assert!(kb("RssFile:") + kb("RssShmem:") >= 20 << 10, "{status_text}");
     drop(go);
     assert_eq!(end_of(pid, &mut ends), Exit::Code(0));
+}
+
+/// Its program runs, reads the line that lets it go byte by byte, and ends by itself where nobody will write one.
+#[test]
+fn a_resident_process_waits_in_its_program() {
+    let mut ends = alone();
+    let script = "read -r order <&3 || exit 5; set -f; export ${order%% PIDFDS=*}; exit $LIFEBOAT_MAINPID";
+    let (program, input, output) = (shell(script), null(), null());
+    for (order, code) in [(Some(Order::new("stop", 77, 1)), 77), (None, 5)] {
+        let resident = reside(&plain(&program, &input, &output)).expect("a child");
+        assert_eq!(next_status(&resident.status), Status::Running);
+        if let Some(order) = order {
+            release_resident(resident.go.as_fd(), &order).expect("it is let go");
+        }
+        drop(resident.go);
+        assert_eq!(end_of(resident.pid, &mut ends), Exit::Code(code));
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod ring;
 mod saved;
 
 use lexopt::{Arg, ValueExt};
+use lifeboat::procedure::Order;
 use ring::Ring;
 use std::fs;
 use std::io::{self, Write};
@@ -48,6 +49,8 @@ struct Options {
     code: u8,
     ring: PathBuf,
     out: PathBuf,
+    /// Why it runs.
+    reason: String,
 }
 
 fn parse(mut parser: lexopt::Parser) -> Result<Options, lexopt::Error> {
@@ -68,7 +71,8 @@ fn parse(mut parser: lexopt::Parser) -> Result<Options, lexopt::Error> {
         }
     }
     let [ring, out] = paths.try_into().map_err(|_| "RING and OUT are needed")?;
-    Ok(Options { way, code, ring, out })
+    let reason = std::env::var("LIFEBOAT_REASON").unwrap_or_else(|_| "run by hand".into());
+    Ok(Options { way, code, ring, out, reason })
 }
 
 /// One line on standard output. A console that is gone must not cost the records.
@@ -111,7 +115,7 @@ fn save(options: &Options, began_us: u64) -> Result<(), String> {
     let ring = Ring::open(&options.ring).map_err(|error| format!("{}: {error}", options.ring.display()))?;
     let count =
         saved::save(&ring, &options.out).map_err(|error| format!("{}: {error}", options.out.display()))?;
-    let reason = std::env::var("LIFEBOAT_REASON").unwrap_or_else(|_| "run by hand".into());
+    let reason = &options.reason;
     let took_us = ring::boottime_us().saturating_sub(began_us);
     let (ms, tenths) = (took_us / 1_000, took_us % 1_000 / 100);
     say(&format!("saved {} of {} records in {ms}.{tenths} ms (reason: {reason})", count.saved, count.of));
@@ -154,14 +158,22 @@ fn run(options: &Options, began_us: u64) -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
-    let began_us = ring::boottime_us();
-    let options = match parse(lexopt::Parser::from_env()) {
+    let mut began_us = ring::boottime_us();
+    let mut options = match parse(lexopt::Parser::from_env()) {
         Ok(options) => options,
         Err(error) => {
             eprintln!("recorder-flush: {error}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
+    // As a resident procedure it is here long before it is needed.
+    if std::env::var_os("LIFEBOAT_GO_FD").is_some() {
+        match Order::wait() {
+            Ok(Some(order)) => (began_us, options.reason) = (ring::boottime_us(), order.reason().to_owned()),
+            Ok(None) => return ExitCode::SUCCESS,
+            Err(error) => say(&format!("saves at once: {error}")),
+        }
+    }
     if options.way != Way::Verify && options.out.as_os_str() != "-" {
         // For latency figures only: a stamp that cannot be written must not keep the records from being
         // saved.

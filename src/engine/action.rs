@@ -136,7 +136,8 @@ pub enum Action {
     /// Look whether the unit's conditions are met, now that it would start: `ConditionsChecked`, at once. `run` is the
     /// one that would begin.
     CheckConditions { unit: UnitId, run: RunId },
-    /// Make the procedure's cgroup and its process, held before `execve`: `Parked` or `SpawnFailed`.
+    /// Make the procedure's cgroup and its process, held before `execve`, or a resident one in its program: `Parked` or
+    /// `SpawnFailed`.
     Park { unit: UnitId, run: RunId },
     /// Make the process of the second procedure in the same cgroup, held before `execve`: `Parked` or `SpawnFailed`.
     ParkOtherwise { unit: UnitId, run: RunId },

@@ -5,7 +5,7 @@
 //! waits, frozen, until it is.
 
 use super::action::{Action, Reply};
-use super::event::{ClientId, Role};
+use super::event::{ClientId, Exit, Role};
 use super::limits::START_DEADLINE_MS;
 use super::policy::{RunId, ServiceMode, UnitId};
 use super::record::Record;
@@ -135,6 +135,26 @@ impl Engine {
         plan.push(Action::Park { unit, run });
     }
 
+    /// It ended before it was needed, while the service is up. One that stood for as long as a healthy run is followed
+    /// by another; for one that does not stay the unit is started anew, as often as its limit allows.
+    pub(super) fn procedure_lost(&mut self, unit: UnitId, exit: Exit, plan: &mut Plan) {
+        let now = self.now;
+        let Some(service) = self.unit_mut(unit) else { return };
+        let (run, healthy_ms) = (service.run, service.policy.restart.healthy_ms);
+        let stood = now.since_us(service.parked_at) >= u64::from(healthy_ms) * 1_000;
+        // A drill from which there was no way back is over by now.
+        service.drill = service.drill.filter(|drill| drill.over.is_some());
+        plan.tell(Record::ProcedureLost { unit, exit });
+        if !stood {
+            self.rearm_failed(unit, plan);
+            return;
+        }
+        service.rearm = Rearm::Emptying;
+        service.open.procedure_cgroup = true;
+        plan.push(Action::KillCgroup { unit, run, role: Role::Procedure, reason: KillReason::LeftBehind });
+        self.timers.set(unit, TimerKind::Drill, now.plus_ms(START_DEADLINE_MS));
+    }
+
     pub(super) fn rearmed(&mut self, unit: UnitId, plan: &mut Plan) {
         let now = self.now;
         if let Some(drill) = self.drill(unit) {
@@ -144,6 +164,7 @@ impl Engine {
         }
         let Some(service) = self.unit_mut(unit) else { return };
         service.procedure = Procedure::Parked;
+        service.parked_at = now;
         service.rearm = Rearm::No;
         let waits = service.state == State::Queued;
         self.timers.clear(unit, TimerKind::Drill);

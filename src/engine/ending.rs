@@ -10,6 +10,7 @@ use super::record::Record;
 use super::restart::Next;
 use super::service::{End, Loan, Procedure, Rest, Service, State};
 use super::snapshot::{Cause, Desired, Failure, KillReason, Trouble};
+use super::starting::ESRCH;
 use super::timer::TimerKind;
 use super::{Engine, Plan};
 
@@ -393,6 +394,8 @@ impl Engine {
         // It has done what it was needed for.
         let has_served = service.has_served(end);
         let wants_restart = match end {
+            // It ran without its procedure: what keeps happening is bounded as every failing start.
+            End::Asked(KillReason::ProcedureLost) => true,
             End::Asked(reason) => {
                 // For another unit's sake, with which it comes back: often stopped is not often failed. One that
                 // was idle is excused already.
@@ -549,6 +552,9 @@ fn is_hopeless(end: End) -> bool {
 
 fn trouble_of(end: End, service: &Service) -> Option<Trouble> {
     match end {
+        End::Asked(KillReason::ProcedureLost) => {
+            Some(Trouble::SpawnFailed { stage: SpawnStage::Exec, errno: ESRCH, procedure: true })
+        }
         End::Asked(_) | End::Drilled { .. } => None,
         End::Exhausted => Some(Trouble::Exhausted { incident: service.last_incident }),
         End::Own(exit) => {

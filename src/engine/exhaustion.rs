@@ -130,14 +130,15 @@ impl Engine {
         let free_bytes = self.reserve_bytes.saturating_sub(self.reserve_used_bytes);
         let Some(service) = self.unit_mut(unit) else { return };
         let Some(policy) = service.policy.procedure else { return };
+        let waits_for_nothing = service.rearm == Rearm::No;
         let gone = !service.open.main || service.kernel_kills() > 0;
         match policy.service {
             // Nothing is left that could save itself.
             ServiceMode::Running if gone && !policy.has_program => {
                 self.kill(unit, KillReason::NoProcedure, plan);
             }
-            // It stands still while it waits for the reserve: pinned at its limit it could save nothing.
-            ServiceMode::Running if policy.reserve_bytes() <= free_bytes => {
+            // It stands still while it waits for either: pinned at its limit it could save nothing.
+            ServiceMode::Running if waits_for_nothing && policy.reserve_bytes() <= free_bytes => {
                 self.overrule_limiting(unit, false, plan);
                 self.procedure_may_start(unit, plan);
             }
@@ -454,14 +455,12 @@ impl Engine {
                 self.end_saving_if_over(unit, plan);
             }
             State::Killing => self.process_gone(unit, plan),
-            State::Parking | State::Spawning => self.start_lost_its_procedure(unit, plan),
+            State::Parking | State::Spawning | State::Readying => self.start_lost_its_procedure(unit, plan),
+            State::Running | State::Idling => self.procedure_lost(unit, exit, plan),
             // There is nothing to wait for any more.
             State::Queued => self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan),
-            // Killed in its parking place by somebody: found out when it is needed, and said then.
+            // In this very moment it is needed, or the service goes without: said then.
             State::Down(_)
-            | State::Readying
-            | State::Running
-            | State::Idling
             | State::Freezing
             | State::Asking
             | State::Signalled

@@ -81,6 +81,8 @@ pub enum Record {
     LentExhausted { unit: UnitId },
     /// The first procedure has failed, and the second one comes.
     Otherwise { unit: UnitId, result: ProcedureResult, deadline_ms: u32 },
+    /// The procedure ended before it was needed.
+    ProcedureLost { unit: UnitId, exit: Exit },
     /// The procedure is over.
     ProcedureOver { unit: UnitId, result: ProcedureResult, after_us: u64 },
     /// A drill begins.

@@ -226,6 +226,8 @@ pub(super) struct Service {
     pub(super) procedure: Procedure,
     /// It was not needed, and waits where it is for the run that follows at once.
     pub(super) keeps_parked: bool,
+    /// When it last came to stand in its parking place.
+    pub(super) parked_at: Time,
     pub(super) end: Option<End>,
     /// The time at which the end began.
     pub(super) end_began: Time,
@@ -298,10 +300,10 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(policy: UnitPolicy) -> Self {
-        let restarts = Restarts::new(&policy.restart);
         let rest = if policy.refused.is_some() { Rest::Fatal } else { Rest::Stopped };
         let (state, trouble) = (State::Down(rest), policy.refused);
         Self {
+            restarts: Restarts::new(&policy.restart),
             policy,
             successor: None,
             leaving: false,
@@ -325,6 +327,7 @@ impl Service {
             reload: Reload::default(),
             procedure: Procedure::Absent,
             keeps_parked: false,
+            parked_at: Time::default(),
             end: None,
             end_began: Time::default(),
             calls_requirements: false,
@@ -351,7 +354,6 @@ impl Service {
             drill: None,
             marked: false,
             lined_up: false,
-            restarts,
             refused_settings: [0; Setting::COUNT],
             last_exit: None,
             killed_by: None,
@@ -377,9 +379,9 @@ impl Service {
             || self.policy.procedure.is_some_and(|procedure| !procedure.has_program)
     }
 
-    /// The way back from its drill has failed.
+    /// Its procedure ended before it was needed, or the way back from its drill has failed.
     pub(super) fn lost_its_procedure(&self) -> bool {
-        self.procedure == Procedure::Over && self.drill.is_some_and(|drill| drill.over.is_none())
+        self.procedure == Procedure::Over && self.rearm == Rearm::No
     }
 
     /// Up, or for a task: has been up and ended well. What requires it may start.

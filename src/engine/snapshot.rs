@@ -159,7 +159,7 @@ pub enum KillReason {
     ProcedureTimedOut,
     /// Memory is exhausted and there is no procedure to run.
     NoProcedure,
-    /// After a drill its shutdown procedure cannot be parked again: it is started anew with one.
+    /// Its shutdown procedure cannot be parked again, or does not stay parked: it is started anew with one.
     ProcedureLost,
     /// It was lent memory to save itself, and has used that up too.
     LoanSpent,

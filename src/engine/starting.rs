@@ -165,6 +165,7 @@ impl Engine {
     }
 
     pub(super) fn parked(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
+        let now = self.now;
         let Some(service) = self.live(unit, run) else { return };
         if service.rearm == Rearm::Parking && service.state != State::Killing {
             self.rearmed(unit, plan);
@@ -177,6 +178,7 @@ impl Engine {
         match service.state {
             State::Parking => {
                 service.procedure = Procedure::Parked;
+                service.parked_at = now;
                 self.guard_and_spawn(unit, run, plan);
             }
             // The start was given up meanwhile: `Killing` has killed, or will kill, the process.

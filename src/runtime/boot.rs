@@ -28,7 +28,7 @@ use crate::engine::{Engine, Plan};
 use crate::sys::error::SysError;
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::signals::{self, Signals};
-use crate::sys::spawn::Program;
+use crate::sys::spawn::{GO_FD, Program};
 use crate::sys::{clock, console, epitaph, kmsg, memory, mount, power};
 use crate::unit::{BootWish, Loaded, Wishes, enabled, is_instance, load_with, state_folder};
 use crate::unit::{Identity, System, Unit};
@@ -381,10 +381,14 @@ fn divide(units: &mut [Unit], system: &System, view: &mut SystemView) -> Vec<Ref
 }
 
 /// What the units cost beside their limits. Of a parked procedure: its executable, where that is locked, and the
-/// pages of lifeboat that its process has changed.
+/// pages of lifeboat that its process has changed; of a resident one all of its memory.
 pub(super) fn overhead_bytes(units: &[&Unit]) -> u64 {
     let of_procedure = |unit: &Unit| {
-        let size_bytes = parked_file_bytes(unit).unwrap_or(0);
+        let size_bytes = match unit.policy.procedure {
+            // It may use all of its memory before it is at work.
+            Some(procedure) if unit.resident => procedure.memory_bytes,
+            Some(_) | None => parked_file_bytes(unit).unwrap_or(0),
+        };
         if unit.policy.procedure.is_some_and(|it| it.has_program) {
             size_bytes.saturating_add(PARKED_BYTES)
         } else {
@@ -517,7 +521,12 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
         let stored_max = usize::from(unit.policy.descriptors.store_max);
         let strings = environment.strings();
         let of = |command: &[CString]| Program::procedure(command, &strings, stored_max).ok();
-        (of(&unit.procedure), of(&unit.otherwise))
+        let otherwise = of(&unit.otherwise);
+        if unit.resident {
+            environment.set(format!("LIFEBOAT_GO_FD={GO_FD}").as_bytes());
+            return (Program::new(&unit.procedure, &environment.strings()).ok(), otherwise);
+        }
+        (of(&unit.procedure), otherwise)
     });
     let (procedure_program, otherwise_program) = procedure_programs.unwrap_or_default();
     let (steps, procedure_steps) = (steps::of_service(&unit), steps::of_procedure(&unit));

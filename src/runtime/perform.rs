@@ -9,7 +9,9 @@ use crate::engine::action::{Action, ProcedureOrder};
 use crate::engine::event::{ClientId, Effect, Event, Role, SpawnStage};
 use crate::engine::policy::{Guard, RunId, UnitId};
 use crate::sys::children;
-use crate::sys::spawn::{Handed, Order, SpawnError, Start, notification_pipe, park, release, start};
+use crate::sys::spawn::{
+    Handed, Order, SpawnError, Start, notification_pipe, park, release, release_resident, reside, start,
+};
 use crate::unit::Output;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -113,6 +115,11 @@ impl Lifeboat {
         let seat = self.seats.get(usize::from(unit.0));
         let parked = seat.and_then(|seat| seat.saver.as_ref()).filter(|process| process.go.is_some());
         let Some(pid) = parked.map(|process| process.pid) else { return false };
+        if seat.is_some_and(|seat| seat.saver_resides) {
+            // It may hold what belongs to the last run's service: another one takes its place.
+            let _ = children::signal(pid, libc::SIGKILL);
+            return false;
+        }
         self.pids.insert(pid, (unit, run, Role::Procedure));
         self.events.push_back(Event::Parked { unit, run, pid });
         true
@@ -173,20 +180,20 @@ impl Lifeboat {
         let program = if otherwise { &seat.otherwise_program } else { &seat.procedure_program };
         let Some(program) = program else { return Err(no_seat()) };
         let out = stdout_of(pipe.as_ref(), seat.unit.output, &self.null, &self.output);
-        let parked = park(
-            &Start {
-                program,
-                cgroup: seat.procedure_group.as_ref().map(Group::place),
-                oom_score_adj: if self.can_shield { PROCEDURE } else { ORDINARY },
-                stdio: [self.null.as_fd(), out, out],
-                steps: &seat.procedure_steps,
-                working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
-                handed: &[],
-            },
-            lockable_bytes(&seat.unit),
-        )?;
+        let start = Start {
+            program,
+            cgroup: seat.procedure_group.as_ref().map(Group::place),
+            oom_score_adj: if self.can_shield { PROCEDURE } else { ORDINARY },
+            stdio: [self.null.as_fd(), out, out],
+            steps: &seat.procedure_steps,
+            working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
+            handed: &[],
+        };
+        let resides = seat.unit.resident && !otherwise;
+        let parked = if resides { reside(&start)? } else { park(&start, lockable_bytes(&seat.unit))? };
         self.pids.insert(parked.pid, (unit, seat.run, Role::Procedure));
         seat.saver = Some(Process::made(parked.pid, parked.status, Some(parked.go)));
+        seat.saver_resides = resides;
         let pid = parked.pid;
         self.output_of(unit, Role::Procedure, pid);
         self.watch_start(unit, Role::Procedure);
@@ -269,12 +276,18 @@ impl Lifeboat {
         let given = [pidfd.map(AsFd::as_fd), seat.service_group.as_ref().map(|it| it.place().folder)];
         let order = Order::new(order.cause.word(), order.main_pid, order.deadline_ms)
             .with(seat.descriptors.stored(), given);
+        let resident = seat.saver_resides;
         let released = match &go {
+            Some(go) if resident => release_resident(go.as_fd(), &order),
             Some(go) => release(go.as_fd(), &order),
             None => Err(libc::ESRCH),
         };
-        if let Err(errno) = released {
-            self.events.push_back(Event::Failed { unit, run, effect: Effect::StartProcedure, errno });
+        match released {
+            Ok(()) if resident => self.events.push_back(Event::ProcedureRunning { unit, run }),
+            Ok(()) => {}
+            Err(errno) => {
+                self.events.push_back(Event::Failed { unit, run, effect: Effect::StartProcedure, errno });
+            }
         }
     }
 
@@ -310,7 +323,9 @@ impl Lifeboat {
 
     fn kill_cgroup(&mut self, unit: UnitId, run: RunId, role: Role) {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
-        let parked = seat.process_mut(role).as_ref().filter(|process| process.go.is_some());
+        // A resident one may have children.
+        let alone = !(role == Role::Procedure && seat.saver_resides);
+        let parked = seat.process_mut(role).as_ref().filter(|process| alone && process.go.is_some());
         let parked = parked.map(|process| process.pid);
         let ended = seat.group(role).map(|group| end_all(group, parked));
         // Root can move a process out of its unit's cgroup, where `cgroup.kill` does not find it.

@@ -73,6 +73,8 @@ pub(super) struct Seat {
     pub(super) procedure_group: Option<Group>,
     pub(super) main: Option<Process>,
     pub(super) saver: Option<Process>,
+    /// That one is a resident one.
+    pub(super) saver_resides: bool,
     /// A canary's.
     pub(super) ballast: Option<Process>,
     /// What runs beside the service.
@@ -121,6 +123,7 @@ impl Seat {
             procedure_group: None,
             main: None,
             saver: None,
+            saver_resides: false,
             ballast: None,
             commands,
             old_path: None,

@@ -122,7 +122,7 @@ impl Lifeboat {
 
     pub(super) fn status_came(&mut self, unit: UnitId, role: Role) {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
-        let run = seat.run_of(role);
+        let (run, resident) = (seat.run_of(role), seat.saver_resides);
         let Some(process) = seat.process_mut(role).as_mut() else { return };
         let (pid, parked) = (process.pid, process.go.is_some());
         let Some(status) = &process.status else { return };
@@ -145,6 +145,11 @@ impl Lifeboat {
                 return;
             }
             (Status::Skipped(..) | Status::Running, Role::Ballast) => None,
+            // It waits in its program, or has ended there, which its exit tells.
+            (Status::Running, Role::Procedure) if parked && resident => {
+                Some(Event::Parked { unit, run, pid })
+            }
+            (Status::Running, Role::Procedure) if resident => None,
             // The pipe's end without a word while it is parked: it was killed there, and its exit tells so.
             (Status::Running, Role::Procedure) if parked => None,
             (Status::Running, Role::Procedure) => Some(Event::ProcedureRunning { unit, run }),

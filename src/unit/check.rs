@@ -309,6 +309,11 @@ fn procedure(
         let wrong = Wrong::new("there is no first procedure that could fail");
         reader.fault_in("shutdown.otherwise", &wrong_at, wrong.hint("call it procedure"));
     }
+    if let Some(wrong_at) = raw.resident.place().filter(|_| !policy.has_program && service_known) {
+        let wrong = Wrong::new("there is no program that could be resident");
+        reader.fault_in("shutdown.resident", &wrong_at, wrong.hint("add a procedure, or take resident out"));
+    }
+    unit.resident = raw.resident.value_or(false);
     unit.procedure = command(reader, "shutdown.procedure", raw.procedure);
     unit.otherwise = command(reader, "shutdown.otherwise", raw.otherwise);
     if let Some(on) = raw.on.given() {

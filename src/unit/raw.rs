@@ -315,6 +315,7 @@ section! {
     RawShutdown ("Shutdown") {
         procedure: Vec<Item<String>>,
         otherwise: Vec<Item<String>>,
+        resident: bool,
         on: Vec<Item<Occasion>>,
         service: ServiceMode,
         lend: Size,

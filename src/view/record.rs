@@ -60,6 +60,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         | Record::Reloaded { .. }
         | Record::Drill { .. }
         | Record::Drilled { .. }
+        | Record::ProcedureLost { .. }
         | Record::ReloadFailed { .. } => beside(out, record),
         Record::Reached { .. } => write!(out, "RUNNING: reached"),
         Record::Skipped { condition, .. } => {
@@ -116,6 +117,9 @@ fn beside(out: &mut dyn Write, record: &Record) -> fmt::Result {
             ProcedureWords(result),
             Took(after_us)
         );
+    }
+    if let Record::ProcedureLost { exit, .. } = *record {
+        return write!(out, "its procedure ended before it was needed: {}", ExitWords(exit));
     }
     if let Record::Reloaded { after_us, .. } = *record {
         return write!(out, "reloaded after {}", Took(after_us));
@@ -328,6 +332,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::Reloaded { unit, .. }
         | Record::Drill { unit, .. }
         | Record::Drilled { unit, .. }
+        | Record::ProcedureLost { unit, .. }
         | Record::ReloadFailed { unit }
         | Record::Reached { unit }
         | Record::Skipped { unit, .. }
@@ -517,6 +522,10 @@ mod tests {
             "recorder: health check was killed at its deadline after 2.0 s",
         );
         check(&Record::Reloaded { unit, after_us: 5_000 }, "recorder: reloaded after 5.0 ms");
+        check(
+            &Record::ProcedureLost { unit, exit: Exit::Signal(9) },
+            "recorder: its procedure ended before it was needed: SIGKILL",
+        );
         check(&Record::ReloadFailed { unit }, "recorder: not reloaded, it runs on");
         check(&Record::Done { unit }, "recorder: DONE");
         check(&Record::Backoff { unit, delay_ms: 100 }, "recorder: BACKOFF: starts again in 100 ms");

@@ -86,7 +86,7 @@ pub fn kill_reason(reason: KillReason) -> &'static str {
         KillReason::ProcedureEnded => "procedure ended",
         KillReason::ProcedureTimedOut => "procedure met its deadline",
         KillReason::NoProcedure => "memory exhausted, no procedure",
-        KillReason::ProcedureLost => "its procedure cannot be parked again after a drill",
+        KillReason::ProcedureLost => "it has no procedure parked any more",
         KillReason::LoanSpent => "what it was lent is exhausted too",
         KillReason::BeforeProcedure => "its shutdown procedure comes after it",
         KillReason::MemoryLent => "memory exhausted, it saves itself",

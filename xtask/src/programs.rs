@@ -8,7 +8,7 @@ use std::time::Instant;
 /// The programs that a device gets.
 pub const SHIPPED: [&str; 2] = ["lifeboat", "lifeboatctl"];
 /// The examples that the demo runs.
-pub const EXAMPLES: [&str; 3] = ["recorder", "recorder-flush", "demo-verdict"];
+pub const EXAMPLES: [&str; 4] = ["recorder", "recorder-flush", "recorder-flush-memory", "demo-verdict"];
 /// The example that runs the cases inside a test guest.
 pub const GUEST: &str = "vm-guest";
 

@@ -10,6 +10,7 @@ use super::order::order_sockets;
 use super::step::Refused;
 use super::{OurEnd, Parked, Place, Program, SpawnError, Start, pipe};
 use crate::engine::event::SpawnStage;
+use nix::sys::socket::SockType;
 use std::ffi::{CString, c_int};
 use std::os::fd::BorrowedFd;
 use std::ptr;
@@ -46,7 +47,7 @@ pub fn ballast(bytes: u64, cgroup: Option<Place<'_>>, null: BorrowedFd<'_>) -> R
     let ballast_bytes =
         usize::try_from(bytes).map_err(|_| SpawnError::new(SpawnStage::Clone, libc::ENOMEM))?;
     let (status, tell) = pipe(OurEnd::Read, start.highest_given())?;
-    let (wait, go) = order_sockets(start.highest_given())?;
+    let (wait, go) = order_sockets(SockType::SeqPacket, start.highest_given())?;
     let plan = Plan::new(&start, &tell, Some(Hold { wait: &wait, lock_max_bytes: 0, ballast_bytes }));
     let pid = child::spawn(plan, cgroup)?;
     Ok(Parked { pid, status, go })

@@ -15,7 +15,7 @@ mod step;
 
 pub use ballast::ballast;
 pub use listen::{NAME_BYTES_MAX, SD_LISTEN_FDS_START};
-pub use order::{Order, release};
+pub use order::{Order, release, release_resident};
 pub use program::Program;
 pub use step::{MaybePath, Step};
 
@@ -24,10 +24,11 @@ use crate::engine::setting::Setting;
 use child::{Hold, Plan};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::SockType;
 use nix::unistd::pipe2;
 use std::ffi::CStr;
 use std::fmt;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// A cgroup to start in, and the way into it.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +94,7 @@ pub struct Child {
     pub status: OwnedFd,
 }
 
-/// A process that has been set up and waits for [`release`].
+/// A process that has been set up and waits for [`release`], or for [`release_resident`].
 #[derive(Debug)]
 pub struct Parked {
     /// Its pid.
@@ -198,9 +199,21 @@ pub fn start(start: &Start<'_>) -> Result<Child, SpawnError> {
 /// environment, and its descriptors.
 pub fn park(start: &Start<'_>, lock_max_bytes: u64) -> Result<Parked, SpawnError> {
     let (status, tell) = pipe(OurEnd::Read, start.highest_given())?;
-    let (wait, go) = order::order_sockets(start.highest_given())?;
+    let (wait, go) = order::order_sockets(SockType::SeqPacket, start.highest_given())?;
     let plan = Plan::new(start, &tell, Some(Hold { wait: &wait, lock_max_bytes, ballast_bytes: 0 }));
     let pid = child::spawn(plan, start.cgroup)?;
+    Ok(Parked { pid, status, go })
+}
+
+/// The descriptor from which a resident procedure reads its order (`LIFEBOAT_GO_FD`).
+pub const GO_FD: RawFd = 3;
+
+/// Starts a resident procedure: its program runs, and reads from [`GO_FD`] the line that [`release_resident`] writes,
+/// or the end of the file where nobody will need it any more. Its status tells [`Status::Running`] where its execve(2)
+/// succeeded.
+pub fn reside(start: &Start<'_>) -> Result<Parked, SpawnError> {
+    let (wait, go) = order::order_sockets(SockType::Stream, start.highest_given().max(GO_FD))?;
+    let Child { pid, status } = self::start(&Start { handed: &[(wait.as_fd(), GO_FD)], ..*start })?;
     Ok(Parked { pid, status, go })
 }
 

@@ -6,6 +6,10 @@
 //! The child waits with nothing open from number 3 on, so the kernel gives the descriptors their numbers in the order
 //! in which they come: what the service has stored first, as sd_listen_fds(3) has it, then the pidfd, then the cgroup.
 //! Neither side allocates.
+//!
+//! A resident procedure is in its program already: its order is a line of text on a stream, because a shell reads byte
+//! by byte, and of a packet everything behind the first byte would be lost. Who reads by recvmsg(2) gets the
+//! descriptors with it, in the same order; who reads by read(2) loses them without harm.
 
 use super::listen::{NAME_BYTES_MAX, SD_LISTEN_FDS_START};
 use super::pid_word::write_pid;
@@ -39,6 +43,9 @@ const CGROUP_AT: usize = PIDFD_AT + NUMBER_LEN;
 const LISTEN_AT: usize = CGROUP_AT + NUMBER_LEN;
 const COUNT_AT: usize = LISTEN_AT + NUMBER_LEN;
 const ORDER_LEN: usize = COUNT_AT + 1;
+
+/// Room for the line of a resident procedure, but for the names.
+const LINE_LEN: usize = 192;
 
 /// What is stored, the pidfd and the cgroup. `SCM_MAX_FD` of include/net/scm.h is 253.
 const GIVEN_MAX: usize = HANDED_MAX + 2;
@@ -124,9 +131,45 @@ impl<'a> Order<'a> {
 ///
 /// `EPIPE` where the process is gone.
 pub fn release(go: BorrowedFd<'_>, order: &Order<'_>) -> Result<(), i32> {
-    let part =
-        |bytes: &[u8]| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    let mut parts = [part(&order.bytes), part(order.names.as_bytes())];
+    send(go, order, &mut [part(&order.bytes), part(order.names.as_bytes())])
+}
+
+/// The same for a resident procedure, which gets its order as a line of text:
+/// `LIFEBOAT_REASON=stop LIFEBOAT_MAINPID=7 LIFEBOAT_DEADLINE_MS=2000 PIDFDS=1 CGROUPS=1 STORED=2 NAMES=a:b`.
+pub fn release_resident(go: BorrowedFd<'_>, order: &Order<'_>) -> Result<(), i32> {
+    let text = |at: usize, length: usize| {
+        let bytes = order.bytes.get(at..at + length).unwrap_or_default();
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        std::str::from_utf8(bytes.get(..end).unwrap_or_default()).unwrap_or_default()
+    };
+    let is_there = |at: usize| u8::from(!text(at, NUMBER_LEN).is_empty());
+    let (pidfds, cgroups) = (is_there(PIDFD_AT), is_there(CGROUP_AT));
+    let mut line = [0; LINE_LEN];
+    let room = line.len();
+    let mut rest = &mut line[..];
+    // It always fits.
+    let _ = write!(
+        rest,
+        "LIFEBOAT_REASON={} LIFEBOAT_MAINPID={} LIFEBOAT_DEADLINE_MS={} PIDFDS={pidfds} CGROUPS={cgroups} STORED={} \
+         NAMES=",
+        text(0, REASON_LEN),
+        text(MAINPID_AT, NUMBER_LEN),
+        text(DEADLINE_AT, NUMBER_LEN),
+        order.count - usize::from(pidfds + cgroups),
+    );
+    let length = room - rest.len();
+    send(
+        go,
+        order,
+        &mut [part(line.get(..length).unwrap_or_default()), part(order.names.as_bytes()), part(b"\n")],
+    )
+}
+
+fn part(bytes: &[u8]) -> libc::iovec {
+    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
+}
+
+fn send(go: BorrowedFd<'_>, order: &Order<'_>, parts: &mut [libc::iovec]) -> Result<(), i32> {
     let mut control = Control([0; CONTROL_LEN]);
     let length = parts.iter().map(|part| part.iov_len).sum::<usize>();
     // SAFETY: all zeros are an empty message; the header and the numbers are written within `control`, which has room
@@ -155,9 +198,8 @@ pub fn release(go: BorrowedFd<'_>, order: &Order<'_>) -> Result<(), i32> {
 }
 
 /// The child's end and lifeboat's end, both with numbers above one.
-pub(super) fn order_sockets(above: RawFd) -> Result<(OwnedFd, OwnedFd), SpawnError> {
-    let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
-    let (wait, go) = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC)
+pub(super) fn order_sockets(kind: SockType, above: RawFd) -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    let (wait, go) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
         .map_err(|errno| SpawnError::new(crate::engine::event::SpawnStage::Clone, errno as i32))?;
     Ok((moved_above(wait, above)?, moved_above(go, above)?))
 }
@@ -347,6 +389,37 @@ fn put(into: &mut [u8], at: usize, bytes: &[u8]) {
 mod tests {
     use super::*;
     use std::ffi::CStr;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_resident_procedure_reads_its_order_as_a_line() {
+        let check = |reason: &str, given: [bool; 2], names: &str, expected: &str| {
+            let (wait, go) = order_sockets(SockType::Stream, 2).expect("a socket pair");
+            let null = std::fs::File::open("/dev/null").expect("the null device");
+            let given = given.map(|given| given.then(|| null.as_fd()));
+            let stored = names.split(':').filter(|name| !name.is_empty()).map(|_| null.as_fd());
+            release_resident(
+                go.as_fd(),
+                &Order::new(reason, u32::MAX, u32::MAX).with((stored, names), given),
+            )
+            .expect("it is let go");
+            drop(go);
+            let mut text = String::new();
+            std::fs::File::from(wait).read_to_string(&mut text).expect("its words");
+            assert_eq!(text, expected);
+        };
+        let of = |reason: &str, rest: &str| {
+            let number = u32::MAX;
+            format!(
+                "LIFEBOAT_REASON={reason} LIFEBOAT_MAINPID={number} LIFEBOAT_DEADLINE_MS={number} {rest}\n"
+            )
+        };
+        check("stop", [false; 2], "", &of("stop", "PIDFDS=0 CGROUPS=0 STORED=0 NAMES="));
+        check("drill", [true, false], "", &of("drill", "PIDFDS=1 CGROUPS=0 STORED=0 NAMES="));
+        let cut = "x".repeat(31);
+        check(&"x".repeat(80), [true; 2], "a:b c", &of(&cut, "PIDFDS=1 CGROUPS=1 STORED=2 NAMES=a:b c"));
+    }
 
     #[test]
     fn an_order_fills_the_slots() {

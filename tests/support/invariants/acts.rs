@@ -51,6 +51,11 @@ impl Watch {
         for action in actions {
             match action {
                 Action::Log(Record::Reached { unit }) => self.reached(now, *unit),
+                // Another may take the place of one that is over, unless the unit goes.
+                Action::Log(Record::ProcedureLost { unit, .. }) => {
+                    let seen = &mut self.seen[usize::from(unit.0)];
+                    seen.rearms = seen.procedure_over;
+                }
                 Action::Log(Record::Drill { unit, to_the_end: false }) => {
                     self.seen[usize::from(unit.0)].drills = true;
                 }
@@ -147,10 +152,7 @@ impl Watch {
             }
             Action::KillCgroup { unit, run, role, .. } => {
                 self.of_the_present(action, unit, run)?;
-                if let Some(seen) = self.present(unit, run) {
-                    seen.goes_since.get_or_insert(now);
-                }
-                self.kills((unit, run), role, kernel)?;
+                self.kills(now, (unit, run), role, kernel)?;
             }
             Action::Reply { client, .. } | Action::ReplyLimit { client, .. } => {
                 self.replies(action, client)?
@@ -385,6 +387,7 @@ impl Watch {
 
     pub(super) fn kills(
         &mut self,
+        now: Time,
         id: (UnitId, RunId),
         role: Role,
         kernel: &mut FakeKernel,
@@ -393,6 +396,11 @@ impl Watch {
         // One that is to be killed before its procedure is saved before that is killed.
         let last = if mode == Some(ServiceMode::Killed) { Role::Procedure } else { Role::Service };
         let Some(seen) = self.present(id.0, id.1) else { return Ok(()) };
+        if role == Role::Procedure && seen.rearms && !seen.ending {
+            // Room for the procedure that takes the place of a lost one, beside the service.
+            return Ok(());
+        }
+        seen.goes_since.get_or_insert(now);
         seen.ending = true;
         seen.kills[usize::from(role == Role::Procedure)] += 1;
         let saved = !seen.must_save || seen.releases == 1 || seen.procedure_over || seen.otherwise;

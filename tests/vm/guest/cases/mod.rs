@@ -36,6 +36,7 @@ mod procedures;
 mod readiness;
 mod real;
 mod rescue;
+mod resident;
 mod restart;
 mod shield;
 mod small;
@@ -129,6 +130,7 @@ fn main_cases() -> Vec<Case> {
         incidents::NO_DISK,
         procedures::CASES,
         bad_input::CASES,
+        resident::CASES,
         endings::CASES,
         units::CASES,
         graph::CASES,
