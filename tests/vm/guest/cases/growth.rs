@@ -92,6 +92,10 @@ fn first() -> Result<Held, String> {
 
 fn twenty_exhaustions(guest: &mut Guest) -> Result<(), String> {
     let files = first()?.files;
+    // Its own rings too, whatever other cases have exhausted before.
+    for _ in 0..ROUNDS {
+        exhaust(guest)?;
+    }
     while guest.last_incident()? < u32::try_from(INCIDENTS_MAX + ROUNDS).unwrap_or(u32::MAX) {
         exhaust(guest)?;
     }

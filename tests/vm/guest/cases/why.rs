@@ -2,7 +2,7 @@
 
 use super::Case;
 use crate::guest::{Guest, ensure, expect, run};
-use lifeboat::engine::snapshot::{StateName, UnitView};
+use lifeboat::engine::snapshot::{Incident, StateName, UnitView};
 use std::time::Duration;
 
 pub(crate) const CASES: &[Case] =
@@ -55,18 +55,24 @@ fn why_tells_every_kind(guest: &mut Guest) -> Result<(), String> {
 }
 
 fn bring_about(guest: &Guest, unit: &str, way: Way) -> Result<(), String> {
+    let snapshot = guest.status()?;
+    // Of the group's many incidents only the last ones are at hand.
+    let at_hand = |incident: &Incident| {
+        snapshot.names.get(usize::from(incident.unit.0)).is_some_and(|name| name == unit)
+    };
     let is_there = |shown: &UnitView| match way {
         Way::Boot => true,
         Way::Start => shown.state == StateName::Fatal,
-        Way::Exhaust => shown.incidents > 0,
+        Way::Exhaust => shown.incidents > 0 && snapshot.incidents.iter().any(at_hand),
     };
     let shown = guest.unit(unit)?;
     if is_there(&shown) {
         return Ok(());
     }
+    let before = guest.last_incident()?;
     guest.ask("Start", unit)?;
     if way == Way::Exhaust {
-        guest.wait_incident(unit, 0, Duration::from_secs(60))?;
+        guest.wait_incident(unit, before, Duration::from_secs(60))?;
         return guest.stop(unit);
     }
     guest.wait_state(unit, StateName::Fatal, Duration::from_secs(20)).map(drop)
