@@ -208,3 +208,50 @@ pub enum Action {
     /// All units are down: end the machine (or, below another init, this process).
     Finish { how: ShutdownKind },
 }
+
+impl Action {
+    /// Whom it is about: what is told, answers, and the end of the machine are about no unit.
+    #[must_use]
+    pub fn unit(&self) -> Option<UnitId> {
+        let mut copy = *self;
+        copy.unit_mut().copied()
+    }
+
+    /// The same, to be renumbered.
+    pub(in crate::engine) fn unit_mut(&mut self) -> Option<&mut UnitId> {
+        match self {
+            Self::CheckConditions { unit, .. }
+            | Self::Park { unit, .. }
+            | Self::Lend { unit, .. }
+            | Self::TakeBack { unit, .. }
+            | Self::ReadPeak { unit, .. }
+            | Self::Spawn { unit, .. }
+            | Self::LookForPath { unit, .. }
+            | Self::Probe { unit, .. }
+            | Self::EndProbe { unit, .. }
+            | Self::Freeze { unit, .. }
+            | Self::Hold { unit, .. }
+            | Self::Thaw { unit, .. }
+            | Self::TryLimit { unit, .. }
+            | Self::EndLimit { unit, .. }
+            | Self::Listen { unit, .. }
+            | Self::LookIdle { unit, .. }
+            | Self::StartProcedure { unit, .. }
+            | Self::Signal { unit, .. }
+            | Self::SignalAll { unit, .. }
+            | Self::KillCgroup { unit, .. }
+            | Self::Doorbells { unit, .. }
+            | Self::Ring { unit, .. }
+            | Self::Reclaim { unit, .. }
+            | Self::NotifyPressure { unit, .. }
+            | Self::RunCommand { unit, .. }
+            | Self::KillCommand { unit, .. }
+            | Self::CloseDescriptors { unit, .. }
+            | Self::Sample { unit, .. }
+            | Self::Adopt { unit, .. }
+            | Self::Dismiss { unit, .. }
+            | Self::KeepIncident { unit, .. } => Some(unit),
+            Self::Log(_) | Self::Reply { .. } | Self::ReplyLimit { .. } | Self::Finish { .. } => None,
+        }
+    }
+}
