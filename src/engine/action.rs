@@ -130,7 +130,7 @@ impl From<LimitOutcome> for LimitAnswer {
     }
 }
 
-/// Everything that the engine can ask for.
+/// Everything that the engine can ask for. What is no deed about a unit is never written down (`serde(skip)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// Look whether the unit's conditions are met, now that it would start: `ConditionsChecked`, at once. `run` is the
@@ -200,10 +200,13 @@ pub enum Action {
     /// Keep the record of the incident of this number, which is closed, beyond the end of the machine.
     KeepIncident { unit: UnitId, number: u32 },
     /// Tell the log.
+    #[serde(skip)]
     Log(Record),
     /// Answer a request.
+    #[serde(skip)]
     Reply { client: ClientId, reply: Reply },
     /// Answer a request to change a limit.
+    #[serde(skip)]
     ReplyLimit { client: ClientId, answer: LimitAnswer },
     /// All units are down: end the machine (or, below another init, this process).
     Finish { how: ShutdownKind },

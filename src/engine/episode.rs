@@ -37,14 +37,16 @@ pub struct Checkpoint {
 }
 
 /// One line of an episode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// `wire::episode` writes it as serde would: so there is one piece of code that writes an event, not several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Entry {
     /// So much of the reserve is held by others from here on; at first 0.
     Others(u64),
     /// A turn begins: when, and what happened.
     Event(Time, Event),
-    /// A turn in which others had a say. Behind it the unit stands as its next checkpoint says.
-    Elsewhere(Time, Event),
+    /// Others had a say in this turn. Behind it the unit stands as its next checkpoint says.
+    Elsewhere,
     /// What was decided in this turn. Words are not recorded: they follow.
     Deed(Action),
 }
@@ -189,9 +191,9 @@ impl Episodes {
     }
 
     /// Notes a whole turn; where it has no room, nothing is noted from here on.
-    fn note(&mut self, at: usize, head: Entry, deeds: impl Iterator<Item = Action> + Clone) {
+    fn note(&mut self, at: usize, (head, own): (Entry, bool), deeds: &mut dyn Iterator<Item = Action>) {
         let Some(slot) = self.slot(at) else { return };
-        slot.is_cut |= slot.entries + 2 + deeds.clone().count() > EPISODE_ENTRIES_MAX;
+        slot.is_cut |= slot.entries + TURN_ENTRIES_MAX > EPISODE_ENTRIES_MAX;
         if slot.is_cut {
             return;
         }
@@ -201,6 +203,9 @@ impl Episodes {
             self.put(at, Entry::Others(others));
         }
         self.put(at, head);
+        if !own {
+            self.put(at, Entry::Elsewhere);
+        }
         for deed in deeds {
             self.put(at, Entry::Deed(deed));
         }

@@ -32,7 +32,8 @@ pub fn write(out: &mut dyn Write, story: &Story<'_>) -> fmt::Result {
     let began = replay.turns.first().map_or(Time(0), |turn| turn.at);
     writeln!(out, "incident {number} of {}, decided again; times from its first event", OneLine(unit))?;
     for turn in &replay.turns {
-        writeln!(out, "{:>12} ms  {}", Tenths::of(turn.at.since_us(began), 1_000), EventWords(&turn.event))?;
+        let ms = Tenths::of(turn.at.since_us(began), 1_000).to_string();
+        writeln!(out, "{ms:>12} ms  {}", EventWords(&turn.event))?;
         if turn.elsewhere {
             writeln!(out, "                 (others had a say in this turn: taken as it was)")?;
         }
