@@ -191,9 +191,10 @@ impl Episodes {
     }
 
     /// Notes a whole turn; where it has no room, nothing is noted from here on.
-    fn note(&mut self, at: usize, (head, own): (Entry, bool), deeds: &mut dyn Iterator<Item = Action>) {
+    fn note(&mut self, at: usize, (head, is_own): (Entry, bool), plan: &Plan, first: usize) {
         let Some(slot) = self.slot(at) else { return };
-        slot.is_cut |= slot.entries + TURN_ENTRIES_MAX > EPISODE_ENTRIES_MAX;
+        let unit = slot.unit;
+        slot.is_cut |= slot.entries + 3 + deeds(plan, first, unit).count() > EPISODE_ENTRIES_MAX;
         if slot.is_cut {
             return;
         }
@@ -203,13 +204,22 @@ impl Episodes {
             self.put(at, Entry::Others(others));
         }
         self.put(at, head);
-        if !own {
+        if !is_own {
             self.put(at, Entry::Elsewhere);
         }
-        for deed in deeds {
-            self.put(at, Entry::Deed(deed));
+        for deed in deeds(plan, first, unit) {
+            self.put(at, Entry::Deed(*deed));
+            // What follows belongs to the next run.
+            if matches!(deed, Action::KeepIncident { .. }) {
+                return;
+            }
         }
     }
+}
+
+/// What was decided about the unit since the plan had so many deeds.
+fn deeds(plan: &Plan, first: usize, unit: UnitId) -> impl Iterator<Item = &Action> {
+    plan.actions.iter().skip(first).filter(move |deed| deed.unit() == Some(unit))
 }
 
 impl Engine {
@@ -273,81 +283,44 @@ impl Engine {
             if phase == Phase::Open
                 && let Some(stands) = self.checkpoint(unit)
             {
-                let deeds = plan.actions.iter().skip(first).copied();
-                let deeds = deeds.filter(move |deed| deed.unit() == Some(unit));
-                self.note_turn(at, event, stands, deeds);
+                self.note_turn(at, event, &stands, (plan, first));
             }
             at += 1;
         }
     }
 
-    fn note_turn(
-        &mut self,
-        at: usize,
-        event: Event,
-        stands: Checkpoint,
-        deeds: impl Iterator<Item = Action> + Clone,
-    ) {
+    fn note_turn(&mut self, at: usize, event: Event, stands: &Checkpoint, (plan, first): (&Plan, usize)) {
         let (now, Some(slot)) = (self.now, self.episodes.slots.get(at)) else { return };
-        let is_own = self.is_own(slot, event);
-        if !is_own && stands == slot.last && deeds.clone().next().is_none() {
+        let (unit, is_own) = (slot.unit, self.is_own(slot, event));
+        if !is_own && *stands == slot.last && deeds(plan, first, unit).next().is_none() {
             return;
         }
         let is_long = slot.entries > EPISODE_ENTRIES_MAX / 2;
         let (before, after) = (slot.last.moment.incident, stands.moment.incident);
-        if let Some(slot) = self.episodes.slot(at) {
-            slot.last = stands;
-        }
-        match (before, after) {
-            (None, None) if !is_under_way(&stands.moment) => {
-                if let Some(slot) = self.episodes.slot(at) {
-                    slot.phase = Phase::Free;
-                }
-            }
-            // Others had a say, or what is left is to have room for the rescue.
-            (None, None) if !is_own || is_long => {
-                self.episodes.begin_anew(at, stands);
-            }
-            (None, _) => self.episodes.note(at, Entry::Event(now, event), deeds),
-            (Some(_), Some(_)) if is_own => self.episodes.note(at, Entry::Event(now, event), deeds),
-            (Some(_), Some(_)) => self.note_elsewhere(at, event, stands, deeds),
-            (Some(incident), None) => {
-                // What follows belongs to the next run.
-                let mut is_over = false;
-                let of_run = deeds.clone().take_while(move |deed| {
-                    let was_over = is_over;
-                    is_over |= matches!(deed, Action::KeepIncident { .. });
-                    !was_over
-                });
-                let is_adopted = deeds.clone().any(|deed| matches!(deed, Action::Adopt { .. }));
-                let next = self.next_of(&stands).filter(|_| is_own && !is_adopted);
-                if is_own {
-                    self.episodes.note(at, Entry::Event(now, event), of_run);
-                } else {
-                    self.note_elsewhere(at, event, stands, of_run);
-                }
-                if let Some(slot) = self.episodes.slot(at) {
-                    (slot.next, slot.phase) = (next, Phase::Closed(incident.number));
-                }
-            }
-        }
-    }
-
-    fn note_elsewhere(
-        &mut self,
-        at: usize,
-        event: Event,
-        stands: Checkpoint,
-        deeds: impl Iterator<Item = Action> + Clone,
-    ) {
-        let now = self.now;
+        let is_adopted = deeds(plan, first, unit).any(|deed| matches!(deed, Action::Adopt { .. }));
+        // A fallback or a rescue that needs it may call it up again at once.
+        let is_called = stands.moment.wished_in_turn == self.turn;
+        let next = self.next_of(stands).filter(|_| is_own && !is_adopted && !is_called);
         let Some(slot) = self.episodes.slot(at) else { return };
-        match slot.checkpoints.iter_mut().find(|place| place.is_none()) {
-            Some(place) if !slot.is_cut => {
-                *place = Some(stands);
-                self.episodes.note(at, Entry::Elsewhere(now, event), deeds);
+        slot.last = *stands;
+        if before.is_none() && after.is_none() && !is_under_way(&stands.moment) {
+            slot.phase = Phase::Free;
+            return;
+        }
+        // Before the rescue: others had a say, or what is left is to have room for the rescue.
+        if before.is_none() && after.is_none() && (!is_own || is_long) {
+            self.episodes.begin_anew(at, *stands);
+            return;
+        }
+        if !is_own {
+            match slot.checkpoints.iter_mut().find(|place| place.is_none()) {
+                Some(place) => *place = Some(*stands),
+                None => slot.is_cut = true,
             }
-            Some(_) | None => slot.is_cut = true,
+        }
+        self.episodes.note(at, (Entry::Event(now, event), is_own), plan, first);
+        if let (Some(incident), None, Some(slot)) = (before, after, self.episodes.slot(at)) {
+            (slot.next, slot.phase) = (next, Phase::Closed(incident.number));
         }
     }
 

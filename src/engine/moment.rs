@@ -18,14 +18,20 @@ use super::warning::Warnings;
 use serde::{Deserialize, Serialize};
 
 /// One unit between two turns. `Service` tells what always holds of it.
+///
+/// What is skipped says how it stands to other units, or is for readers: nothing between the end of a unit's calm and
+/// what comes after its incident rests on it, and each field that is written down is code in PID 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Moment {
     /// It was taken out: it goes when nothing of it is left.
+    #[serde(skip)]
     pub(super) leaving: bool,
     /// It comes up when all that leave are gone.
+    #[serde(skip)]
     pub(super) newcomer: bool,
     pub(super) desired: Desired,
     /// The turn in which it was last wished up.
+    #[serde(skip)]
     pub(super) wished_in_turn: u64,
     pub(super) state: State,
     pub(super) since: Time,
@@ -53,18 +59,24 @@ pub(super) struct Moment {
     /// The time at which the end began.
     pub(super) end_began: Time,
     /// It was wished up: what it requires is to be wished up too, once.
+    #[serde(skip)]
     pub(super) calls_requirements: bool,
     /// Why it was last wished down.
     pub(super) down_reason: KillReason,
     /// The unit that runs in its stead, since it was given up.
+    #[serde(skip)]
     pub(super) fallback: Option<UnitId>,
     /// It runs in another one's stead.
+    #[serde(skip)]
     pub(super) stands_in: bool,
     /// While it does: it would be up without that too.
+    #[serde(skip)]
     pub(super) for_itself: bool,
     /// The rescue needs it.
+    #[serde(skip)]
     pub(super) spared: bool,
     /// It was wished down: what requires it is to be wished down too, once.
+    #[serde(skip)]
     pub(super) calls_dependents: bool,
     /// A restart was asked: after the stop comes a start.
     pub(super) again: bool,
@@ -73,8 +85,10 @@ pub(super) struct Moment {
     /// That restart was not asked for by a person: a unit that it requires begins a new run.
     pub(super) follows: bool,
     /// Its conditions are being looked at.
+    #[serde(skip)]
     pub(super) checking: bool,
     /// It went down, or did not come up at boot, because of this unit, with which it conflicts.
+    #[serde(skip)]
     pub(super) rival: Option<UnitId>,
     /// A limit that is being changed while it runs.
     pub(super) limiting: Option<Limiting>,
@@ -92,10 +106,13 @@ pub(super) struct Moment {
     /// The procedure comes as soon as the service is killed and gone.
     pub(super) saves_after_kill: bool,
     /// It stands in the queue of units to be looked at in this turn.
+    #[serde(skip)]
     pub(super) marked: bool,
     /// It waits for a round in which it may start.
+    #[serde(skip)]
     pub(super) lined_up: bool,
     /// errno(3) of the settings that the kernel did not take in the present or last run; 0 of all others.
+    #[serde(skip)]
     pub(super) refused_settings: [u8; Setting::COUNT],
     pub(super) last_exit: Option<Exit>,
     /// Who killed its first process in this run, where lifeboat did not.
@@ -110,8 +127,10 @@ pub(super) struct Moment {
     pub(super) warnings: Warnings,
     pub(super) standstill: Standstill,
     pub(super) incident: Option<Incident>,
+    #[serde(skip)]
     pub(super) incidents: u32,
     /// The number of its last incident.
+    #[serde(skip)]
     pub(super) last_incident: u32,
 }
 

@@ -132,21 +132,23 @@ pub fn replay(episode: &KeptEpisode, record: &Incident) -> Result<Replay, Unfit>
     let first = checkpoints.next().ok_or(Unfit::Empty)?;
     let mut engine = Engine::new(vec![fit_policy(&episode.policy)], episode.reserve_bytes);
     engine.stand_at(first)?;
+    // It is told by its number of then.
+    engine.incident_count = record.number.saturating_sub(1);
     let mut plan = Plan::for_units(1);
     let mut others = 0;
     let mut replay = Replay { turns: Vec::new(), difference: None, is_whole: false, next: None };
     let mut entries = episode.entries.iter().peekable();
     while let Some(entry) = entries.next() {
-        let (at, event, elsewhere) = match *entry {
+        let (at, event) = match *entry {
             Entry::Others(bytes) => {
                 others = bytes;
                 continue;
             }
-            Entry::Event(at, event) => (at, event, false),
-            Entry::Elsewhere(at, event) => (at, event, true),
+            Entry::Event(at, event) => (at, event),
             // Each stands behind the head of its turn.
-            Entry::Deed(_) => return Err(Unfit::Inconsistent),
+            Entry::Elsewhere | Entry::Deed(_) => return Err(Unfit::Inconsistent),
         };
+        let elsewhere = entries.next_if_eq(&&Entry::Elsewhere).is_some();
         if at > TIME_MAX {
             return Err(Unfit::Numbers);
         }
@@ -246,16 +248,13 @@ impl Engine {
     /// Puts the unit where it stood.
     fn stand_at(&mut self, checkpoint: &Checkpoint) -> Result<(), Unfit> {
         let Checkpoint { mut moment, timers, history, memory, rings } = *checkpoint;
-        let counts = [moment.run.0, moment.incidents, moment.last_incident];
-        if counts.iter().any(|count| *count > u32::MAX / 2) || moment.inherited > moment.run {
+        if moment.run.0 > u32::MAX / 2 || moment.inherited > moment.run {
             return Err(Unfit::Numbers);
         }
         if timers.iter().flatten().any(|due| *due > TIME_MAX) {
             return Err(Unfit::Numbers);
         }
         // Other units are not there.
-        (moment.fallback, moment.rival) = (None, None);
-        (moment.marked, moment.lined_up) = (false, false);
         if let Some(incident) = &mut moment.incident {
             incident.unit = UNIT;
         }

@@ -2,10 +2,11 @@
 //! text out.
 
 use super::incident::{FILE_BYTES_MAX, Unreadable};
-use crate::engine::episode::{Episode, Missing};
+use crate::engine::episode::{Entry, Episode, Missing};
+use crate::engine::event::{Event, Time};
 use crate::engine::policy::UnitPolicy;
 use crate::engine::replay::{Kept, KeptEpisode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::fmt;
 use std::io::{self, Write};
 
@@ -53,26 +54,52 @@ fn pieces(
     piece.extend(b",\"policy\":");
     serde_json::to_writer(&mut piece, policy)?;
     take(&piece)?;
-    each(&mut piece, b",\"checkpoints\":[", episode.checkpoints.iter().flatten(), take)?;
-    each(&mut piece, b"],\"entries\":[", episode.entries.iter(), take)?;
+    take(b",\"checkpoints\":[")?;
+    for (at, checkpoint) in episode.checkpoints.iter().flatten().enumerate() {
+        begin(&mut piece, at);
+        serde_json::to_writer(&mut piece, checkpoint)?;
+        take(&piece)?;
+    }
+    take(b"],\"entries\":[")?;
+    for (at, entry) in episode.entries.iter().enumerate() {
+        begin(&mut piece, at);
+        append(&mut piece, entry)?;
+        take(&piece)?;
+    }
     take(b"]}}")
 }
 
-fn each<T: Serialize>(
-    piece: &mut Vec<u8>,
-    before: &[u8],
-    values: impl Iterator<Item = T>,
-    take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    take(before)?;
-    for (at, value) in values.enumerate() {
-        piece.clear();
-        if at > 0 {
-            piece.push(b',');
-        }
-        serde_json::to_writer(&mut *piece, &value)?;
-        take(piece)?;
+/// The next of a list.
+pub(super) fn begin(piece: &mut Vec<u8>, at: usize) {
+    piece.clear();
+    if at > 0 {
+        piece.push(b',');
     }
+}
+
+fn append(piece: &mut Vec<u8>, entry: &Entry) -> io::Result<()> {
+    match entry {
+        Entry::Others(bytes) => return write!(piece, "{{\"Others\":{bytes}}}"),
+        Entry::Elsewhere => return piece.write_all(b"\"Elsewhere\""),
+        Entry::Event(time, event) => {
+            piece.extend(b"{\"Event\":");
+            append_event(piece, *time, event)?;
+        }
+        Entry::Deed(deed) => {
+            piece.extend(b"{\"Deed\":");
+            serde_json::to_writer(&mut *piece, deed)?;
+        }
+    }
+    piece.push(b'}');
+    Ok(())
+}
+
+/// Not inlined, nor written twice: an event of any kind is much code.
+#[inline(never)]
+pub(super) fn append_event(piece: &mut Vec<u8>, time: Time, event: &Event) -> io::Result<()> {
+    write!(piece, "[{},", time.0)?;
+    serde_json::to_writer(&mut *piece, event)?;
+    piece.push(b']');
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! lifeboat writes it as a letter of two lines for a process aside: first what a line of the kernel log can hold, then
 //! the rest. That process gives the incident its number, and makes a file, or a line, of the letter.
 
-use super::episode::Recorded;
+use super::episode::{Recorded, append_event, begin};
 use crate::engine::event::{Event, LeftBehind, Time};
 use crate::engine::snapshot::Incident;
 use serde::{Deserialize, Serialize};
@@ -74,9 +74,9 @@ pub fn write_letter<'e>(
     let room = room.saturating_sub(recorded.write(out, room)?);
     // Each is written twice: at first only to know how much room it takes.
     let mut lengths = Vec::new();
-    for event in events.clone() {
+    for (time, event) in events.clone() {
         piece.clear();
-        serde_json::to_writer(&mut piece, event)?;
+        append_event(&mut piece, *time, event)?;
         lengths.push(piece.len() + 1);
     }
     let mut taken = 0;
@@ -86,12 +86,9 @@ pub fn write_letter<'e>(
     });
     let left_out = lengths.len() - fits.count();
     write!(out, ",\"events_left_out\":{left_out},\"events\":[")?;
-    for (at, event) in events.skip(left_out).enumerate() {
-        piece.clear();
-        if at > 0 {
-            piece.push(b',');
-        }
-        serde_json::to_writer(&mut piece, event)?;
+    for (at, (time, event)) in events.skip(left_out).enumerate() {
+        begin(&mut piece, at);
+        append_event(&mut piece, *time, event)?;
         out.write_all(&piece)?;
     }
     out.write_all(b"]")

@@ -112,7 +112,11 @@ fn changed(from: &str, to: &str) -> Vec<u8> {
 fn a_kept_incident_is_decided_again() {
     let found = replayed(&file(), &[]);
     assert_eq!((found.code, &*found.err), (0, ""), "{}", found.out);
-    assert_eq!(found.out, include_str!("../fixtures/cli/replay.txt"));
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cli/replay.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&golden, &found.out).expect("the fixture");
+    }
+    assert_eq!(found.out, fs::read_to_string(golden).expect("the fixture"));
     let json: Value = serde_json::from_str(&replayed(&file(), &["--json"]).out).expect("JSON");
     assert_eq!((&json["same"], &json["unit"]), (&Value::Bool(true), &"logger".into()));
     assert_eq!(json["replay"]["turns"].as_array().map(Vec::len), Some(13));
@@ -129,7 +133,7 @@ fn a_changed_incident_is_a_loud_difference() {
     };
     // Another order then, no order then, another evidence then, and another end.
     let then =
-        "  then: release its procedure (stop, deadline 5 s)\n  now:  release its procedure (exhaustion, dead";
+        "  then: release its procedure (stop, deadline 2 s)\n  now:  release its procedure (exhaustion, dead";
     check(
         &changed("\"order\":{\"cause\":\"exhaustion\"", "\"order\":{\"cause\":\"stop\""),
         &["DIFFERENT in turn 7, at 60.0 ms: it is frozen", then],
@@ -144,10 +148,15 @@ fn a_changed_incident_is_a_loud_difference() {
         &["evidence: then OomEvent { oom: 2 }, now"],
     );
     check(
-        &changed("\"next\":\"Starts\"", "\"next\":\"StaysDown\""),
-        &["then: it stays down\n  now:  it starts again"],
+        &changed("{\"StartsAfterMs\":100}", "\"StaysDown\""),
+        &[
+            "DIFFERENT in what comes",
+            "then: it stays down\n  now:  it starts again after 100 ms\nlifeboat 0.1.0 decided then and",
+        ],
     );
-    check(&changed("\"replay_by\":\"0", "\"replay_by\":\"9"), &[]);
+    let by_another = start.replacen("\"replay_by\":\"0.1.0\"", "\"replay_by\":\"0.0.9\"", 1);
+    let by_another = by_another.replacen("{\"StartsAfterMs\":100}", "\"Rests\"", 1);
+    check(by_another.as_bytes(), &["lifeboat 0.0.9 decided then, and 0.1.0 decides now\n"]);
 }
 
 #[test]
@@ -163,7 +172,7 @@ fn a_file_that_has_nothing_to_replay_says_why() {
         assert_eq!(found.err.lines().count(), 1, "{}", found.err);
     };
     check(b"", "it is cut or damaged");
-    check(&file()[..9_000], "it is cut or damaged");
+    check(&file()[..4_000], "it is cut or damaged");
     check(&changed("\"replay\":{", "\"other\":{"), "kept nothing to replay");
     check(
         &changed("\"replay\":{\"Episode\":{", "\"replay\":{\"Missing\":\"Busy\"},\"x\":{\"E\":{"),
@@ -174,7 +183,7 @@ fn a_file_that_has_nothing_to_replay_says_why() {
         "does not understand how (missing field `holds_reserve`",
     );
     check(&changed("\"entries\":[", "\"entries\":[],\"more\":["), "no turn that could be decided again");
-    check(&changed("\"entries\":[{\"Event\"", "\"entries\":[{\"Elsewhere\""), "do not belong together");
+    check(&changed("\"entries\":[", "\"entries\":[\"Elsewhere\","), "do not belong together");
     check(
         &changed("\"run\":1,\"inherited\":0", "\"run\":1,\"inherited\":2"),
         "numbers that no lifeboat writes",
@@ -202,7 +211,7 @@ fn hostile_incidents_come_to_an_end() {
             decided += u32::from(replay(&episode, &record).is_ok());
         }
     }
-    assert!(places.len() > 300 && decided > 1_000, "{} places, {decided} replays", places.len());
+    assert!(places.len() > 250 && decided > 1_000, "{} places, {decided} replays", places.len());
 }
 
 fn leaves(value: &Value, place: String, found: &mut Vec<String>) {

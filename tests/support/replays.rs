@@ -129,7 +129,11 @@ impl Definitions {
             changed["replay"]["Episode"]["entries"] = Value::Array(left);
             let (episode, _) = read_episode(&serde_json::to_vec(&changed).expect("JSON")).expect("a list");
             if let Ok(Replay { difference: None, .. }) = replay(&episode, &record) {
-                return Err(format!("incident {}: nobody misses {}", record.number, entries[at]));
+                return Err(format!(
+                    "incident {}: nobody misses {}",
+                    record.number,
+                    Value::Array(entries[at..=at + deeds].to_vec())
+                ));
             }
             self.replayed.missed += 1;
         }
@@ -137,13 +141,15 @@ impl Definitions {
     }
 }
 
-/// What is only read or listened to, and what is only killed once more, nobody misses.
+/// What is only read, listened to or warned of, and what is only killed once more, nobody misses.
 fn leaves_a_trace(head: &Value, deeds: &[Value]) -> bool {
     let is_deadline = head["Event"][1] == "Deadline";
     let is_any = |deed: &Value, names: &[&str]| names.iter().any(|name| deed["Deed"].get(name).is_some());
     let decides = |deed: &Value| {
         let is_again = is_deadline && is_any(deed, &["KillCgroup", "KillCommand"]);
-        !is_any(deed, &["Sample", "Doorbells", "Ring"]) && !is_again
+        let may_warn = head["Event"][1].get("MemorySampled").is_some();
+        let is_warning = may_warn && is_any(deed, &["Signal", "RunCommand", "NotifyPressure", "Reclaim"]);
+        !is_any(deed, &["Sample", "Doorbells", "Ring"]) && !is_again && !is_warning
     };
     deeds.iter().any(decides)
 }
