@@ -270,6 +270,33 @@ fn a_tree_is_prepared() {
     assert_eq!(fixture.text("shutdown/recorder/memory.max"), "4194304");
 }
 
+/// What is lent is part of the pool's bound until it is given back, also where the bound is set anew meanwhile.
+#[test]
+fn a_loan_outlives_another_budget() {
+    let fixture = Fixture::new("linux-6.12");
+    let tree = fixture.tree();
+    fixture.put("shutdown/memory.current", b"0\n");
+    fixture.put("pool/memory.current", b"1048576\n");
+    let pool_max = |expected: u64, when: &str| {
+        assert_eq!(fixture.text("pool/memory.max"), (expected * MIB).to_string(), "{when}");
+    };
+    pool_max(129, "at first");
+    tree.lend_to_pool(4 * MIB, false).expect("a loan");
+    pool_max(133, "with a loan");
+    let budget = BudgetView {
+        reserve_bytes: 16 * MIB,
+        overhead_bytes: MIB,
+        pool_bytes: 100 * MIB,
+        ..BudgetView::default()
+    };
+    assert_eq!(tree.rebound(&budget), Ok(true));
+    pool_max(105, "with a loan and a smaller budget");
+    tree.lend_to_pool(4 * MIB, true).expect("given back");
+    pool_max(101, "without it");
+    tree.lend_to_pool(4 * MIB, true).expect("given back");
+    pool_max(101, "what was not lent is not taken");
+}
+
 /// Each process of the list gets the signal, and nobody else; so does the old way to kill, before Linux 5.14.
 #[test]
 fn signals_reach_every_process_of_a_group() {

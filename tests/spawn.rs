@@ -20,13 +20,14 @@ use lifeboat::sys::clock::now;
 use lifeboat::sys::poll::{Interest, Poller, ReadyBuffer};
 use lifeboat::sys::spawn::Step;
 use lifeboat::sys::spawn::{Child, Order, Parked, Program, SpawnError, Start, Status, Way};
-use lifeboat::sys::spawn::{notification_pipe, park, read_status, release, start};
+use lifeboat::sys::spawn::{ballast, notification_pipe, park, read_status, release, start};
 use std::collections::HashMap;
 use std::error::Error;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -272,9 +273,41 @@ fn a_parked_process_ends_when_nobody_can_release_it() {
     }
 }
 
+/// It says that it stands when all of it is there, is the first to go, and ends with its maker.
+#[test]
+fn a_ballast_stands_and_goes_first() {
+    let mut ends = alone();
+    let Parked { pid, status, go } = ballast(3 << 20, None, null().as_fd()).expect("a child");
+    assert_eq!(next_status(&status), Status::Parked);
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("a live process");
+    assert_eq!(read("oom_score_adj").trim(), "1000");
+    assert_eq!(read("comm").trim(), "ballast");
+    assert_eq!(fds_of(pid).len(), 5, "0, 1, 2, status and go");
+    let status_text = read("status");
+    let kb = |name: &str| -> u64 {
+        let line = status_text.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    assert!(kb("RssAnon:") >= 3 << 10, "{status_text}");
+    // Of its weight, in pages that are there anyway: a program of 1 MiB forty times.
+    assert!(kb("RssFile:") + kb("RssShmem:") >= 20 << 10, "{status_text}");
+    drop(go);
+    assert_eq!(end_of(pid, &mut ends), Exit::Code(0));
+}
+
 #[test]
 fn a_program_that_cannot_run_is_not_parked() {
-    for (path, errno) in [("/nowhere", libc::ENOENT), ("/etc/passwd", libc::EACCES), ("/etc", libc::EACCES)] {
+    let script = std::env::temp_dir().join(format!("lifeboat-no-interpreter-{}", std::process::id()));
+    std::fs::write(&script, "#!\t/usr/bin/gone -x\n").expect("a script");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+    let script = script.to_str().expect("a path of plain text");
+    let bad = [
+        ("/nowhere", libc::ENOENT),
+        ("/etc/passwd", libc::EACCES),
+        ("/etc", libc::EACCES),
+        (script, libc::ENOENT),
+    ];
+    for (path, errno) in bad {
         let mut ends = alone();
         let (program, input, output) = (procedure(&[path]), null(), null());
         let parked = park(&plain(&program, &input, &output), u64::MAX).expect("a child");
@@ -282,6 +315,7 @@ fn a_program_that_cannot_run_is_not_parked() {
         assert_eq!(told, Status::Failed(SpawnError::new(SpawnStage::Exec, errno)), "{path}");
         assert_eq!(end_of(parked.pid, &mut ends), Exit::Code(127));
     }
+    std::fs::remove_file(script).expect("the script");
 }
 
 /// A tree on this machine's cgroup2; it goes away at the end of its test.

@@ -116,6 +116,15 @@ fn the_shipped_units_have_no_faults() {
 }
 
 #[test]
+fn a_canary_is_read_with_its_ballast() {
+    let loaded = one(&fs::read_to_string(Path::new(FIXTURES).join("good/canary.ron")).unwrap());
+    let memory = loaded.units[0].policy.memory.unwrap();
+    assert_eq!((memory.guard, memory.ballast_bytes), (Guard::Canary, Some(2 << 20)));
+    let loaded = one("(command: [\"/a\"], memory: (max: \"8MiB\", guard: Canary))");
+    assert_eq!(loaded.units[0].policy.memory.unwrap().ballast_bytes, None);
+}
+
+#[test]
 fn a_full_unit_is_read_in_full() {
     let dir = staged(&Path::new(FIXTURES).join("good/full"));
     let loaded = load(&dir.path().join("units"));

@@ -21,7 +21,7 @@ use crate::sys::error::SysError;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::fmt::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -46,6 +46,8 @@ pub struct Tree {
     controllers: Controllers,
     /// `memory.max` of the pool; `None` without the memory controller.
     pool_max: Option<OwnedFd>,
+    /// By so much the pool's bound is larger at present than its budget.
+    lent_bytes: Cell<u64>,
     /// The further controllers that the branches have: guaranteed/ and pool/.
     enabled: [RefCell<Vec<&'static str>>; 2],
 }
@@ -141,7 +143,8 @@ impl Tree {
                 return Err(SysError::new("open", path, errno));
             }
         };
-        Ok(Self { root: root.to_path_buf(), controllers, pool_max, enabled: Default::default() })
+        let root = root.to_path_buf();
+        Ok(Self { root, controllers, pool_max, lent_bytes: Cell::new(0), enabled: Default::default() })
     }
 
     /// Whether a folder is lifeboat's own, or of one of its units.
@@ -157,7 +160,8 @@ impl Tree {
             return Ok(true);
         }
         let mut all = true;
-        for (name, bytes) in [(SHUTDOWN, budget.reserve_bytes), (POOL, budget.pool_bytes)] {
+        let pool_bytes = budget.pool_bytes.saturating_add(self.lent_bytes.get());
+        for (name, bytes) in [(SHUTDOWN, budget.reserve_bytes), (POOL, pool_bytes)] {
             let wanted = bytes.saturating_add(budget.overhead_bytes);
             let least = self.branch_bytes(name)?.saturating_add(BRANCH_SLACK_BYTES);
             all &= least <= wanted;
@@ -170,18 +174,24 @@ impl Tree {
     /// Makes the pool's bound larger by what one of its units is lent, or smaller again; allocates nothing.
     pub fn lend_to_pool(&self, bytes: u64, back: bool) -> Result<(), i32> {
         let Some(file) = &self.pool_max else { return Ok(()) };
+        let lent_bytes = self.lent_bytes.get();
+        let sum_bytes =
+            if back { lent_bytes.saturating_sub(bytes) } else { lent_bytes.saturating_add(bytes) };
         let mut text = [0; 32];
         let max_bytes = str::from_utf8(read_again(file.as_fd(), &mut text)?).ok();
         // An unbounded pool has room as it is.
         let Some(max_bytes) = max_bytes.and_then(|text| text.trim().parse::<u64>().ok()) else {
+            self.lent_bytes.set(sum_bytes);
             return Ok(());
         };
-        let wanted = if back { max_bytes.saturating_sub(bytes) } else { max_bytes.saturating_add(bytes) };
+        let wanted = max_bytes.saturating_sub(lent_bytes).saturating_add(sum_bytes);
         let mut text = [0_u8; 20];
         let mut rest = &mut text[..];
         std::io::Write::write_fmt(&mut rest, format_args!("{wanted}")).map_err(|_| libc::EINVAL)?;
         let left = rest.len();
-        write_again(file.as_fd(), text.get(..text.len() - left).ok_or(libc::EINVAL)?)
+        write_again(file.as_fd(), text.get(..text.len() - left).ok_or(libc::EINVAL)?)?;
+        self.lent_bytes.set(sum_bytes);
+        Ok(())
     }
 
     /// What the pool uses (`memory.current`).

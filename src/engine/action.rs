@@ -138,6 +138,11 @@ pub enum Action {
     CheckConditions { unit: UnitId, run: RunId },
     /// Make the procedure's cgroup and its process, held before `execve`: `Parked` or `SpawnFailed`.
     Park { unit: UnitId, run: RunId },
+    /// Make the process of the second procedure in the same cgroup, held before `execve`: `Parked` or `SpawnFailed`.
+    ParkOtherwise { unit: UnitId, run: RunId },
+    /// Make the service's cgroup with its limits, and a ballast of so many bytes there: `BallastStands` or
+    /// `SpawnFailed`, later `Exited`.
+    MakeBallast { unit: UnitId, run: RunId, bytes: u64 },
     /// Give the service's cgroup this `memory.max`, and its branch as much more: `Failed`, or nothing.
     Lend { unit: UnitId, run: RunId, max_bytes: u64, lend_bytes: u64 },
     /// The same backwards; nothing of the run is left.
@@ -225,6 +230,8 @@ impl Action {
         match self {
             Self::CheckConditions { unit, .. }
             | Self::Park { unit, .. }
+            | Self::ParkOtherwise { unit, .. }
+            | Self::MakeBallast { unit, .. }
             | Self::Lend { unit, .. }
             | Self::TakeBack { unit, .. }
             | Self::ReadPeak { unit, .. }

@@ -261,6 +261,7 @@ mod tests {
             service: ServiceMode::Frozen,
             lend_bytes: 0,
             has_program: true,
+            has_otherwise: false,
             on_exhaustion: true,
             on_stop: false,
             on_failure: false,
@@ -285,6 +286,7 @@ mod tests {
                 class,
                 guard,
                 high_bytes: None,
+                ballast_bytes: None,
             }),
             warn: WarnPolicy::default(),
             utility,
@@ -466,6 +468,7 @@ mod tests {
                 class: if is_pool { Class::Pool } else { Class::Guaranteed },
                 guard: if is_open { Guard::None } else { Guard::Shield },
                 high_bytes: None,
+                ballast_bytes: None,
             });
             policy.procedure = policy.procedure.and_then(|p| Some(ProcedurePolicy { memory_bytes: procedure?, ..p }));
             policy.refused = is_refused.then_some(Trouble::BadUnit);

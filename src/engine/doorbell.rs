@@ -205,6 +205,7 @@ impl Engine {
         if let Some(incident) = &mut service.incident {
             incident.sample.get_or_insert(sample);
         }
+        service.learn_ballast(sample);
         let Some(memory) = service.policy.memory else { return };
         if service.loan == Loan::Doubted && service.state == State::Saving {
             self.judge_loan(unit, sample, plan);
@@ -252,7 +253,7 @@ fn growth_matters(service: &Service) -> bool {
     let warns = service.policy.warn.stages.iter().any(Option::is_some);
     warns
         || service.saves_on_exhaustion()
-            && service.policy.memory.is_some_and(|memory| memory.guard == Guard::Shield)
+            && service.policy.memory.is_some_and(|memory| memory.guard != Guard::None)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::action::Action;
 use super::drill::Rearm;
 use super::event::{CommandKind, Effect, Exit, Role, SpawnStage};
 use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
+use super::otherwise::Otherwise;
 use super::policy::{Escalation, Kind, RestartWhen, RunId, ServiceMode, UnitId};
 use super::record::Record;
 use super::restart::Next;
@@ -132,9 +133,12 @@ impl Engine {
     pub(super) fn kill(&mut self, unit: UnitId, reason: KillReason, plan: &mut Plan) {
         self.overrule_limiting(unit, false, plan);
         let now = self.now;
+        let keeps = self.keeps_parked(unit);
         let Some(service) = self.unit_mut(unit) else { return };
+        service.keeps_parked = keeps;
         service.open.service_cgroup = true;
         service.open.procedure_cgroup = !service.saves_after_kill
+            && !keeps
             && service.policy.procedure.is_some_and(|procedure| procedure.has_program);
         service.kill_tries = 1;
         let left = service.commands.is_leaving();
@@ -183,6 +187,7 @@ impl Engine {
             return;
         }
         service.kill_tries += 1;
+        service.keeps_parked = false;
         self.step_deadline(unit, KILL_RETRY_MS);
         let reason = KillReason::LeftBehind;
         if open.service_cgroup || open.main {
@@ -198,6 +203,7 @@ impl Engine {
             Role::Service => self.service_exited(unit, run, exit, plan),
             Role::Procedure => self.procedure_exited(unit, run, exit, plan),
             Role::Command => self.command_exited(unit, run, exit, plan),
+            Role::Ballast => self.ballast_exited(unit, run, exit, plan),
         }
     }
 
@@ -212,6 +218,9 @@ impl Engine {
         let (state, signal, killed_by) = (service.state, service.policy.stop_signal, service.killed_by);
         let saves_itself = service.policy.procedure.is_some_and(|it| it.service == ServiceMode::Running);
         self.generation += 1;
+        if self.kill_was_no_ballast(unit, exit, plan) {
+            return;
+        }
         match state {
             State::Spawning | State::Readying | State::Running | State::Idling => {
                 plan.tell(match killed_by {
@@ -248,12 +257,21 @@ impl Engine {
             self.rearm_if_clear(unit, plan);
             return;
         }
+        if role == Role::Procedure
+            && service.state == State::Saving
+            && service.otherwise == Otherwise::Emptying
+        {
+            service.open.procedure_cgroup = false;
+            self.make_otherwise_if_clear(unit, plan);
+            return;
+        }
         match service.state {
             State::Killing => {
                 match role {
                     Role::Service => service.open.service_cgroup = false,
                     Role::Procedure => service.open.procedure_cgroup = false,
-                    Role::Command => {}
+                    // It lies in the service's.
+                    Role::Command | Role::Ballast => {}
                 }
                 self.process_gone(unit, plan);
             }
@@ -295,8 +313,10 @@ impl Engine {
             (Effect::StartProcedure, State::Saving) => {
                 self.procedure_spawn_failed(unit, SpawnStage::Exec, errno, plan);
             }
+            // It saves itself with what it has; nothing is to be taken back.
+            (Effect::Lend, _) => self.loan_failed(unit),
             // The retry's deadline runs.
-            (Effect::Kill | Effect::Signal | Effect::Freeze | Effect::StartProcedure | Effect::Lend, _) => {}
+            (Effect::Kill | Effect::Signal | Effect::Freeze | Effect::StartProcedure, _) => {}
         }
     }
 
@@ -320,9 +340,14 @@ impl Engine {
             }
             return;
         }
-        if service.state != State::Killing || !service.open.nothing() || !service.commands.is_idle() {
+        let is_over = service.open.nothing() || (service.keeps_parked && service.open.only_procedure());
+        if service.state != State::Killing || !is_over || !service.commands.is_idle() {
             return;
         }
+        if !self.hands_parked_on(unit, plan) {
+            return;
+        }
+        let Some(service) = self.unit_mut(unit) else { return };
         let Some(end) = service.end.take() else { return };
         let began = service.end_began;
         service.pid = None;
@@ -342,6 +367,9 @@ impl Engine {
         self.give_back_reserve(unit, plan);
         self.close_incident(unit, plan);
         self.after_run(unit, end, plan);
+        if self.unit(unit).is_some_and(|service| service.keeps_parked) {
+            self.start_if_its_turn(unit, plan);
+        }
     }
 
     /// The run is over; what comes next rests on why it ended and on what is wished.
@@ -362,10 +390,8 @@ impl Engine {
             self.enter(unit, State::Waiting);
             return;
         }
-        let (when, success) = (service.policy.restart.when, service.policy.success);
         // It has done what it was needed for.
-        let has_served = service.policy.descriptors.on_demand
-            && matches!(end, End::Own(exit) if service.policy.success.contains(exit));
+        let has_served = service.has_served(end);
         let wants_restart = match end {
             End::Asked(reason) => {
                 // For another unit's sake, with which it comes back: often stopped is not often failed. One that
@@ -381,21 +407,11 @@ impl Engine {
                 self.enter(unit, State::Waiting);
                 return;
             }
-            End::Own(_) if has_served => true,
-            End::Own(exit) => match (service.policy.kind, when) {
-                // A target has no process that could end.
-                (_, RestartWhen::Never | RestartWhen::OnExhaustion) | (Kind::Target, _) => false,
-                (Kind::Service, RestartWhen::Always) => true,
-                (Kind::Task, RestartWhen::Always) | (_, RestartWhen::OnFailure) => !success.contains(exit),
-            },
             End::Exhausted => {
                 self.after_exhaustion(unit, plan);
                 return;
             }
-            End::Failed(_) | End::StartFailed { .. } => match when {
-                RestartWhen::Always | RestartWhen::OnFailure => true,
-                RestartWhen::OnExhaustion | RestartWhen::Never => false,
-            },
+            End::Own(_) | End::Failed(_) | End::StartFailed { .. } => service.wants_restart(end),
         };
         let escalation = service.policy.restart.on_limit;
         let trouble = trouble_of(end, service);

@@ -339,6 +339,7 @@ impl Engine {
             | Event::ShutdownAsked { .. }
             | Event::Reconfigured { .. } => false,
             Event::Parked { .. }
+            | Event::BallastStands { .. }
             | Event::Spawned { .. }
             | Event::Ready { .. }
             | Event::Probed { .. }

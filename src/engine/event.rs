@@ -41,6 +41,8 @@ pub enum Role {
     /// One of its commands, in `pool/+NAME`. Where an event or an action is about a command, its run is the command's
     /// own number.
     Command,
+    /// The ballast of a unit with `Guard::Canary`, in the service's cgroup.
+    Ballast,
 }
 
 /// What a command beside the service is for.
@@ -329,6 +331,8 @@ pub enum Event {
     ConditionsChecked { unit: UnitId, run: RunId, unmet: Option<u8> },
     /// The procedure's process stands ready before `execve`.
     Parked { unit: UnitId, run: RunId, pid: u32 },
+    /// The ballast stands: all of its pages are there.
+    BallastStands { unit: UnitId, run: RunId },
     /// The service's `execve` succeeded.
     Spawned { unit: UnitId, run: RunId, pid: u32 },
     /// The service is ready: by its notification descriptor, or because its path is there.
@@ -405,6 +409,7 @@ impl Event {
         match self {
             Self::ConditionsChecked { unit, .. }
             | Self::Parked { unit, .. }
+            | Self::BallastStands { unit, .. }
             | Self::Spawned { unit, .. }
             | Self::Ready { unit, .. }
             | Self::Probed { unit, .. }

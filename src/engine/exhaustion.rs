@@ -9,6 +9,7 @@ use super::drill::Rearm;
 use super::ending::cause_of;
 use super::event::{Exit, LeftBehind, MemoryEvents, MemorySample, Role, SpawnStage};
 use super::limits::{FREEZE_DEADLINE_MS, INCIDENTS_MAX, LOAN_SLACK_BYTES};
+use super::otherwise::Otherwise;
 use super::policy::{Guard, RunId, ServiceMode, UnitId};
 use super::record::Record;
 use super::service::{End, Loan, Procedure, Service, State};
@@ -56,11 +57,12 @@ impl Engine {
         let of_run = service.counters_of_run();
         let only_below = of_run.oom_below > 0 && of_run.oom_below == of_run.oom;
         let guard = service.policy.memory.map(|memory| memory.guard);
+        let may_be_rescued = may_be_rescued(service.state);
         if service.state == State::Saving && oom > 0 {
             self.doubt_loan(unit, run, plan);
             return;
         }
-        if !may_be_rescued(service.state) {
+        if !may_be_rescued || self.canary_hears(unit, (oom, oom_kill), plan) {
             return;
         }
         if oom_kill > 0 && only_below && guard != Some(Guard::Shield) {
@@ -101,6 +103,7 @@ impl Engine {
             killed: None,
             emptied: None,
             procedure: ProcedureResult::None,
+            first_procedure: None,
             counters_at_start: service.counters_at_start,
             counters: service.counters,
             sample: None,
@@ -127,7 +130,7 @@ impl Engine {
         let free_bytes = self.reserve_bytes.saturating_sub(self.reserve_used_bytes);
         let Some(service) = self.unit_mut(unit) else { return };
         let Some(policy) = service.policy.procedure else { return };
-        let gone = !service.open.main || service.counters_of_run().oom_kill > 0;
+        let gone = !service.open.main || service.kernel_kills() > 0;
         match policy.service {
             // Nothing is left that could save itself.
             ServiceMode::Running if gone && !policy.has_program => {
@@ -179,6 +182,7 @@ impl Engine {
                 let after_us = now.since_us(service.end_began);
                 plan.tell(Record::Frozen { unit, after_us });
                 self.procedure_may_start(unit, plan);
+                self.measure_ballast(unit, plan);
             }
             State::Running => self.held(unit, plan),
             // Late, after its deadline: noted in the incident.
@@ -230,7 +234,7 @@ impl Engine {
         let Some(service) = self.unit_mut(unit) else { return };
         let Some(policy) = service.policy.procedure else { return };
         let run = service.run;
-        let kernel_killed = service.counters_of_run().oom_kill > 0;
+        let kernel_killed = service.kernel_kills() > 0;
         let cause = cause_of(service.end, kernel_killed);
         let order =
             ProcedureOrder { cause, main_pid: service.pid.unwrap_or(0), deadline_ms: policy.deadline_ms };
@@ -263,7 +267,7 @@ impl Engine {
         let Some(service) = self.unit_mut(unit) else { return };
         let (run, signal) = (service.run, service.policy.stop_signal);
         let exhausted = matches!(service.end, Some(End::Exhausted | End::Drilled { .. }));
-        if !service.open.main || service.counters_of_run().oom_kill > 0 {
+        if !service.open.main || service.kernel_kills() > 0 {
             // The kernel, or itself, was quicker.
             if service.policy.procedure.is_some_and(|procedure| !procedure.has_program) {
                 self.kill(unit, KillReason::NoProcedure, plan);
@@ -291,6 +295,12 @@ impl Engine {
             plan.push(Action::Thaw { unit, run });
         }
         plan.tell(Record::SavesItself { unit, lent_bytes, deadline_ms });
+    }
+
+    pub(super) fn loan_failed(&mut self, unit: UnitId) {
+        if let Some(service) = self.unit_mut(unit) {
+            service.loan = Loan::None;
+        }
     }
 
     /// The `oom` event may be one of before the loan: only what is used tells.
@@ -341,7 +351,7 @@ impl Engine {
         let Some(service) = self.unit(unit) else { return };
         let saves_itself = service.policy.procedure.is_some_and(|it| it.service == ServiceMode::Running)
             && service.loan != Loan::Spent;
-        let works = service.procedure == Procedure::Released;
+        let works = service.procedure == Procedure::Released || service.otherwise.is_coming();
         if works || (saves_itself && service.open.main) {
             return;
         }
@@ -393,14 +403,24 @@ impl Engine {
         errno: i32,
         plan: &mut Plan,
     ) {
-        self.procedure_over(unit, ProcedureResult::SpawnFailed { stage, errno }, plan);
+        let result = ProcedureResult::SpawnFailed { stage, errno };
+        if self.comes_otherwise(unit, result, KillReason::ProcedureFailed, plan) {
+            return;
+        }
+        self.procedure_over(unit, result, plan);
         self.end_saving(unit, KillReason::ProcedureFailed, plan);
     }
 
     pub(super) fn procedure_timed_out(&mut self, unit: UnitId, plan: &mut Plan) {
         // A program's own result stays: then it was the service that did not obey its signal.
-        if self.unit(unit).is_some_and(|service| service.procedure != Procedure::Over) {
-            self.procedure_over(unit, ProcedureResult::TimedOut, plan);
+        let is_late =
+            |service: &Service| service.procedure != Procedure::Over || service.otherwise.is_coming();
+        if self.unit(unit).is_some_and(is_late) {
+            let (result, reason) = (ProcedureResult::TimedOut, KillReason::ProcedureTimedOut);
+            if self.comes_otherwise(unit, result, reason, plan) {
+                return;
+            }
+            self.procedure_over(unit, result, plan);
         }
         self.end_saving(unit, KillReason::ProcedureTimedOut, plan);
     }
@@ -418,12 +438,18 @@ impl Engine {
             Rearm::No => {}
         }
         let Some(service) = self.unit(unit) else { return };
+        if service.state == State::Saving && service.otherwise == Otherwise::Emptying {
+            return self.make_otherwise_if_clear(unit, plan);
+        }
         let (first, now) = service.procedure_oom_kill;
         let outgrew = now > first && exit == Exit::Signal(SIGKILL);
         match service.state {
             State::Saving => {
                 let result =
                     if outgrew { ProcedureResult::OutOfMemory } else { ProcedureResult::Ended(exit) };
+                if self.comes_otherwise(unit, result, KillReason::ProcedureFailed, plan) {
+                    return;
+                }
                 self.procedure_over(unit, result, plan);
                 self.end_saving_if_over(unit, plan);
             }
@@ -471,11 +497,13 @@ impl Engine {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         let Some(mut incident) = service.incident.take() else { return };
+        let kernel_kills = service.kernel_kills();
         let counters = service.counters_of_run();
+        incident.verdict = service.canary.judge(incident.verdict, kernel_kills);
         service.incidents += 1;
         incident.emptied = service.open.nothing().then_some(now);
         incident.counters = service.counters;
-        incident.killer = match (counters.oom_kill, counters.oom) {
+        incident.killer = match (kernel_kills, counters.oom) {
             (0, _) => Killer::Lifeboat,
             (_, 0) => Killer::KernelOutside,
             (_, _) => Killer::KernelCgroup,

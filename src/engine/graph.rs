@@ -78,7 +78,7 @@ enum Neighbours {
 }
 
 /// Whether a unit that wants to start may do so.
-enum Turn {
+pub(super) enum Turn {
     Now,
     NotYet,
     /// Not before something changes that will not change by itself.
@@ -192,7 +192,7 @@ impl Engine {
         }
     }
 
-    fn turn_of(&self, unit: UnitId) -> Turn {
+    pub(super) fn turn_of(&self, unit: UnitId) -> Turn {
         if let Some(down) = self.any(unit, Neighbours::Requires, Service::is_down_for_good) {
             return Turn::Never(Trouble::RequirementDown { unit: down });
         }
@@ -205,7 +205,7 @@ impl Engine {
         if waits { Turn::NotYet } else { Turn::Now }
     }
 
-    fn start_if_its_turn(&mut self, unit: UnitId, plan: &mut Plan) {
+    pub(super) fn start_if_its_turn(&mut self, unit: UnitId, plan: &mut Plan) {
         let turn = self.turn_of(unit);
         let Some(service) = self.unit_mut(unit) else { return };
         match turn {

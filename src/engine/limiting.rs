@@ -119,9 +119,11 @@ impl Engine {
                 Some(LimitOutcome::NoBound.into())
             }
             (Setting::MemoryMax, Some(memory), Some(bytes)) => self.over_budget(unit, memory, bytes),
-            (Setting::MemoryHigh, Some(MemoryPolicy { guard: Guard::Shield, .. }), Some(_)) => {
-                Some(LimitOutcome::Shielded.into())
-            }
+            (
+                Setting::MemoryHigh,
+                Some(MemoryPolicy { guard: Guard::Shield | Guard::Canary, .. }),
+                Some(_),
+            ) => Some(LimitOutcome::Shielded.into()),
             _ => None,
         }
     }
@@ -142,7 +144,7 @@ impl Engine {
             }
             (Class::Pool, Guard::Shield) => pool_bytes
                 .saturating_sub(others(&|other| other.class == Class::Pool && other.guard == Guard::Shield)),
-            (Class::Pool, Guard::None) => pool_bytes,
+            (Class::Pool, Guard::Canary | Guard::None) => pool_bytes,
         };
         let is_more = bytes > memory.max_bytes;
         (is_more && bytes > free_bytes)

@@ -67,6 +67,22 @@ pub const PREDICTION_MS: u64 = 20;
 /// (`MEMCG_CHARGE_BATCH`, include/linux/memcontrol.h). Of a small loan it is a quarter.
 pub const LOAN_SLACK_BYTES: u64 = 256 << 10;
 
+/// A canary's ballast where nobody has said or measured more: a sixteenth of `memory.max` within these bounds.
+pub const BALLAST_BYTES_MIN: u64 = 1 << 20;
+/// See `BALLAST_BYTES_MIN`.
+pub const BALLAST_BYTES_MAX: u64 = 8 << 20;
+
+/// What was measured may ask for more than that, but never for more than this part of `memory.max`: the rest is the
+/// service's.
+pub const BALLAST_DIVISOR_MIN: u64 = 4;
+
+/// So often in a run a ballast that is lost without an exhaustion is made anew.
+pub const BALLAST_REMAKES_MAX: u8 = 3;
+
+/// From its loss to its making: where the machine's memory has run out, the kernel takes it again and again. So long it
+/// may also take until it is known whether a kill for memory was the ballast's.
+pub const BALLAST_WAIT_MS: u64 = 1_000;
+
 /// A unit that is held at its `memory.high` takes so long at most from one `high` to the next: each of its tasks sleeps
 /// for two seconds at a time. The same time `memory.max` must not have been met: `avg10` looks back over ten seconds.
 pub const HELD_WINDOW_MS: u64 = 10_000;

@@ -16,6 +16,7 @@
 
 pub mod action;
 pub mod budget;
+mod canary;
 pub mod change;
 mod command;
 mod demand;
@@ -30,6 +31,8 @@ mod graph;
 mod limiting;
 pub mod limits;
 mod moment;
+mod otherwise;
+mod parking;
 pub mod policy;
 mod readiness;
 pub mod record;
@@ -226,6 +229,7 @@ impl Engine {
             Event::Deadline => self.deadlines(plan),
             Event::ConditionsChecked { unit, run, unmet } => self.conditions_checked(unit, run, unmet, plan),
             Event::Parked { unit, run, pid: _ } => self.parked(unit, run, plan),
+            Event::BallastStands { unit, run } => self.ballast_stands(unit, run, plan),
             Event::Spawned { unit, run, pid } => self.spawned(unit, run, pid, plan),
             Event::SpawnFailed { unit, run, role, stage, errno } => {
                 self.spawn_failed((unit, run), role, (stage, errno), plan);
@@ -274,7 +278,8 @@ impl Engine {
     /// When `Event::Deadline` is wanted next; `None` while nothing waits for the time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        if self.lined_up.is_empty() { self.timers.next() } else { Some(self.now) }
+        // A round that has no start left is over at once, so that the next one that is wanted need not line up.
+        if self.lined_up.is_empty() && self.starts_left > 0 { self.timers.next() } else { Some(self.now) }
     }
 
     /// The last events, for an incident or for somebody who looks for the cause of a fault.
@@ -392,6 +397,7 @@ impl Engine {
                 TimerKind::Idle => self.idle_due(unit, plan),
                 TimerKind::Warn => self.warn_due(unit, plan),
                 TimerKind::Drill => self.drill_due(unit, plan),
+                TimerKind::Ballast => self.ballast_due(unit, plan),
             }
         }
     }

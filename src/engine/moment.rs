@@ -3,11 +3,13 @@
 //!
 //! It is one small value that can be copied: so a checkpoint of a unit (`episode`) cannot forget a field.
 
+use super::canary::Canary;
 use super::command::Commands;
 use super::doorbell::Trend;
 use super::drill::Rearm;
 use super::event::{Exit, MemoryEvents, MemorySample, Time};
 use super::limiting::Limiting;
+use super::otherwise::Otherwise;
 use super::policy::{RunId, UnitId};
 use super::reload::Reload;
 use super::service::{End, Loan, Open, Procedure, State};
@@ -55,6 +57,8 @@ pub(super) struct Moment {
     pub(super) commands: Commands,
     pub(super) reload: Reload,
     pub(super) procedure: Procedure,
+    /// It was not needed, and waits where it is for the run that follows at once.
+    pub(super) keeps_parked: bool,
     pub(super) end: Option<End>,
     /// The time at which the end began.
     pub(super) end_began: Time,
@@ -101,6 +105,8 @@ pub(super) struct Moment {
     pub(super) loan: Loan,
     /// Whether its procedure is on its way back from a drill.
     pub(super) rearm: Rearm,
+    /// Its second procedure.
+    pub(super) otherwise: Otherwise,
     /// Its last drill.
     pub(super) drill: Option<Drill>,
     /// The procedure comes as soon as the service is killed and gone.
@@ -126,6 +132,7 @@ pub(super) struct Moment {
     pub(super) trend: Trend,
     pub(super) warnings: Warnings,
     pub(super) standstill: Standstill,
+    pub(super) canary: Canary,
     pub(super) incident: Option<Incident>,
     #[serde(skip)]
     pub(super) incidents: u32,
@@ -157,6 +164,7 @@ impl Moment {
             commands: Commands::default(),
             reload: Reload::default(),
             procedure: Procedure::Absent,
+            keeps_parked: false,
             end: None,
             end_began: Time::default(),
             calls_requirements: false,
@@ -179,6 +187,7 @@ impl Moment {
             loan: Loan::None,
             saves_after_kill: false,
             rearm: Rearm::No,
+            otherwise: Otherwise::No,
             drill: None,
             marked: false,
             lined_up: false,
@@ -193,6 +202,7 @@ impl Moment {
             trend: Trend::default(),
             warnings: Warnings::default(),
             standstill: Standstill::default(),
+            canary: Canary::default(),
             incident: None,
             incidents: 0,
             last_incident: 0,

@@ -54,6 +54,9 @@ pub enum Guard {
     /// its limit until lifeboat has frozen it.
     #[default]
     Shield,
+    /// A ballast of some MiB with `oom_score_adj = +1000` in the same cgroup: at `memory.max` the kernel takes that
+    /// first, which is the alarm, and the room to freeze the service in.
+    Canary,
     /// The kernel kills the whole cgroup (`memory.oom.group = 1`); the procedure runs after that.
     None,
 }
@@ -70,6 +73,9 @@ pub struct MemoryPolicy {
     /// A `memory.high` of its own; never with a shield.
     #[serde(default)]
     pub high_bytes: Option<u64>,
+    /// With a canary: the size of its ballast, where the unit says it; else the engine finds one.
+    #[serde(default)]
+    pub ballast_bytes: Option<u64>,
 }
 
 /// How far a service's memory has come when it is warned. Shares are hundredths of a percent.
@@ -152,6 +158,8 @@ pub struct ProcedurePolicy {
     pub lend_bytes: u64,
     /// There is a program. Without one a service that is `Running` saves itself alone.
     pub has_program: bool,
+    /// There is a second program, for when that one fails.
+    pub has_otherwise: bool,
     /// What comes after an exhaustion in place of the restart policy, if anything.
     pub then: Option<Escalation>,
 }

@@ -62,6 +62,9 @@ pub enum Record {
     Exhausted { unit: UnitId, cause: Cause, verdict: Verdict, limit_bytes: u64 },
     /// The kernel killed in a cgroup that the unit has made, at that one's own limit.
     KilledBelow { unit: UnitId, oom_kill: u64 },
+    /// The ballast is gone, and the unit's memory is not exhausted: the kernel took it because memory ran out above the
+    /// unit, or somebody killed it. It is made anew so many times more.
+    BallastLost { unit: UnitId, exit: Exit, for_memory: bool, tries_left: u8 },
     /// A limit is another one from now on.
     LimitChanged { unit: UnitId, limit: Limit },
     /// The service stands still.
@@ -76,6 +79,8 @@ pub enum Record {
     SavesItself { unit: UnitId, lent_bytes: u64, deadline_ms: u32 },
     /// What was lent is used up too.
     LentExhausted { unit: UnitId },
+    /// The first procedure has failed, and the second one comes.
+    Otherwise { unit: UnitId, result: ProcedureResult, deadline_ms: u32 },
     /// The procedure is over.
     ProcedureOver { unit: UnitId, result: ProcedureResult, after_us: u64 },
     /// A drill begins.

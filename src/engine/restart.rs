@@ -114,6 +114,12 @@ impl Restarts {
         recent(&self.exhaustions, now, budget.within_ms)
     }
 
+    /// What `decide` would say is `After(0)`.
+    pub(super) fn is_due_at_once(&self, now: Time, began: Time, policy: &RestartPolicy) -> bool {
+        recent(&self.starts, now, policy.limit_within_ms) < policy.limit_starts
+            && now.since_us(began) >= u64::from(policy.healthy_ms) * 1_000
+    }
+
     pub(super) fn decide(&mut self, now: Time, began: Time, policy: &RestartPolicy) -> Next {
         if recent(&self.starts, now, policy.limit_within_ms) >= policy.limit_starts {
             return Next::GiveUp { starts: policy.limit_starts };

@@ -152,11 +152,16 @@ pub(super) struct Open {
     pub(super) service_cgroup: bool,
     pub(super) procedure: bool,
     pub(super) procedure_cgroup: bool,
+    pub(super) ballast: bool,
 }
 
 impl Open {
     pub(super) fn nothing(self) -> bool {
         self == Self::default()
+    }
+
+    pub(super) fn only_procedure(self) -> bool {
+        self == Self { procedure: true, ..Self::default() }
     }
 }
 

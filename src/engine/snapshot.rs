@@ -106,6 +106,13 @@ pub enum Verdict {
         /// `full avg10` of `memory.pressure`, in hundredths of a percent.
         psi_full_avg10: u16,
     },
+    /// The kernel found nothing to reclaim, and took the unit's ballast before anything of the service.
+    CanaryDied {
+        /// By how much `oom` in `memory.events.local` rose.
+        oom: u64,
+        /// The ballast's size.
+        ballast_bytes: u64,
+    },
     /// The kernel killed: `oom_kill` in `memory.events.local` rose.
     KernelKilled {
         /// How many processes.
@@ -332,8 +339,11 @@ pub struct Incident {
     pub killed: Option<Time>,
     /// `populated 0` was read.
     pub emptied: Option<Time>,
-    /// How the procedure went.
+    /// How the procedure went, the second one where there were two.
     pub procedure: ProcedureResult,
+    /// How the first of two went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_procedure: Option<ProcedureResult>,
     /// Counters when the run began.
     pub counters_at_start: MemoryEvents,
     /// The last counters.

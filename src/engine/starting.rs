@@ -6,6 +6,7 @@ use super::action::Action;
 use super::drill::Rearm;
 use super::event::{Role, SpawnStage};
 use super::limits::START_DEADLINE_MS;
+use super::otherwise::Otherwise;
 use super::policy::{Kind, RunId, UnitId};
 use super::record::Record;
 use super::service::{End, Loan, Open, Procedure, Rest, Service, State};
@@ -114,14 +115,16 @@ impl Engine {
         }
         service.refused_settings = [0; Setting::COUNT];
         service.counters_at_start = service.counters;
-        service.procedure = Procedure::Absent;
+        (service.procedure, service.keeps_parked) = (Procedure::Absent, false);
         (service.loan, service.saves_after_kill, service.rearm) = (Loan::None, false, Rearm::No);
+        service.otherwise = Otherwise::No;
         service.procedure_oom_kill = (service.procedure_oom_kill.1, service.procedure_oom_kill.1);
         service.sample = None;
         service.warnings = Warnings::default();
         service.trend.begin();
         let counters = service.counters;
         service.standstill.begin(counters);
+        service.canary.begin();
         service.restarts.started(now, &service.policy.restart);
         let (run, parks) = (service.run, service.policy.procedure.is_some_and(|it| it.has_program));
         if service.policy.kind == Kind::Target {
@@ -134,7 +137,7 @@ impl Engine {
             self.step_deadline(unit, START_DEADLINE_MS);
             plan.push(Action::Park { unit, run });
         } else {
-            self.spawn(unit, run, plan);
+            self.guard_and_spawn(unit, run, plan);
         }
         self.listen(unit, plan);
     }
@@ -151,7 +154,7 @@ impl Engine {
         self.answer_started(unit, plan);
     }
 
-    fn spawn(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
+    pub(super) fn spawn(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         service.open.main = true;
@@ -168,10 +171,14 @@ impl Engine {
             self.rearmed(unit, plan);
             return;
         }
+        if service.otherwise == Otherwise::Making && service.state == State::Saving {
+            self.let_otherwise_go(unit, plan);
+            return;
+        }
         match service.state {
             State::Parking => {
                 service.procedure = Procedure::Parked;
-                self.spawn(unit, run, plan);
+                self.guard_and_spawn(unit, run, plan);
             }
             // The start was given up meanwhile: `Killing` has killed, or will kill, the process.
             State::Down(_)
@@ -234,6 +241,10 @@ impl Engine {
                 service.open.main = false;
                 false
             }
+            Role::Ballast => {
+                service.open.ballast = false;
+                false
+            }
             Role::Procedure | Role::Command => {
                 service.open.procedure = false;
                 service.procedure = Procedure::Over;
@@ -248,6 +259,10 @@ impl Engine {
             return;
         }
         let Some(service) = self.unit(unit) else { return };
+        if role == Role::Ballast && service.may_lose_its_ballast() {
+            self.ballast_lost(unit, None, plan);
+            return;
+        }
         match service.state {
             State::Parking | State::Spawning => self.start_failed(unit, (stage, errno, procedure), plan),
             State::Saving if procedure => self.procedure_spawn_failed(unit, stage, errno, plan),
@@ -287,8 +302,10 @@ impl Engine {
     }
 
     pub(super) fn start_timed_out(&mut self, unit: UnitId, plan: &mut Plan) {
-        let procedure = self.unit(unit).is_some_and(|service| service.state == State::Parking);
-        self.start_failed(unit, (SpawnStage::Exec, ETIMEDOUT, procedure), plan);
+        let Some(service) = self.unit(unit) else { return };
+        let (ballast, parking) = (service.open.ballast, service.state == State::Parking);
+        let stage = if parking && ballast { SpawnStage::Clone } else { SpawnStage::Exec };
+        self.start_failed(unit, (stage, ETIMEDOUT, parking && !ballast), plan);
     }
 
     /// The procedure ended before the service was up: without it the service does not run.
@@ -296,7 +313,7 @@ impl Engine {
         self.start_failed(unit, (SpawnStage::Exec, ESRCH, true), plan);
     }
 
-    fn start_failed(&mut self, unit: UnitId, what: (SpawnStage, i32, bool), plan: &mut Plan) {
+    pub(super) fn start_failed(&mut self, unit: UnitId, what: (SpawnStage, i32, bool), plan: &mut Plan) {
         let (stage, errno, procedure) = what;
         self.begin_end(unit, End::StartFailed { stage, errno, procedure }, plan);
         self.kill(unit, KillReason::StartFailed, plan);

@@ -34,10 +34,12 @@ pub(super) enum TimerKind {
     Warn,
     /// The time by which its procedure has to be parked again.
     Drill,
+    /// The time at which its ballast is made anew, or by which it has to be known what the kernel killed.
+    Ballast,
 }
 
 /// In the order of their slots.
-const KINDS: [TimerKind; 11] = [
+const KINDS: [TimerKind; 12] = [
     TimerKind::Step,
     TimerKind::Sample,
     TimerKind::Ready,
@@ -49,8 +51,9 @@ const KINDS: [TimerKind; 11] = [
     TimerKind::Idle,
     TimerKind::Warn,
     TimerKind::Drill,
+    TimerKind::Ballast,
 ];
-const KIND_COUNT: u32 = 11;
+const KIND_COUNT: u32 = 12;
 
 /// When each timer of a unit is due, in the order of `KINDS`.
 pub(super) type TimersOfUnit = [Option<Time>; KINDS.len()];
@@ -93,6 +96,7 @@ impl Timers {
             TimerKind::Idle => 8,
             TimerKind::Warn => 9,
             TimerKind::Drill => 10,
+            TimerKind::Ballast => 11,
         };
         u32::from(unit.0) * KIND_COUNT + kind
     }

@@ -27,7 +27,7 @@ use crate::engine::snapshot::{BudgetView, IncidentStore, SystemView};
 use crate::engine::{Engine, Plan};
 use crate::sys::error::SysError;
 use crate::sys::poll::{Interest, Poller};
-use crate::sys::signals::Signals;
+use crate::sys::signals::{self, Signals};
 use crate::sys::spawn::Program;
 use crate::sys::{clock, console, epitaph, kmsg, memory, mount, power};
 use crate::unit::{BootWish, Loaded, Wishes, enabled, is_instance, load_with, state_folder};
@@ -112,6 +112,7 @@ pub fn as_init(config: &Config) -> ! {
     let mut troubles: Vec<SysError> = console::ensure_standard_descriptors().err().into_iter().collect();
     // Before the mounts: people send signals very early, and PID 1 loses those that it has no handler for.
     let signals = Signals::install();
+    signals::leave_faults_to_the_kernel();
     troubles.extend(mount::early_mounts());
     epitaph::install(epitaph::Epitaph {
         kmsg: kmsg::open_kmsg().ok(),
@@ -441,7 +442,7 @@ fn shield(view: &mut SystemView) -> bool {
         view.degraded.push(
             "lifeboat lacks the privilege CAP_SYS_RESOURCE: services run without a shield, and the kernel may choose \
              lifeboat itself when memory runs out; start it as root with that privilege (systemd: \
-             AmbientCapabilities=CAP_SYS_RESOURCE)"
+             AmbientCapabilities=CAP_SYS_RESOURCE), or give its units guard: Canary, which needs none"
                 .into(),
         );
     }
@@ -510,14 +511,18 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
         None => program.ok(),
     };
     let commands = commands_of(&unit, environment_of(&unit.identity));
-    let procedure_program = unit.policy.procedure.filter(|it| it.has_program).and_then(|_| {
+    let procedure_programs = unit.policy.procedure.filter(|it| it.has_program).map(|_| {
         let mut environment = environment_of(&unit.procedure_identity);
         environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
         let stored_max = usize::from(unit.policy.descriptors.store_max);
-        Program::procedure(&unit.procedure, &environment.strings(), stored_max).ok()
+        let strings = environment.strings();
+        let of = |command: &[CString]| Program::procedure(command, &strings, stored_max).ok();
+        (of(&unit.procedure), of(&unit.otherwise))
     });
+    let (procedure_program, otherwise_program) = procedure_programs.unwrap_or_default();
     let (steps, procedure_steps) = (steps::of_service(&unit), steps::of_procedure(&unit));
-    Seat::of(unit, (program, procedure_program), (steps, procedure_steps), commands)
+    let seat = Seat::of(unit, (program, procedure_program), (steps, procedure_steps), commands);
+    Seat { otherwise_program, ..seat }
 }
 
 fn commands_of(unit: &Unit, mut environment: Environment) -> Commands {

@@ -31,7 +31,11 @@ impl Lifeboat {
         let Some(tree) = &self.tree else { return Ok(()) };
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
         let memory = seat.unit.policy.memory;
-        let unshielded = memory.is_some_and(|memory| memory.guard == Guard::None || !self.can_shield);
+        let unshielded = memory.is_some_and(|memory| match memory.guard {
+            Guard::Shield => !self.can_shield,
+            Guard::Canary => false,
+            Guard::None => true,
+        });
         let limits = GroupLimits {
             memory_max_bytes: memory.map(|memory| memory.max_bytes),
             // Without a shield the kernel kills, and then it shall kill all of it.
@@ -133,8 +137,8 @@ fn new_group(tree: &Tree, seat: &Seat, class: Class, limits: &GroupLimits) -> Re
         group.equip().map_err(|error| told(SpawnStage::Cgroup, &error))?;
     }
     // A trigger costs a kernel thread: only where its ringing can lead to anything.
-    let shielded = policy.memory.is_some_and(|memory| memory.guard == Guard::Shield);
-    if shielded && policy.procedure.is_some_and(|procedure| procedure.on_exhaustion) {
+    let guarded = policy.memory.is_some_and(|memory| memory.guard != Guard::None);
+    if guarded && policy.procedure.is_some_and(|procedure| procedure.on_exhaustion) {
         group.arm_triggers();
     }
     Ok(group)

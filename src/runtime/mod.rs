@@ -6,6 +6,7 @@
 mod adoption;
 #[cfg(test)]
 mod allocations;
+mod ballast;
 mod blame;
 pub mod boot;
 mod change;

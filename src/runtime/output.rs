@@ -90,7 +90,7 @@ struct Feed {
     /// The end of the last run that has ended.
     last_words: Ring,
     command: CommandWords,
-    pipes: [Option<OwnedFd>; 3],
+    pipes: [Option<OwnedFd>; 4],
 }
 
 /// The output of all units.
@@ -189,7 +189,7 @@ impl Outputs {
         for piece in pieces.flat_map(|line| line.chunks(LINE_BYTES_MAX / 2)) {
             let Some(feed) = self.feeds.get_mut(usize::from(unit.0)) else { return };
             let mark = match role {
-                Role::Service => b"",
+                Role::Service | Role::Ballast => b"",
                 Role::Procedure => PROCEDURE_MARK,
                 Role::Command => feed.command.mark(),
             };
@@ -353,8 +353,8 @@ impl Feed {
         match role {
             Role::Service => *service = pid,
             Role::Procedure => *procedure = pid,
-            // Its lines go under the service's number, and are marked.
-            Role::Command => {}
+            // Its lines go under the service's number, and are marked. A ballast has none.
+            Role::Command | Role::Ballast => {}
         }
     }
 
@@ -371,16 +371,17 @@ impl Feed {
             pids: [0; 2],
             last_words: Ring::new(0, 0),
             command: CommandWords::silent(),
-            pipes: [const { None }; 3],
+            pipes: [const { None }; 4],
         }
     }
 
     fn pipe_mut(&mut self, role: Role) -> &mut Option<OwnedFd> {
-        let [service, procedure, command] = &mut self.pipes;
+        let [service, procedure, command, ballast] = &mut self.pipes;
         match role {
             Role::Service => service,
             Role::Procedure => procedure,
             Role::Command => command,
+            Role::Ballast => ballast,
         }
     }
 

@@ -31,6 +31,8 @@ impl Lifeboat {
         match action {
             Action::CheckConditions { unit, run } => self.check_conditions(unit, run),
             Action::Park { unit, run } => self.begin_park(unit, run),
+            Action::ParkOtherwise { unit, run } => self.begin_otherwise(unit, run),
+            Action::MakeBallast { unit, run, bytes } => self.begin_ballast(unit, run, bytes),
             Action::Spawn { unit, run } => self.begin_spawn(unit, run),
             Action::Probe { unit, run } => self.probe(unit, run),
             Action::EndProbe { unit, run: _ } => self.end_probe(unit),
@@ -92,9 +94,28 @@ impl Lifeboat {
 
     fn begin_park(&mut self, unit: UnitId, run: RunId) {
         self.take_seat(unit, run);
-        if let Err(error) = self.park(unit) {
+        if self.parks_already(unit, run) {
+            return;
+        }
+        if let Err(error) = self.park(unit, false) {
             self.spawn_failed(unit, run, Role::Procedure, error);
         }
+    }
+
+    fn begin_otherwise(&mut self, unit: UnitId, run: RunId) {
+        if let Err(error) = self.park(unit, true) {
+            self.spawn_failed(unit, run, Role::Procedure, error);
+        }
+    }
+
+    /// The process that the last run has left in its parking place is this run's.
+    fn parks_already(&mut self, unit: UnitId, run: RunId) -> bool {
+        let seat = self.seats.get(usize::from(unit.0));
+        let parked = seat.and_then(|seat| seat.saver.as_ref()).filter(|process| process.go.is_some());
+        let Some(pid) = parked.map(|process| process.pid) else { return false };
+        self.pids.insert(pid, (unit, run, Role::Procedure));
+        self.events.push_back(Event::Parked { unit, run, pid });
+        true
     }
 
     fn begin_spawn(&mut self, unit: UnitId, run: RunId) {
@@ -117,7 +138,7 @@ impl Lifeboat {
         }
     }
 
-    fn take_seat(&mut self, unit: UnitId, run: RunId) {
+    pub(super) fn take_seat(&mut self, unit: UnitId, run: RunId) {
         if let Some(seat) = self.seats.get_mut(usize::from(unit.0)) {
             if seat.run != run {
                 if let Some(socket) = seat.probe.take() {
@@ -144,12 +165,13 @@ impl Lifeboat {
         });
     }
 
-    fn park(&mut self, unit: UnitId) -> Result<(), SpawnError> {
+    fn park(&mut self, unit: UnitId, otherwise: bool) -> Result<(), SpawnError> {
         self.leave_vanished(unit, Role::Procedure);
         self.make_procedure_group(unit)?;
         let pipe = self.open_output(unit, Role::Procedure)?;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
-        let Some(program) = &seat.procedure_program else { return Err(no_seat()) };
+        let program = if otherwise { &seat.otherwise_program } else { &seat.procedure_program };
+        let Some(program) = program else { return Err(no_seat()) };
         let out = stdout_of(pipe.as_ref(), seat.unit.output, &self.null, &self.output);
         let parked = park(
             &Start {
@@ -212,6 +234,7 @@ impl Lifeboat {
             Role::Service => &seat.main,
             Role::Procedure => &seat.saver,
             Role::Command => &seat.commands.process,
+            Role::Ballast => &seat.ballast,
         };
         if let Some(status) = process.as_ref().and_then(|process| process.status.as_ref()) {
             self.watch_status(unit, role, status.as_fd());
@@ -289,7 +312,12 @@ impl Lifeboat {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         let parked = seat.process_mut(role).as_ref().filter(|process| process.go.is_some());
         let parked = parked.map(|process| process.pid);
-        match seat.group(role).map(|group| end_all(group, parked)) {
+        let ended = seat.group(role).map(|group| end_all(group, parked));
+        // Root can move a process out of its unit's cgroup, where `cgroup.kill` does not find it.
+        if let (Some(Ok(_)), Some(process)) = (ended, seat.process_mut(role)) {
+            let _ = process.signal(libc::SIGKILL);
+        }
+        match ended {
             Some(Ok(state)) if state.populated => {}
             // Removed by somebody else means that it was empty.
             Some(Ok(_)) => self.emptied(unit, role),
@@ -306,6 +334,9 @@ impl Lifeboat {
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         if let Some(process) = seat.process_mut(role) {
             let _ = process.kill_session();
+        }
+        if let Some(ballast) = seat.ballast.as_ref().filter(|_| role == Role::Service) {
+            let _ = ballast.kill_session();
         }
         self.events.push_back(Event::Emptied { unit, run, role });
     }

@@ -62,10 +62,14 @@ impl Lifeboat {
     pub(super) fn lend(&self, unit: UnitId, max_bytes: u64, lend_bytes: u64) -> Result<(), i32> {
         let seat = self.seats.get(usize::from(unit.0)).ok_or(libc::ESRCH)?;
         let group = seat.group(Role::Service).ok_or(libc::ENOENT)?;
-        if let Some(tree) = self.tree.as_ref().filter(|_| is_of_pool(&seat.unit)) {
+        let tree = self.tree.as_ref().filter(|_| is_of_pool(&seat.unit));
+        if let Some(tree) = tree {
             tree.lend_to_pool(lend_bytes, false)?;
         }
-        group.set_max(max_bytes)
+        group.set_max(max_bytes).inspect_err(|_| {
+            // Half a loan is none; where that fails too, the next update of the units sets the bound.
+            let _ = tree.map(|tree| tree.lend_to_pool(lend_bytes, true));
+        })
     }
 
     pub(super) fn take_back(&self, unit: UnitId, max_bytes: u64, lend_bytes: u64) {

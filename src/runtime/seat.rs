@@ -61,6 +61,8 @@ pub(super) struct Seat {
     pub(super) next: Option<Box<Seat>>,
     pub(super) program: Option<Program>,
     pub(super) procedure_program: Option<Program>,
+    /// The second procedure.
+    pub(super) otherwise_program: Option<Program>,
     /// What the service's process does to itself before it executes its program.
     pub(super) steps: Vec<Step>,
     /// What its procedure's process does.
@@ -71,6 +73,8 @@ pub(super) struct Seat {
     pub(super) procedure_group: Option<Group>,
     pub(super) main: Option<Process>,
     pub(super) saver: Option<Process>,
+    /// A canary's.
+    pub(super) ballast: Option<Process>,
     /// What runs beside the service.
     pub(super) commands: Commands,
     /// What stood at `unit.ready_path` before the present run.
@@ -109,6 +113,7 @@ impl Seat {
             next: None,
             program,
             procedure_program,
+            otherwise_program: None,
             steps,
             procedure_steps,
             run: RunId::default(),
@@ -116,6 +121,7 @@ impl Seat {
             procedure_group: None,
             main: None,
             saver: None,
+            ballast: None,
             commands,
             old_path: None,
             ready_pipe: None,
@@ -132,12 +138,13 @@ impl Seat {
             Role::Service => &mut self.main,
             Role::Procedure => &mut self.saver,
             Role::Command => &mut self.commands.process,
+            Role::Ballast => &mut self.ballast,
         }
     }
 
     pub(super) fn group_mut(&mut self, role: Role) -> &mut Option<Group> {
         match role {
-            Role::Service => &mut self.service_group,
+            Role::Service | Role::Ballast => &mut self.service_group,
             Role::Procedure => &mut self.procedure_group,
             Role::Command => &mut self.commands.group,
         }
@@ -145,7 +152,7 @@ impl Seat {
 
     pub(super) fn group(&self, role: Role) -> Option<&Group> {
         match role {
-            Role::Service => self.service_group.as_ref(),
+            Role::Service | Role::Ballast => self.service_group.as_ref(),
             Role::Procedure => self.procedure_group.as_ref(),
             Role::Command => self.commands.group.as_ref(),
         }
@@ -154,7 +161,7 @@ impl Seat {
     /// What events about this role carry.
     pub(super) fn run_of(&self, role: Role) -> RunId {
         match role {
-            Role::Service | Role::Procedure => self.run,
+            Role::Service | Role::Procedure | Role::Ballast => self.run,
             Role::Command => self.commands.run,
         }
     }
@@ -206,6 +213,7 @@ impl Source {
                 Role::Service => 0_u64,
                 Role::Procedure => 1,
                 Role::Command => 2,
+                Role::Ballast => 3,
             };
             kind << 56 | role << 32 | u64::from(unit.0)
         };
@@ -234,7 +242,8 @@ impl Source {
         let role = match token >> 32 & 3 {
             0 => Role::Service,
             1 => Role::Procedure,
-            _ => Role::Command,
+            2 => Role::Command,
+            _ => Role::Ballast,
         };
         match token >> 56 {
             0 if token != 0 => Some(Self::Adopted(unit)),
@@ -269,6 +278,7 @@ mod tests {
             Source::Status(UnitId(3), Role::Service),
             Source::Status(UnitId(3), Role::Procedure),
             Source::Status(UnitId(3), Role::Command),
+            Source::Status(UnitId(3), Role::Ballast),
             Source::MemoryEvents(UnitId(1_023)),
             Source::Pressure(UnitId(0)),
             Source::CgroupEvents(UnitId(7), Role::Service),

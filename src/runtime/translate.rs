@@ -69,6 +69,10 @@ impl Lifeboat {
     pub(super) fn process_over(&mut self, owner: (UnitId, RunId, Role), pid: u32, exit: Exit) {
         let (unit, run, role) = owner;
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
+        if role == Role::Procedure && seat.saver.as_ref().is_some_and(|saver| saver.pid != pid) {
+            // Another one has taken its place: its start had failed.
+            return;
+        }
         let adopted = seat.process_mut(role).as_ref().is_some_and(|process| process.pidfd.is_some());
         if seat.group(role).is_none() && !adopted {
             // DEGRADED: what it leaves behind in its session is found only as long as its pid is not another's.
@@ -89,8 +93,10 @@ impl Lifeboat {
             if role == Role::Command {
                 self.command_output_ended(unit, exit);
             }
-            let run_is_over = self.seats.get(usize::from(unit.0)).is_some_and(|seat| seat.main.is_none());
-            self.output_ended(unit, role, run_is_over);
+            if role != Role::Ballast {
+                let run_is_over = self.seats.get(usize::from(unit.0)).is_some_and(|it| it.main.is_none());
+                self.output_ended(unit, role, run_is_over);
+            }
         }
         self.events.push_back(Event::Exited { unit, run, role, exit });
     }
@@ -134,6 +140,11 @@ impl Lifeboat {
                 self.events.push_back(Event::Parked { unit, run, pid });
                 return;
             }
+            (Status::Parked, Role::Ballast) => {
+                self.events.push_back(Event::BallastStands { unit, run });
+                return;
+            }
+            (Status::Skipped(..) | Status::Running, Role::Ballast) => None,
             // The pipe's end without a word while it is parked: it was killed there, and its exit tells so.
             (Status::Running, Role::Procedure) if parked => None,
             (Status::Running, Role::Procedure) => Some(Event::ProcedureRunning { unit, run }),
@@ -158,6 +169,8 @@ impl Lifeboat {
     }
 
     pub(super) fn read_memory_events(&mut self, unit: UnitId, role: Role) -> Result<(), i32> {
+        // A ballast lies in the service's cgroup.
+        let role = if role == Role::Ballast { Role::Service } else { role };
         let Some(seat) = self.seats.get(usize::from(unit.0)) else { return Ok(()) };
         let Some(group) = seat.group(role) else { return Ok(()) };
         let counters = group.memory_events()?;

@@ -3,6 +3,7 @@
 use super::error::SysError;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::pipe2;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -23,6 +24,18 @@ pub const TAKEN: [i32; 11] = [
     39,
     49,
 ];
+
+/// Takes the handlers away with which the standard library tells a stack overflow.
+///
+/// A process with CAP_KILL could end PID 1 through them: what a handler takes is no longer ignored for init
+/// (kernel/signal.c, `sig_task_ignored`). A fault of our own ends the process as before.
+#[expect(unsafe_code, reason = "signal(2) has no safe form")]
+pub fn leave_faults_to_the_kernel() {
+    for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: no handler is installed that could break an invariant, and the calls cannot fail for these two.
+        let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
+    }
+}
 
 /// The handlers of this process, which live as long as it does.
 #[derive(Debug)]

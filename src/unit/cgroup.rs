@@ -39,7 +39,15 @@ pub(super) fn read_into(reader: &mut Reader<'_>, raw: &mut RawUnit, unit: &mut U
     cpu(reader, raw.cpu.take(), unit);
     unit.pids_max = pids(reader, raw.pids.take());
     io(reader, raw.io.take(), unit);
+    let delegate_at = raw.delegate.place();
     unit.cgroup.delegate = raw.delegate.take().value_or(false);
+    let canary = unit.policy.memory.is_some_and(|memory| memory.guard == Guard::Canary);
+    if let Some(at) = delegate_at.filter(|_| canary && unit.cgroup.delegate) {
+        let wrong = Wrong::new(
+            "the ballast stands in the unit's own cgroup, so none with controllers can be made below",
+        );
+        reader.fault_in("delegate", &at, wrong.hint("take it out, or use guard: Shield or None"));
+    }
 }
 
 /// Memory that something can run in.
@@ -81,9 +89,10 @@ fn memory(
             let wrong = Wrong::new(format!("{} is more than memory.max", Bytes(value)));
             reader.fault_in(field, &at, wrong.hint("what is above memory.max is never reached"));
         }
-        if setting == Setting::MemoryHigh && guard == Guard::Shield {
-            let wrong =
-                Wrong::new("above memory.high its tasks sleep and cannot be frozen: no shield holds them");
+        if setting == Setting::MemoryHigh && guard != Guard::None {
+            let wrong = Wrong::new(
+                "above memory.high its tasks sleep and cannot be frozen: neither shield nor canary is of use",
+            );
             reader.fault_in(field, &at, wrong.hint("take it out, or use guard: None"));
         }
         if setting == Setting::MemoryHigh {
@@ -92,18 +101,41 @@ fn memory(
         cgroup.limits.push(Limit { setting, value: Some(value) });
     }
     swap(reader, (raw.swap_max, raw.zswap_max), guard, &mut cgroup.limits);
+    let ballast_bytes = ballast(reader, raw.ballast, guard, max_bytes);
     if let Some(Item { value, at }) = raw.oom_group.given() {
-        if value && guard == Guard::Shield {
-            let wrong =
-                Wrong::new("the kernel's OOM killer takes nothing of a shielded unit, so also not all of it");
+        if value && guard != Guard::None {
+            let wrong = Wrong::new(match guard {
+                Guard::Canary => {
+                    "the kernel's OOM killer is to take the ballast of such a unit, and nothing else of it"
+                }
+                Guard::Shield | Guard::None => {
+                    "the kernel's OOM killer takes nothing of a shielded unit, so also not all of it"
+                }
+            });
             reader.fault_in("memory.oom_group", &at, wrong.hint("take it out, or use guard: None"));
         }
         cgroup.oom_group = Some(value);
     }
-    Some(MemoryPolicy { max_bytes: max_bytes?, class, guard, high_bytes })
+    Some(MemoryPolicy { max_bytes: max_bytes?, class, guard, high_bytes, ballast_bytes })
 }
 
-/// What can be swapped out is reclaimable: a shielded unit would thrash before its `oom` event comes.
+/// It lies in the unit's own bound, of which most is to be the service's.
+fn ballast(reader: &mut Reader<'_>, slot: Slot<Size>, guard: Guard, max_bytes: Option<u64>) -> Option<u64> {
+    let at = slot.place()?;
+    if guard != Guard::Canary {
+        let wrong = Wrong::new("only a canary has a ballast");
+        reader.fault_in("memory.ballast", &at, wrong.hint("add guard: Canary, or take it out"));
+    }
+    let value = bytes(reader, "memory.ballast", slot)?;
+    if max_bytes.is_some_and(|max_bytes| value > max_bytes / 2) {
+        let wrong = Wrong::new(format!("{} is more than half of memory.max", Bytes(value)));
+        let hint = "the ballast lies in memory.max: lower it, raise memory.max, or leave it to lifeboat";
+        reader.fault_in("memory.ballast", &at, wrong.hint(hint));
+    }
+    Some(value)
+}
+
+/// What can be swapped out is reclaimable, also a ballast: a guarded unit would thrash before its `oom` event comes.
 fn swap(
     reader: &mut Reader<'_>,
     (swap_max, zswap_max): (Slot<Size>, Slot<Size>),
@@ -112,8 +144,8 @@ fn swap(
 ) {
     let mut swap_bytes = 0;
     if let Some(Item { value: Size(value), at }) = swap_max.given() {
-        if value > 0 && guard == Guard::Shield {
-            let wrong = Wrong::new("with swap the exhaustion of a shielded unit comes late and slowly");
+        if value > 0 && guard != Guard::None {
+            let wrong = Wrong::new("with swap the exhaustion of a guarded unit comes late and slowly");
             reader.fault_in("memory.swap_max", &at, wrong.hint("take it out, or use guard: None"));
         }
         swap_bytes = value;

@@ -295,6 +295,7 @@ fn procedure(
         service: ServiceMode::Frozen,
         lend_bytes: 0,
         has_program: true,
+        has_otherwise: !raw.otherwise.is_absent(),
         then: (unit.policy.kind == Kind::Task).then_some(Escalation::Stop),
     };
     let service_known = raw.service.is_absent() || raw.service.place().is_some();
@@ -304,7 +305,12 @@ fn procedure(
     if raw.procedure.is_absent() && !saves_itself {
         reader.missing("shutdown.procedure", &at, "write procedure: [\"/usr/bin/program-flush\"]");
     }
+    if let Some(wrong_at) = raw.otherwise.place().filter(|_| !policy.has_program) {
+        let wrong = Wrong::new("there is no first procedure that could fail");
+        reader.fault_in("shutdown.otherwise", &wrong_at, wrong.hint("call it procedure"));
+    }
     unit.procedure = command(reader, "shutdown.procedure", raw.procedure);
+    unit.otherwise = command(reader, "shutdown.otherwise", raw.otherwise);
     if let Some(on) = raw.on.given() {
         if on.value.is_empty() {
             let wrong = Wrong::new("a procedure that runs on no occasion never runs");

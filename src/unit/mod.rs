@@ -228,6 +228,8 @@ pub struct Unit {
     pub adopt: Option<Adopted>,
     /// The shutdown procedure's program and arguments; empty where there is none.
     pub procedure: Vec<CString>,
+    /// The second procedure's; empty where there is none.
+    pub otherwise: Vec<CString>,
     /// `NAME=value` strings added to lifeboat's own environment.
     pub environment: Vec<CString>,
     /// Entered before `execve`.
@@ -307,6 +309,7 @@ impl Unit {
             command: Vec::new(),
             adopt: None,
             procedure: Vec::new(),
+            otherwise: Vec::new(),
             environment: Vec::new(),
             working_directory: None,
             identity: Identity::default(),

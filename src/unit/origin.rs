@@ -72,7 +72,7 @@ fn field_of(stage: SpawnStage, role: Role) -> Option<&'static str> {
         SpawnStage::Exec => match role {
             Role::Service => "command",
             Role::Procedure => "shutdown",
-            Role::Command => return None,
+            Role::Command | Role::Ballast => return None,
         },
         SpawnStage::WorkingDirectory => "working_directory",
         SpawnStage::ResourceLimit => "rlimits",

@@ -133,6 +133,7 @@ section! {
         oom_group: bool,
         class: Class,
         guard: Guard,
+        ballast: Size,
         warn: Vec<Item<RawWarn>>,
         warn_timeout: Millis,
     }
@@ -313,6 +314,7 @@ section! {
     /// The shutdown procedure.
     RawShutdown ("Shutdown") {
         procedure: Vec<Item<String>>,
+        otherwise: Vec<Item<String>>,
         on: Vec<Item<Occasion>>,
         service: ServiceMode,
         lend: Size,
@@ -522,7 +524,11 @@ words! {
     }
     OnRequirementRestart: "Keep or Restart" { "Keep" => Self::Keep, "Restart" => Self::Restart, }
     Class: "Guaranteed or Pool" { "Guaranteed" => Self::Guaranteed, "Pool" => Self::Pool, }
-    Guard: "Shield or None" { "Shield" => Self::Shield, "None" => Self::None, }
+    Guard: "Shield, Canary or None" {
+        "Shield" => Self::Shield,
+        "Canary" => Self::Canary,
+        "None" => Self::None,
+    }
     RestartWhen: "Always, OnFailure, OnExhaustion or Never" {
         "Always" => Self::Always,
         "OnFailure" => Self::OnFailure,

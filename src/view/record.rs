@@ -28,6 +28,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         | Record::Rescuing { .. }
         | Record::SavesItself { .. }
         | Record::LentExhausted { .. }
+        | Record::Otherwise { .. }
         | Record::ProcedureOver { .. }
         | Record::Killing { .. }
         | Record::EffectFailed { .. }
@@ -38,16 +39,12 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
             write!(out, "RUNNING: pid {pid}, after {}", Took(after_us))
         }
         Record::SpawnFailed { role, stage, errno, .. } => {
-            let what = match role {
-                Role::Service => "cannot be started",
-                Role::Procedure => "its procedure cannot be made ready",
-                Role::Command => "its command cannot be started",
-            };
-            write!(out, "{what}: {}: {}", words::stage(stage), words::errno(errno))
+            write!(out, "{}: {}: {}", unmade(role), words::stage(stage), words::errno(errno))
         }
         Record::SettingRefused { .. }
         | Record::LimitChanged { .. }
         | Record::KilledBelow { .. }
+        | Record::BallastLost { .. }
         | Record::HeldAtHigh { .. }
         | Record::Warned { .. } => limits(out, record),
         Record::Ended { exit: Exit::Code(code), .. } => write!(out, "exited with code {code}"),
@@ -144,6 +141,16 @@ fn limits(out: &mut dyn Write, record: &Record) -> fmt::Result {
         Record::HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10, .. } => {
             write!(out, "{}", HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 })
         }
+        Record::BallastLost { exit, for_memory, tries_left, .. } => {
+            match for_memory {
+                true => write!(out, "the kernel took its ballast, because memory ran out above the unit; ")?,
+                false => write!(out, "its ballast has ended ({}), and not by lifeboat; ", ExitWords(exit))?,
+            }
+            match tries_left {
+                0 => write!(out, "it goes on without a canary, until its next start"),
+                _ => write!(out, "another is made"),
+            }
+        }
         Record::KilledBelow { oom_kill, .. } => {
             write!(out, "the kernel's OOM killer struck in a cgroup of its own making: oom_kill ({oom_kill})")
         }
@@ -201,6 +208,12 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
             )
         }
         Record::LentExhausted { .. } => write!(out, "the memory that was lent is exhausted too"),
+        Record::Otherwise { result, deadline_ms, .. } => write!(
+            out,
+            "procedure {}; the second one comes, deadline {}",
+            ProcedureWords(result),
+            millis(deadline_ms)
+        ),
         Record::ProcedureOver { result: result @ ProcedureResult::None, .. } => {
             write!(out, "no procedure: {}", ProcedureWords(result))
         }
@@ -228,6 +241,15 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
     }
 }
 
+fn unmade(role: Role) -> &'static str {
+    match role {
+        Role::Service => "cannot be started",
+        Role::Procedure => "its procedure cannot be made ready",
+        Role::Command => "its command cannot be started",
+        Role::Ballast => "its ballast cannot be made",
+    }
+}
+
 fn exhausted(out: &mut dyn Write, cause: Cause, verdict: Verdict, limit: Bytes) -> fmt::Result {
     match (cause, verdict) {
         (_, Verdict::OomEvent { oom }) => {
@@ -243,6 +265,13 @@ fn exhausted(out: &mut dyn Write, cause: Cause, verdict: Verdict, limit: Bytes) 
         (_, Verdict::HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 }) => {
             let held = HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 };
             write!(out, "memory is exhausted: {held}")
+        }
+        (_, Verdict::CanaryDied { oom, ballast_bytes }) => {
+            let ballast = Bytes(ballast_bytes);
+            write!(
+                out,
+                "memory is exhausted: oom event ({oom}), the ballast of {ballast} goes, limit {limit}"
+            )
         }
         (_, Verdict::KernelKilled { oom_kill }) => {
             write!(out, "the kernel's OOM killer struck: oom_kill ({oom_kill}), limit {limit}")
@@ -273,6 +302,7 @@ fn killing(out: &mut dyn Write, role: Role, reason: KillReason) -> fmt::Result {
         Role::Service => "killing what is left",
         Role::Procedure => "killing its procedure",
         Role::Command => "killing its command",
+        Role::Ballast => "killing its ballast",
     };
     write!(out, "{what} ({})", words::kill_reason(reason))
 }
@@ -287,6 +317,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::SpawnFailed { unit, .. }
         | Record::SettingRefused { unit, .. }
         | Record::KilledBelow { unit, .. }
+        | Record::BallastLost { unit, .. }
         | Record::LimitChanged { unit, .. }
         | Record::Ended { unit, .. }
         | Record::Killed { unit, .. }
@@ -323,6 +354,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::Rescuing { unit, .. }
         | Record::SavesItself { unit, .. }
         | Record::LentExhausted { unit }
+        | Record::Otherwise { unit, .. }
         | Record::ProcedureOver { unit, .. }
         | Record::Killing { unit, .. }
         | Record::EffectFailed { unit, .. }
@@ -347,6 +379,25 @@ mod tests {
         write(&mut line, record, &["bus", "recorder"]).expect("a String takes everything");
         assert_eq!(line, expected);
         assert!(line.len() <= 200, "too long for a line of the kernel log: {line}");
+    }
+
+    #[test]
+    fn a_ballast_that_goes() {
+        let (unit, cause, limit_bytes) = (UNIT, Cause::Exhaustion, 32 << 20);
+        let verdict = Verdict::CanaryDied { oom: 1, ballast_bytes: 2 << 20 };
+        check(
+            &Record::Exhausted { unit, cause, verdict, limit_bytes },
+            "recorder: memory is exhausted: oom event (1), the ballast of 2 MiB goes, limit 32 MiB",
+        );
+        check(
+            &Record::BallastLost { unit, exit: Exit::Signal(15), for_memory: false, tries_left: 1 },
+            "recorder: its ballast has ended (SIGTERM), and not by lifeboat; another is made",
+        );
+        check(
+            &Record::BallastLost { unit, exit: Exit::Signal(9), for_memory: true, tries_left: 0 },
+            "recorder: the kernel took its ballast, because memory ran out above the unit; it goes on without a canary, \
+             until its next start",
+        );
     }
 
     #[test]

@@ -128,6 +128,7 @@ fn fields(out: &mut dyn Write, then: &Incident, now: &Incident) -> fmt::Result {
     told("killed", (&then.killed, &now.killed))?;
     told("empty", (&then.emptied, &now.emptied))?;
     told("procedure", (&then.procedure, &now.procedure))?;
+    told("first procedure", (&then.first_procedure, &now.first_procedure))?;
     told("counters at the start", (&then.counters_at_start, &now.counters_at_start))?;
     told("counters", (&then.counters, &now.counters))?;
     told("memory", (&then.sample, &now.sample))?;
@@ -156,6 +157,7 @@ impl Display for EventWords<'_> {
                     Role::Service => {}
                     Role::Procedure => f.write_str("its procedure's ")?,
                     Role::Command => f.write_str("its command's ")?,
+                    Role::Ballast => f.write_str("its ballast's ")?,
                 }
                 write!(f, "memory.events: {}", Counters(*counters))
             }
@@ -237,6 +239,7 @@ fn deed_words(f: &mut fmt::Formatter<'_>, deed: &Action) -> fmt::Result {
         Action::Thaw { .. } => f.write_str("thaw it"),
         Action::Lend { lend_bytes, .. } => write!(f, "lend it {}", Bytes(*lend_bytes)),
         Action::TakeBack { lend_bytes, .. } => write!(f, "take {} back", Bytes(*lend_bytes)),
+        Action::ParkOtherwise { .. } => f.write_str("make its second procedure"),
         Action::StartProcedure { order, .. } => {
             let (cause, ms) = (order.cause.word(), Millis(u64::from(order.deadline_ms)));
             write!(f, "release its procedure ({cause}, deadline {ms})")

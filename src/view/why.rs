@@ -182,6 +182,9 @@ pub fn account(out: &mut dyn Write, incident: &Incident, limit_bytes: Option<u64
     }
     timeline(out, incident)?;
     let over = incident.emptied.is_some();
+    if let Some(first) = incident.first_procedure {
+        writeln!(out, "  first procedure: {}", ProcedureWords(first))?;
+    }
     match incident.procedure {
         ProcedureResult::None if over => writeln!(out, "  procedure: this unit has none")?,
         ProcedureResult::None => {}
@@ -215,6 +218,13 @@ fn evidence(out: &mut dyn Write, incident: &Incident) -> fmt::Result {
         }
         Verdict::HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 } => {
             writeln!(out, "{}", HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 })
+        }
+        Verdict::CanaryDied { oom, ballast_bytes } => {
+            let ballast = Bytes(ballast_bytes);
+            writeln!(
+                out,
+                "the kernel found nothing to reclaim and took the ballast of {ballast} (oom +{oom})"
+            )
         }
         Verdict::KernelKilled { oom_kill } => {
             writeln!(out, "the kernel killed (memory.events: oom_kill +{oom_kill})")

@@ -156,6 +156,7 @@ pub fn role(role: Role) -> &'static str {
         Role::Service => "service",
         Role::Procedure => "procedure",
         Role::Command => "command",
+        Role::Ballast => "ballast",
     }
 }
 

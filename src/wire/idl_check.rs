@@ -210,9 +210,10 @@ impl Interface {
     }
 }
 
-const SNAPSHOTS: [&str; 5] = [
+const SNAPSHOTS: [&str; 6] = [
     include_str!("../../tests/fixtures/cli/saved.json"),
     include_str!("../../tests/fixtures/cli/all-up.json"),
+    include_str!("../../tests/fixtures/cli/canary.json"),
     include_str!("../../tests/fixtures/cli/down.json"),
     include_str!("../../tests/fixtures/cli/empty.json"),
     include_str!("../../tests/fixtures/cli/rescuing.json"),
@@ -252,7 +253,7 @@ fn enums_are_as_described() {
     described.same_words("Desired", &[Desired::Up, Desired::Down]);
     described.same_words("Kind", &[Kind::Service, Kind::Task, Kind::Target]);
     described.same_words("Class", &[Class::Guaranteed, Class::Pool]);
-    described.same_words("Guard", &[Guard::Shield, Guard::None]);
+    described.same_words("Guard", &[Guard::Shield, Guard::Canary, Guard::None]);
     described.same_words("Machine", &[ShutdownKind::PowerOff, ShutdownKind::Reboot, ShutdownKind::Halt]);
     described.same_words("SpawnStage", &SpawnStage::ALL);
     described.same_words("CommandKind", &CommandKind::ALL);
@@ -327,6 +328,7 @@ fn verdicts_and_ends_are_as_described() {
         Verdict::Predicted { unreclaimable_bytes: 1, bytes_per_s: 1, left_ms: 1 },
         Verdict::LimitLowered { current_bytes: 1 },
         Verdict::HeldAtHigh { unreclaimable_bytes: 1, high_bytes: 1, psi_full_avg10: 1 },
+        Verdict::CanaryDied { oom: 1, ballast_bytes: 1 },
         Verdict::KernelKilled { oom_kill: 1 },
     ];
     for verdict in verdicts {

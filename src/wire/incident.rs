@@ -5,7 +5,7 @@
 
 use super::episode::{Recorded, append_event, begin};
 use crate::engine::event::{Event, LeftBehind, Time};
-use crate::engine::snapshot::Incident;
+use crate::engine::snapshot::{Incident, ProcedureResult};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, Write};
@@ -63,10 +63,11 @@ pub fn write_letter<'e>(
 ) -> io::Result<()> {
     let mut piece = Vec::new();
     // The line has no room for it.
-    let left = brief.incident.left;
-    append(&mut piece, &Brief { incident: Incident { left: None, ..brief.incident }, ..*brief })?;
+    let Incident { left, first_procedure, .. } = brief.incident;
+    let incident = Incident { left: None, first_procedure: None, ..brief.incident };
+    append(&mut piece, &Brief { incident, ..*brief })?;
     piece.push(b'\n');
-    append(&mut piece, &Left { left })?;
+    append(&mut piece, &Beyond { left, first_procedure })?;
     piece.push(b',');
     append(&mut piece, rest)?;
     out.write_all(&piece)?;
@@ -195,9 +196,11 @@ struct Format {
 
 /// What stands in the rest of a letter, and belongs to the record.
 #[derive(Deserialize, Serialize)]
-struct Left {
+struct Beyond {
     #[serde(default)]
     left: Option<LeftBehind>,
+    #[serde(default)]
+    first_procedure: Option<ProcedureResult>,
 }
 
 /// Reads a file back.
@@ -214,7 +217,8 @@ pub fn read(text: &[u8]) -> Result<Kept, Unreadable> {
         return Err(Unreadable::Newer(format));
     }
     let mut kept: Kept = serde_json::from_slice(text).map_err(broken)?;
-    kept.incident.left = serde_json::from_slice::<Left>(text).map_err(broken)?.left;
+    let beyond: Beyond = serde_json::from_slice(text).map_err(broken)?;
+    (kept.incident.left, kept.incident.first_procedure) = (beyond.left, beyond.first_procedure);
     // The record was written before its number was certain.
     kept.incident.number = kept.number;
     Ok(kept)
@@ -226,7 +230,7 @@ mod tests {
     use crate::engine::episode::Missing;
     use crate::engine::event::{Exit, MemoryEvents, MemorySample, Role};
     use crate::engine::policy::{RunId, UnitId};
-    use crate::engine::snapshot::{Cause, Killer, ProcedureResult, Verdict};
+    use crate::engine::snapshot::{Cause, Killer, Verdict};
     use proptest::prelude::*;
 
     fn incident() -> Incident {
@@ -254,6 +258,7 @@ mod tests {
             killed: time,
             emptied: time,
             procedure: ProcedureResult::Ended(Exit::Signal(9)),
+            first_procedure: Some(ProcedureResult::OutOfMemory),
             counters_at_start: counters,
             counters,
             sample: Some(MemorySample {

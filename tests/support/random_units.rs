@@ -91,9 +91,9 @@ pub(crate) fn random_rescue(rng: &mut Rng, units: &[UnitPolicy]) -> Option<UnitI
 fn random_memory(rng: &mut Rng) -> MemoryPolicy {
     let max_bytes = rng.between(4, 64) * MIB;
     let class = rng.pick(&[Class::Guaranteed, Class::Pool]);
-    let guard = rng.pick(&[Guard::Shield, Guard::Shield, Guard::Shield, Guard::None]);
+    let guard = rng.pick(&[Guard::Shield, Guard::Shield, Guard::Shield, Guard::None, Guard::Canary]);
     let high_bytes = (guard == Guard::None).then_some(max_bytes / 2);
-    MemoryPolicy { max_bytes, class, guard, high_bytes }
+    MemoryPolicy { max_bytes, class, guard, high_bytes, ballast_bytes: None }
 }
 
 /// Its fallbacks are among these units; it names no others.
@@ -224,6 +224,7 @@ fn random_procedure(rng: &mut Rng) -> ProcedurePolicy {
         service,
         lend_bytes: if saves_itself { rng.between(0, 3) * MIB } else { 0 },
         has_program,
+        has_otherwise: has_program && rng.per_mille(300),
         then: None,
     }
 }

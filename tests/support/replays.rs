@@ -141,15 +141,19 @@ impl Definitions {
     }
 }
 
-/// What is only read, listened to or warned of, and what is only killed once more, nobody misses.
+/// What is only looked at, listened to or warned of, what is only killed once more, and a service that is frozen for
+/// what it was lent and dies all the same, nobody misses.
 fn leaves_a_trace(head: &Value, deeds: &[Value]) -> bool {
     let is_deadline = head["Event"][1] == "Deadline";
+    let is_reading = head["Event"][1].get("MemorySampled").is_some();
     let is_any = |deed: &Value, names: &[&str]| names.iter().any(|name| deed["Deed"].get(name).is_some());
+    let warns = ["Signal", "RunCommand", "NotifyPressure", "Reclaim"];
     let decides = |deed: &Value| {
         let is_again = is_deadline && is_any(deed, &["KillCgroup", "KillCommand"]);
-        let may_warn = head["Event"][1].get("MemorySampled").is_some();
-        let is_warning = may_warn && is_any(deed, &["Signal", "RunCommand", "NotifyPressure", "Reclaim"]);
-        !is_any(deed, &["Sample", "Doorbells", "Ring"]) && !is_again && !is_warning
+        let is_warning = is_reading && is_any(deed, &warns);
+        let looks = is_any(deed, &["Sample", "Doorbells", "Ring", "LookForPath"]);
+        !looks && !is_again && !is_warning
     };
-    deeds.iter().any(decides)
+    let spends_a_loan = is_reading && deeds.len() == 1 && is_any(&deeds[0], &["Freeze"]);
+    !spends_a_loan && deeds.iter().any(decides)
 }

@@ -18,32 +18,40 @@ pub(crate) fn all() -> Vec<(String, String)> {
         let rest = "    restart: (policy: Never, limit: (starts: 1000, within: \"1s\")),\n";
         (
             name.clone(),
-            unit((&name, "/dev/shm/paper/ring", "flat-out"), 8, (&procedure, "8MiB", "Stop"), rest),
+            unit(
+                (&name, "/dev/shm/paper/ring", "flat-out"),
+                (8, "Shield"),
+                (&procedure, "8MiB", "Stop"),
+                rest,
+            ),
         )
     });
-    let shapes = SHAPES.iter().map(|shape| {
-        let ring = format!("/run/{}/ring", shape.name);
+    let guarded = SHAPES.iter().flat_map(|shape| [(shape, "", "Shield"), (shape, "with-canary-", "Canary")]);
+    let shapes = guarded.map(|(shape, prefix, guard)| {
+        let name = format!("{prefix}{}", shape.name);
+        let ring = format!("/run/{name}/ring");
         let procedure =
-            format!("\"/usr/bin/recorder-flush\", \"{ring}\", \"/run/{}/saved.bin\"", shape.name);
+            format!("\"/usr/bin/recorder-flush\", \"{ring}\", \"/run/{name}/saved.bin\"");
         // The shortest delay, always: what is measured is lifeboat, not a policy.
         let rest = "    pids: (max: 400),\n    restart: (policy: Always, delay: \"10ms\", max_delay: \"10ms\", \
                     limit: (starts: 1000, within: \"1s\")),\n";
         let shutdown = (procedure.as_str(), "2MiB", "Restart");
-        (shape.name.to_owned(), unit((shape.name, &ring, shape.leak), shape.max_mib, shutdown, rest))
+        let text = unit((&name, &ring, shape.leak), (shape.max_mib, guard), shutdown, rest);
+        (name, text)
     });
     papers.chain(shapes).collect()
 }
 
 fn unit(
     (name, ring, leak): (&str, &str, &str),
-    max_mib: u32,
+    (max_mib, guard): (u32, &str),
     (procedure, memory, then): (&str, &str, &str),
     rest: &str,
 ) -> String {
     format!(
         "(\n    description: \"Measured: {name}\",\n    autostart: false,\n    command: [\n        \
          \"/usr/bin/recorder\", \"--ring\", \"{ring}\", \"--leak\", \"{leak}\", \"--leak-after\", \"{CALM}\",\n    \
-         ],\n    memory: (max: \"{max_mib}MiB\", class: Pool, guard: Shield),\n    shutdown: (\n        \
+         ],\n    memory: (max: \"{max_mib}MiB\", class: Pool, guard: {guard}),\n    shutdown: (\n        \
          procedure: [{procedure}],\n        on: [Exhaustion],\n        deadline: \"10s\",\n        \
          memory: \"{memory}\",\n        then: {then},\n    ),\n{rest})\n"
     )

@@ -5,6 +5,7 @@
 //! What runs in the child is straight-line code over the parent's preparations: no allocation, no lock, nothing of the
 //! standard library that could take one, no panic. The child has a copy of lifeboat's memory, not the memory itself.
 
+use super::ballast;
 use super::order::{Slots, receive};
 use super::pid_word::{PidSlot, write_pid};
 use super::step::{Refused, Step};
@@ -40,10 +41,15 @@ const SIGNAL_SET_BYTES: usize = 8;
 /// Where close_range(2) is missing (before Linux 5.9), descriptors up to here are closed one by one.
 const DESCRIPTOR_MAX: c_int = 65_536;
 
+/// What the kernel reads of a script for its interpreter (`BINPRM_BUF_SIZE`, include/uapi/linux/binfmts.h).
+const SCRIPT_BYTES: usize = 256;
+
 /// Where a child waits, and how much of its program it may lock in memory.
 pub(super) struct Hold<'a> {
     pub(super) wait: &'a OwnedFd,
     pub(super) lock_max_bytes: u64,
+    /// It is a ballast of this size, and never goes on to a program; 0 for all others.
+    pub(super) ballast_bytes: usize,
 }
 
 /// Everything that the child needs, as the kernel wants it.
@@ -67,6 +73,7 @@ pub(super) struct Plan<'a> {
     /// -1 where the child does not wait.
     wait: c_int,
     lock_max_bytes: u64,
+    ballast_bytes: usize,
     oom_score_adj: [u8; 8],
     oom_score_adj_len: usize,
     descriptor_limit: Option<DescriptorLimit>,
@@ -100,7 +107,8 @@ impl<'a> Plan<'a> {
             pid_slots: start.program.pid_slots(),
             tell: tell.as_raw_fd(),
             wait: hold.as_ref().map_or(-1, |hold| hold.wait.as_raw_fd()),
-            lock_max_bytes: hold.map_or(0, |hold| hold.lock_max_bytes),
+            lock_max_bytes: hold.as_ref().map_or(0, |hold| hold.lock_max_bytes),
+            ballast_bytes: hold.map_or(0, |hold| hold.ballast_bytes),
             oom_score_adj,
             oom_score_adj_len,
             descriptor_limit: descriptor_limit_of_children(),
@@ -217,6 +225,9 @@ unsafe fn run(plan: &Plan<'_>) -> ! {
         close_the_rest(plan);
         if let Some(limit) = plan.descriptor_limit {
             limit.apply();
+        }
+        if plan.ballast_bytes > 0 && ballast::stand(plan.ballast_bytes, plan.tell, plan.wait).is_err() {
+            fail(plan, SpawnStage::Clone);
         }
         take_all(plan, plan.steps_as_root);
         // An ordinary user may lock little or nothing; what is locked stays so.
@@ -402,7 +413,7 @@ unsafe fn close_range(first: c_int, last: c_int) {
 unsafe fn wait_for_order(plan: &Plan<'_>) {
     // SAFETY: the pointers of the plan are valid; the slots and the environment belong to this copy of memory alone.
     unsafe {
-        if libc::access(plan.path, libc::X_OK) != 0 {
+        if libc::access(plan.path, libc::X_OK) != 0 || find_interpreter(plan).is_err() {
             fail(plan, SpawnStage::Exec);
         }
         if let Some(slots) = plan.slots.as_mut() {
@@ -416,6 +427,38 @@ unsafe fn wait_for_order(plan: &Plan<'_>) {
         }
         libc::close(plan.wait);
     }
+}
+
+/// A script whose interpreter is gone is told now, and not when its service's data is at stake. What cannot be read is
+/// not looked at.
+unsafe fn find_interpreter(plan: &Plan<'_>) -> Result<(), Refused> {
+    let mut line = [0_u8; SCRIPT_BYTES];
+    // SAFETY: plain calls; the path and the line end in NUL, and no more is read than there is room for.
+    unsafe {
+        let file = libc::open(plan.path, libc::O_RDONLY | libc::O_CLOEXEC);
+        if file < 0 {
+            return Ok(());
+        }
+        libc::read(file, line.as_mut_ptr().cast(), SCRIPT_BYTES - 1);
+        libc::close(file);
+        match interpreter_in(&mut line) {
+            Some(path) if libc::access(path.as_ptr(), libc::X_OK) != 0 => Err(Refused),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// The path behind `#!`, up to a blank or the line's end.
+fn interpreter_in(line: &mut [u8]) -> Option<&CStr> {
+    if !line.starts_with(b"#!") {
+        return None;
+    }
+    let rest = line.get_mut(2..)?;
+    let from = rest.iter().position(|byte| !matches!(byte, b' ' | b'\t'))?;
+    let path = rest.get_mut(from..)?;
+    let end = path.iter().position(|byte| matches!(byte, b' ' | b'\t' | b'\n' | 0))?;
+    *path.get_mut(end)? = 0;
+    CStr::from_bytes_until_nul(path).ok().filter(|path| !path.is_empty())
 }
 
 /// Brings the program's file into memory and locks it there until execve(2). Only a program that cannot be executed at

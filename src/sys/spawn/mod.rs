@@ -5,6 +5,7 @@
 //! everything here, [`child`] runs straight-line code after clone3(2), and the outcome comes through a pipe that the
 //! event loop watches.
 
+mod ballast;
 mod child;
 mod listen;
 mod order;
@@ -12,6 +13,7 @@ mod pid_word;
 mod program;
 mod step;
 
+pub use ballast::ballast;
 pub use listen::{NAME_BYTES_MAX, SD_LISTEN_FDS_START};
 pub use order::{Order, release};
 pub use program::Program;
@@ -197,7 +199,7 @@ pub fn start(start: &Start<'_>) -> Result<Child, SpawnError> {
 pub fn park(start: &Start<'_>, lock_max_bytes: u64) -> Result<Parked, SpawnError> {
     let (status, tell) = pipe(OurEnd::Read, start.highest_given())?;
     let (wait, go) = order::order_sockets(start.highest_given())?;
-    let plan = Plan::new(start, &tell, Some(Hold { wait: &wait, lock_max_bytes }));
+    let plan = Plan::new(start, &tell, Some(Hold { wait: &wait, lock_max_bytes, ballast_bytes: 0 }));
     let pid = child::spawn(plan, start.cgroup)?;
     Ok(Parked { pid, status, go })
 }

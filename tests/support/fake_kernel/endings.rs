@@ -1,6 +1,6 @@
 //! The freezer, procedures, kills, and the ends of processes.
 
-use super::{ESRCH, FakeKernel, Group, Item, SIGKILL, SIGSEGV, What};
+use super::{ESRCH, FakeKernel, Group, Item, SIGKILL, SIGSEGV, SIGTERM, What};
 use lifeboat::engine::event::{Effect, Event, Exit, LeftBehind, Role, SpawnStage};
 use lifeboat::engine::policy::{RunId, UnitId};
 use lifeboat::engine::snapshot::KilledBy;
@@ -58,7 +58,10 @@ impl FakeKernel {
     }
 
     pub(super) fn kill(&mut self, unit: UnitId, run: RunId, role: Role) {
-        if self.goes_wrong() && self.rng.per_mille(200) {
+        let failed = self.truth(unit, run).failed_kills;
+        // A file that can never be written again is no case: nothing could be done then.
+        if failed < 3 && self.goes_wrong() && self.rng.per_mille(200) {
+            self.truth(unit, run).failed_kills += 1;
             self.tell(0, Event::Failed { unit, run, effect: Effect::Kill, errno: 19 });
             return;
         }
@@ -89,9 +92,17 @@ impl FakeKernel {
         self.tell_if_empty(unit, run, role);
     }
 
+    /// Those that are left, a ballast too, obey the signal for all.
+    pub(super) fn others_end(&mut self, unit: UnitId, run: RunId) {
+        if std::mem::take(&mut self.truth(unit, run).service.others) {
+            self.tell_if_empty(unit, run, Role::Service);
+        }
+        self.ballast_ends(unit, run, Exit::Signal(SIGTERM));
+    }
+
     pub(super) fn group(&mut self, unit: UnitId, run: RunId, role: Role) -> &mut Group {
         match role {
-            Role::Service => &mut self.truth(unit, run).service,
+            Role::Service | Role::Ballast => &mut self.truth(unit, run).service,
             Role::Procedure => &mut self.truth(unit, run).procedure,
             Role::Command => panic!("a command has no run"),
         }
@@ -113,8 +124,15 @@ impl FakeKernel {
         if group.unkillable && group.populated() {
             return;
         }
-        let had_main = group.main;
+        let (had_main, had_ballast) = (group.main, group.ballast);
         *group = Group { unkillable: group.unkillable, ..Group::default() };
+        if had_ballast {
+            let delay_us = self.rng.pick(&[0, 100, 5_000]);
+            self.tell(
+                delay_us,
+                Event::Exited { unit, run, role: Role::Ballast, exit: Exit::Signal(SIGKILL) },
+            );
+        }
         if had_main {
             self.ended(unit, run, role, Exit::Signal(SIGKILL));
         } else {

@@ -50,7 +50,11 @@ impl FakeKernel {
 
     pub(super) fn out_of_memory(&mut self, unit: UnitId, run: RunId, again: u8) {
         let guard = self.policies[usize::from(unit.0)].memory.map(|memory| memory.guard);
-        if guard == Some(Guard::None) {
+        if guard == Some(Guard::Canary) && self.truth(unit, run).service.ballast {
+            self.canary_dies(unit, run, true);
+            return;
+        }
+        if guard != Some(Guard::Shield) {
             self.kernel_kills(unit, run, true);
             return;
         }
@@ -74,12 +78,13 @@ impl FakeKernel {
         let counters = &mut self.counters[usize::from(unit.0)].0;
         counters.oom += u64::from(own_limit);
         counters.oom_kill += 1;
-        self.truth(unit, run).service = Group::default();
+        let ballast = self.truth(unit, run).service.ballast;
+        self.truth(unit, run).service = Group { ballast, ..Group::default() };
         self.tell_counters(unit, run);
         self.ended(unit, run, Role::Service, Exit::Signal(SIGKILL));
     }
 
-    fn tell_counters(&mut self, unit: UnitId, run: RunId) {
+    pub(super) fn tell_counters(&mut self, unit: UnitId, run: RunId) {
         let counters = self.counters[usize::from(unit.0)].0;
         self.schedule(0, Item::Event(Event::MemoryEvents { unit, run, role: Role::Service, counters }));
     }

@@ -4,6 +4,7 @@
 //! A change of the truth (`Happening`) and the event that tells of it are two things at two times, as they are on a
 //! real machine. One file for each thing that processes do.
 
+mod ballast;
 mod changes;
 mod commands;
 mod endings;
@@ -24,6 +25,7 @@ use std::collections::BinaryHeap;
 
 const SIGKILL: i32 = 9;
 const SIGSEGV: i32 = 11;
+const SIGTERM: i32 = 15;
 const ESRCH: i32 = 3;
 
 /// Kernel truth about one cgroup.
@@ -36,11 +38,13 @@ pub(crate) struct Group {
     pub(crate) frozen: bool,
     /// Sleeps uninterruptibly: no kill ends it.
     pub(crate) unkillable: bool,
+    /// A canary's ballast lives.
+    pub(crate) ballast: bool,
 }
 
 impl Group {
     pub(crate) fn populated(self) -> bool {
-        self.main || self.others
+        self.main || self.others || self.ballast
     }
 }
 
@@ -59,6 +63,16 @@ pub(crate) struct Truth {
     pub(crate) freezing: bool,
     /// So much was added to its bound.
     pub(crate) lent_bytes: u64,
+    /// So many writes to `cgroup.kill` failed.
+    pub(crate) failed_kills: u8,
+}
+
+impl Truth {
+    /// Nothing lives but a procedure that nobody has let go.
+    pub(crate) fn spare(&self) -> Option<Group> {
+        let parked = self.procedure.main && !self.procedure.others && !self.released;
+        Some(self.procedure).filter(|_| parked && !self.service.populated())
+    }
 }
 
 /// A change of the truth.
@@ -86,6 +100,7 @@ enum What {
     ProcedureEnds(Exit),
     ProcedureOutgrows,
     Killed(Role),
+    BallastEnds(Exit),
     /// To a command; what goes with it is its number, not a run.
     Command(Deed),
 }
@@ -256,6 +271,11 @@ impl FakeKernel {
                 self.tell(0, Event::ConditionsChecked { unit, run, unmet });
             }
             Action::Park { unit, run } => self.park(unit, run),
+            Action::ParkOtherwise { unit, run } => {
+                self.forget_first(unit, run);
+                self.make(unit, run);
+            }
+            Action::MakeBallast { unit, run, .. } => self.make_ballast(unit, run),
             Action::Spawn { unit, run } => self.spawn(unit, run),
             Action::Probe { unit, run } => self.probe(unit, run),
             Action::LookForPath { unit, run } => {
@@ -336,11 +356,10 @@ impl FakeKernel {
                 self.truth(unit, run).service.main = false;
                 self.ended(unit, run, Role::Service, exit);
             }
-            What::OthersEnd if !truth.service.frozen && truth.service.others => {
-                self.truth(unit, run).service.others = false;
-                self.tell_if_empty(unit, run, Role::Service);
-            }
+            What::OthersEnd if !truth.service.frozen => self.others_end(unit, run),
+            What::BallastEnds(exit) => self.ballast_ends(unit, run, exit),
             What::Oom { again } if acts => self.out_of_memory(unit, run, again),
+            What::OomOutside if acts && truth.service.ballast => self.canary_dies(unit, run, false),
             What::OomOutside if acts && !truth.service.unkillable => self.kernel_kills(unit, run, false),
             What::MaxMet if acts => {
                 self.counters[usize::from(unit.0)].0.max += 1;

@@ -1,9 +1,10 @@
 //! Processes that begin, and what will become of them.
 
-use super::{FakeKernel, Group, SIGKILL, SIGSEGV, What};
+use super::{FakeKernel, Group, Item, SIGKILL, SIGSEGV, What};
 use lifeboat::engine::event::{Event, Exit, Role, SpawnStage};
 use lifeboat::engine::policy::{Kind, RunId, UnitId};
 use lifeboat::engine::setting::Setting;
+use std::cmp::Reverse;
 
 impl FakeKernel {
     pub(super) fn pid(&mut self) -> u32 {
@@ -25,7 +26,40 @@ impl FakeKernel {
         (stage, self.rng.pick(&[2, 11, 12, 13, 16]))
     }
 
+    /// What the last run has left in its parking place is this run's.
+    fn parks_already(&mut self, unit: UnitId, run: RunId) -> bool {
+        if run.0 < 2 || self.truth(unit, RunId(run.0 - 1)).spare().is_none() {
+            return false;
+        }
+        let spare = std::mem::take(&mut self.truth(unit, RunId(run.0 - 1)).procedure);
+        let truth = self.truth(unit, run);
+        (truth.procedure, truth.released) = (spare, false);
+        let pid = self.pid();
+        self.tell(0, Event::Parked { unit, run, pid });
+        true
+    }
+
     pub(super) fn park(&mut self, unit: UnitId, run: RunId) {
+        if !self.parks_already(unit, run) {
+            self.make(unit, run);
+        }
+    }
+
+    /// The runtime tells an end once, and an empty cgroup as it is: no word of the first comes after the second.
+    pub(super) fn forget_first(&mut self, unit: UnitId, run: RunId) {
+        let id = (unit, run, Role::Procedure);
+        let before = self.heap.len();
+        self.heap.retain(|Reverse(next)| match next.item {
+            Item::Event(Event::Exited { unit, run, role, .. } | Event::Emptied { unit, run, role }) => {
+                (unit, run, role) != id
+            }
+            Item::Event(_) | Item::Happening(..) | Item::Outside(_) => true,
+        });
+        self.pending -= before - self.heap.len();
+    }
+
+    /// A procedure's process, or not.
+    pub(super) fn make(&mut self, unit: UnitId, run: RunId) {
         let delay_us = self.short();
         if self.goes_wrong() && self.rng.per_mille(500) {
             let (stage, errno) = self.fault();
@@ -72,7 +106,8 @@ impl FakeKernel {
         }
         let unkillable = self.trouble > 0 && self.rng.per_mille(4);
         self.unreclaimable_bytes[usize::from(unit.0)] = 0;
-        self.truth(unit, run).service = Group { main: true, unkillable, ..Group::default() };
+        let ballast = self.truth(unit, run).service.ballast;
+        self.truth(unit, run).service = Group { main: true, unkillable, ballast, ..Group::default() };
         if self.goes_wrong() && self.rng.per_mille(100) {
             return;
         }

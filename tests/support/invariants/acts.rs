@@ -20,11 +20,13 @@ impl Watch {
     ) {
         let policy = &self.policies[usize::from(unit.0)];
         let shielded = policy.memory.is_some_and(|memory| memory.guard == Guard::Shield);
+        // A kill may be its ballast's, and that the machine's affair.
+        let canary = policy.memory.is_some_and(|memory| memory.guard == Guard::Canary);
         let saves = policy.procedure.is_some_and(|procedure| procedure.on_exhaustion);
         let ready = run.0 > 0 && kernel.truth(unit, run).procedure.main;
         let Some(seen) = self.present(unit, run) else { return };
-        let rose =
-            counters.oom_kill > seen.counters.oom_kill || (counters.oom > seen.counters.oom && shielded);
+        let killed = counters.oom_kill > seen.counters.oom_kill && !canary;
+        let rose = killed || (counters.oom > seen.counters.oom && (shielded || canary));
         seen.counters = counters;
         let alive = seen.parked && seen.exit.is_none() && !seen.procedure_over;
         if rose && saves && ready && alive && !seen.ending {
@@ -106,9 +108,9 @@ impl Watch {
             Action::Park { unit, run } if self.present(unit, run).is_some() => {
                 self.parks_again(unit, run, kernel)?;
             }
-            Action::Park { unit, run } => {
-                self.begins(now, (unit, run), kernel)?;
-            }
+            Action::Park { unit, run } => self.begins(now, (unit, run), kernel)?,
+            Action::ParkOtherwise { unit, run } => self.parks_otherwise((unit, run), kernel)?,
+            Action::MakeBallast { unit, run, .. } => self.makes_ballast(now, (unit, run), kernel)?,
             Action::Spawn { unit, run } => self.spawn(now, (unit, run), kernel)?,
             Action::RunCommand { unit, run, order } => {
                 self.runs_command(action, (unit, run), order, kernel)?
@@ -179,14 +181,35 @@ impl Watch {
         kernel: &FakeKernel,
     ) -> Result<(), Violation> {
         let parks = self.policies[usize::from(unit.0)].procedure.is_some_and(|it| it.has_program);
-        if !parks {
+        let canary = self.has_canary(unit);
+        if !parks && !canary {
             self.begins(now, (unit, run), kernel)?;
         }
+        let guarded = !canary || self.present(unit, run).is_some_and(|seen| seen.guarded);
+        hold(Invariant::GuardedBeforeSpawn, guarded, || format!("{unit:?} {run:?}"))?;
         let name = || format!("{unit:?} {run:?}");
         hold(Invariant::NothingStartsInShutdown, !self.shutting_down(), name)?;
         let parked = self.present(unit, run).is_some_and(|seen| seen.parked);
         self.spawns(now, unit, run);
         hold(Invariant::ParkedBeforeSpawn, !parks || parked, name)
+    }
+
+    fn has_canary(&self, unit: UnitId) -> bool {
+        self.policies[usize::from(unit.0)].memory.is_some_and(|memory| memory.guard == Guard::Canary)
+    }
+
+    /// The first of a run, or one in the place of another that is gone.
+    fn makes_ballast(
+        &mut self,
+        now: Time,
+        (unit, run): (UnitId, RunId),
+        kernel: &mut FakeKernel,
+    ) -> Result<(), Violation> {
+        if self.present(unit, run).is_none() {
+            self.begins(now, (unit, run), kernel)?;
+        }
+        let alone = !kernel.truth(unit, run).service.ballast;
+        hold(Invariant::OneRunAtOnce, alone, || format!("{unit:?} {run:?}: a ballast beside another"))
     }
 
     fn lends(&mut self, action: Action, kernel: &mut FakeKernel) -> Result<(), Violation> {
@@ -196,8 +219,11 @@ impl Watch {
                 self.reserve_holds(unit, lend_bytes, kernel)
             }
             Action::TakeBack { unit, run, .. } => {
-                let gone = !kernel.truth(unit, run).service.populated();
-                hold(Invariant::ReserveHolds, gone, || format!("{action:?} from what lives"))
+                let truth = kernel.truth(unit, run);
+                let (gone, lent_bytes) = (!truth.service.populated(), truth.lent_bytes);
+                hold(Invariant::ReserveHolds, gone && lent_bytes > 0, || {
+                    format!("{action:?}: gone {gone}, lent {lent_bytes}")
+                })
             }
             _ => Ok(()),
         }
@@ -317,6 +343,19 @@ impl Watch {
         hold(Invariant::ReleasedOnce, fits, || format!("{unit:?} {run:?} parks again, left behind: {left}"))
     }
 
+    /// The second procedure comes once, after the first has failed, and when nothing of that is left.
+    fn parks_otherwise(&mut self, id: (UnitId, RunId), kernel: &mut FakeKernel) -> Result<(), Violation> {
+        let (unit, run) = id;
+        let has_one = self.policies[usize::from(unit.0)].procedure.is_some_and(|it| it.has_otherwise);
+        let left = kernel.truth(unit, run).procedure.populated();
+        let Some(seen) = self.present(unit, run) else {
+            return hold(Invariant::OnlyThePresentRun, false, || format!("{unit:?} {run:?}"));
+        };
+        let fits = has_one && seen.releases == 1 && !seen.otherwise && !left;
+        (seen.otherwise, seen.parked, seen.procedure_over, seen.releases) = (true, false, false, 0);
+        hold(Invariant::ReleasedOnce, fits, || format!("{unit:?} {run:?} second, left behind: {left}"))
+    }
+
     fn saves_itself(&mut self, unit: UnitId, run: RunId) -> bool {
         let running = self.policies[usize::from(unit.0)].procedure.map(|it| it.service);
         running == Some(ServiceMode::Running) && self.present(unit, run).is_some_and(|seen| seen.signalled)
@@ -356,7 +395,7 @@ impl Watch {
         let Some(seen) = self.present(id.0, id.1) else { return Ok(()) };
         seen.ending = true;
         seen.kills[usize::from(role == Role::Procedure)] += 1;
-        let saved = !seen.must_save || seen.releases == 1 || seen.procedure_over;
+        let saved = !seen.must_save || seen.releases == 1 || seen.procedure_over || seen.otherwise;
         if role == last && !saved {
             let ready = kernel.truth(id.0, id.1).procedure.main;
             hold(Invariant::SavedBeforeKilled, !ready, || {

@@ -27,6 +27,8 @@ pub(crate) enum Invariant {
     RunsCountUp,
     /// `Spawn` follows `Parked` of the same run where the unit has a procedure.
     ParkedBeforeSpawn,
+    /// `Spawn` follows `BallastStands` of the same run where the unit has a canary.
+    GuardedBeforeSpawn,
     /// Nothing is done to a run that is not the present one.
     OnlyThePresentRun,
     /// A command begins only when nothing of an earlier one of its unit lives, and its service is up and not ending.
@@ -112,6 +114,8 @@ struct Seen {
     /// The run number at which this unit came to its place.
     born: RunId,
     parked: bool,
+    /// Its ballast stood.
+    guarded: bool,
     spawned: bool,
     /// When `Spawn` was asked for and when it was told.
     spawn_asked: Time,
@@ -136,6 +140,8 @@ struct Seen {
     /// It is on its way to its procedure and back; then that its procedure is to be parked anew.
     drills: bool,
     rearms: bool,
+    /// The second procedure came.
+    otherwise: bool,
     /// The number of the last command, over all runs, and how often it was killed.
     command: RunId,
     command_kills: u32,
@@ -232,12 +238,17 @@ impl Watch {
                     seen.parked = true;
                 }
             }
+            Event::BallastStands { unit, run } => {
+                if let Some(seen) = self.present(unit, run) {
+                    seen.guarded = true;
+                }
+            }
             Event::Spawned { unit, run, .. } => self.told_spawned(now, unit, run),
             Event::Exited { unit, run, role, exit } => match (role, self.present(unit, run)) {
                 (Role::Service, Some(seen)) => seen.exit = seen.exit.or(Some(exit)),
                 (Role::Procedure, Some(seen)) => seen.procedure_over = true,
                 // The number of a command is no run.
-                (Role::Command, _) | (_, None) => {}
+                (Role::Command | Role::Ballast, _) | (_, None) => {}
             },
             Event::MemoryEvents { unit, run, role: Role::Service, counters } => {
                 self.exhaustion(unit, run, counters, kernel);

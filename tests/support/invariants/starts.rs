@@ -1,7 +1,7 @@
 //! When a run may begin.
 
 use super::{Conditions, Invariant, Seen, Violation, Watch, hold};
-use crate::fake_kernel::FakeKernel;
+use crate::fake_kernel::{FakeKernel, Truth};
 use lifeboat::engine::event::Time;
 use lifeboat::engine::policy::{Kind, Ready, RunId, UnitId};
 
@@ -14,7 +14,12 @@ impl Watch {
     ) -> Result<(), Violation> {
         let name = format!("{unit:?} {run:?}");
         hold(Invariant::NothingStartsInShutdown, !self.shutting_down(), || name.clone())?;
-        let alive = kernel.living().find(|(other, ..)| *other == unit);
+        let parks = self.policies[usize::from(unit.0)].procedure.is_some();
+        // Its last run may have left its procedure to it.
+        let is_of_the_past = |(other, last, truth): &(UnitId, RunId, Truth)| {
+            *other == unit && !(parks && last.0 + 1 == run.0 && truth.spare().is_some())
+        };
+        let alive = kernel.living().find(is_of_the_past);
         hold(Invariant::OneRunAtOnce, alive.is_none(), || format!("{name} begins while {alive:?} lives"))?;
         self.may_begin(unit, kernel)?;
         let command = kernel.command_lives(unit);

@@ -19,6 +19,7 @@ pub(crate) enum What {
     /// The first condition that is not met, from 0.
     ConditionsChecked(String, Option<u8>),
     Parked(String),
+    BallastStands(String),
     Spawned(String),
     SpawnFailed(String, Role, SpawnStage, i32),
     /// The setting, errno, and whether it is left out.
@@ -41,6 +42,7 @@ pub(crate) enum What {
     /// `oom` and `oom_kill`, all of it at limits below the unit's.
     OomKillBelow(String, u64, u64),
     Max(String, u64),
+    HighMax(String, u64, u64),
     High(String, u64),
     ProcedureOomKill(String, u64),
     CommandOomKill(String, u64),
@@ -95,6 +97,7 @@ impl Stage {
             | What::LookedIdle(name, _)
             | What::PressureRang(name)
             | What::KilledOutside(name, _)
+            | What::BallastStands(name)
             | What::ProcedureRunning(name) => Self::word_of_a_run(what, id(name)),
             What::Frozen(name) => {
                 let (unit, run) = id(name);
@@ -108,6 +111,7 @@ impl Stage {
             | What::OomKill(..)
             | What::OomKillBelow(..)
             | What::Max(..)
+            | What::HighMax(..)
             | What::High(..)
             | What::ProcedureOomKill(..) => Self::memory_event(what, id),
             What::CommandOomKill(name, oom_kill) => {
@@ -181,6 +185,7 @@ impl Stage {
             What::Probed(_, healthy) => Event::Probed { unit, run, healthy: *healthy },
             What::Demanded(_) => Event::Demanded { unit, run },
             What::LookedIdle(_, idle) => Event::LookedIdle { unit, run, idle: *idle },
+            What::BallastStands(_) => Event::BallastStands { unit, run },
             What::PressureRang(_) => Event::PressureRang { unit, run },
             What::KilledOutside(_, by) => Event::KilledOutside { unit, run, by: *by },
             What::ProcedureRunning(_) => Event::ProcedureRunning { unit, run },
@@ -221,6 +226,9 @@ impl Stage {
             }
             What::High(name, high) => (name, Role::Service, MemoryEvents { high: *high, ..zero }),
             What::Max(name, max) => (name, Role::Service, MemoryEvents { max: *max, ..zero }),
+            What::HighMax(name, high, max) => {
+                (name, Role::Service, MemoryEvents { high: *high, max: *max, ..zero })
+            }
             What::ProcedureOomKill(name, oom_kill) => {
                 (name, Role::Procedure, MemoryEvents { oom_kill: *oom_kill, ..zero })
             }

@@ -12,6 +12,8 @@ impl Stage {
         Some(match action {
             Action::CheckConditions { unit, run } => format!("check {}", of(unit, run)),
             Action::Park { unit, run } => format!("park {}", of(unit, run)),
+            Action::ParkOtherwise { unit, run } => format!("park {}, otherwise", of(unit, run)),
+            Action::MakeBallast { unit, run, bytes } => ballast(&of(unit, run), bytes),
             Action::Spawn { unit, run } => format!("spawn {}", of(unit, run)),
             Action::Probe { unit, run } => format!("probe {}", of(unit, run)),
             Action::EndProbe { unit, run } => format!("end probe {}", of(unit, run)),
@@ -79,6 +81,10 @@ impl Stage {
     }
 }
 
+fn ballast(whose: &str, bytes: u64) -> String {
+    format!("ballast {whose} of {} KiB", bytes >> 10)
+}
+
 pub(super) fn incidents(snapshot: &Snapshot) -> Vec<String> {
     snapshot
         .incidents
@@ -91,6 +97,9 @@ pub(super) fn incidents(snapshot: &Snapshot) -> Vec<String> {
                 "{} {name}/{} {:?} by {verdict}, killer {:?}, procedure {:?}",
                 incident.number, incident.run.0, incident.cause, incident.killer, incident.procedure
             );
+            if let Some(first) = incident.first_procedure {
+                line += &format!(" after {first:?}");
+            }
             if let Some(left) = incident.left {
                 let (kib, shmem_kib) = (left.current_bytes >> 10, left.shmem_bytes >> 10);
                 line += &format!(", left {kib} KiB with {shmem_kib} KiB of shmem");

@@ -26,6 +26,7 @@ pub(crate) struct Unit {
     memory_mib: u64,
     high_mib: u64,
     guard: Guard,
+    ballast_mib: u64,
     warn: Vec<WarnStage>,
     utility: u8,
     ready: Ready,
@@ -68,6 +69,7 @@ impl Default for Unit {
             memory_mib: 0,
             high_mib: 0,
             guard: Guard::Shield,
+            ballast_mib: 0,
             warn: Vec::new(),
             utility: 50,
             ready: Ready::Start,
@@ -118,6 +120,7 @@ struct Procedure {
     service: ServiceMode,
     lend_mib: u64,
     has_program: bool,
+    has_otherwise: bool,
     then: After,
 }
 
@@ -132,6 +135,7 @@ impl Default for Procedure {
             service: ServiceMode::Frozen,
             lend_mib: 0,
             has_program: true,
+            has_otherwise: false,
             then: After::Restart,
         }
     }
@@ -210,6 +214,7 @@ pub(super) fn policy(unit: &Unit, names: &[String]) -> UnitPolicy {
             class: Class::Guaranteed,
             guard: unit.guard,
             high_bytes: (unit.high_mib > 0).then_some(unit.high_mib * MIB),
+            ballast_bytes: (unit.ballast_mib > 0).then_some(unit.ballast_mib * MIB),
         }),
         warn: warn(unit),
         utility: unit.utility,
@@ -257,6 +262,7 @@ fn procedure(procedure: &Procedure, names: &[String]) -> ProcedurePolicy {
         service: procedure.service,
         lend_bytes: procedure.lend_mib * MIB,
         has_program: procedure.has_program,
+        has_otherwise: procedure.has_otherwise,
         then: procedure.then.escalation(names),
     }
 }

@@ -3,6 +3,7 @@
 use nix::sys::signal::{SigSet, Signal};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -83,6 +84,21 @@ pub(crate) fn churn(file: &str, rounds: &str, last: u64) -> Result<(), String> {
         std::fs::write(rounds, round.to_string()).map_err(|error| failed(rounds, error))?;
     }
     leak()
+}
+
+/// Maps a file whose pages are there, and are charged to whoever made it; then uses memory little by little.
+pub(crate) fn map_and_leak(file: &str) -> Result<(), String> {
+    let opened = std::fs::File::open(file).map_err(|error| format!("{file}: {error}"))?;
+    let words = opened.metadata().map_or(0, |metadata| usize::try_from(metadata.len() / 8).unwrap_or(0));
+    let mapped =
+        super::mapping::map_words(&opened, words, false).map_err(|error| format!("{file}: {error}"))?;
+    let sum: u64 = mapped.iter().step_by(512).map(|word| word.load(Ordering::Relaxed)).sum();
+    println!("{file}: {sum}");
+    let mut leaked = Vec::new();
+    loop {
+        leaked.push(std::hint::black_box(vec![1_u8; 64 * 1024]));
+        thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Uses memory, makes a file, and stays.

@@ -6,6 +6,7 @@
 //!
 //! A new case is a function in a file of `cases/` and a line in that file's table.
 
+mod bad;
 mod beat;
 mod cases;
 mod cast;
@@ -76,6 +77,10 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   nest stay|leak|leak-below   make cgroups below its own; then stay, use memory there without end, or have a
                     child do so in one with a limit of its own, and stay
   leak              use memory without end
+  bad WAY           make its own end hard: flees, locks, port or leaves
+  flee              end once a child does the same
+  lock              wait for what `bad locks` has locked
+  map-and-leak FILE map FILE, whose pages are charged to others, and use memory without end, slowly
   grow NAME signal|watch
                     use ever more memory, and let go of half of it when told
   serve NAME        answer on the sockets that it is given
@@ -133,6 +138,10 @@ fn main() -> ExitCode {
         ["hold", mib, file] => cast::hold(mib, file),
         ["nest", way] => nest::nest(way),
         ["leak"] => nest::leak(),
+        ["bad", way] => bad::bad(way),
+        ["flee"] => bad::flee(),
+        ["lock"] => bad::lock(),
+        ["map-and-leak", file] => cast::map_and_leak(file),
         ["grow", name, way @ ("signal" | "watch")] => warned::grow(name, way),
         ["keep", name] => keeper::keep(name, false),
         ["keep", name, "and-go-on"] => keeper::keep(name, true),

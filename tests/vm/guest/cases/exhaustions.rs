@@ -66,7 +66,7 @@ fn measure(guest: &mut Guest, name: &'static str) -> Result<(), String> {
     let bystander = guest.bystander()?;
     bystander.beats(guest, CALM_BEATS)?;
     let calm_us = bystander.take_worst_us();
-    let outcome = exhaust(guest, shape, rounds(shape.rounds).min(shape.rounds))?;
+    let outcome = exhaust(guest, (name, shape), rounds(shape.rounds).min(shape.rounds))?;
     let leak_us = bystander.take_worst_us();
     guest.figure(&format!(
         "{name}: {} exhaustions, {} of {} records lost, kernel OOM kills: {}, dead before the procedure's end: {}, \
@@ -89,20 +89,20 @@ fn measure(guest: &mut Guest, name: &'static str) -> Result<(), String> {
     failed.map_or(Ok(()), Err)
 }
 
-/// Starts the shape's unit once; lifeboat restarts it after each exhaustion.
-pub(super) fn exhaust(guest: &Guest, shape: &Shape, rounds: u32) -> Result<Outcome, String> {
+/// Starts a unit of the shape once; lifeboat restarts it after each exhaustion.
+pub(super) fn exhaust(guest: &Guest, (name, shape): (&str, &Shape), rounds: u32) -> Result<Outcome, String> {
     if shape.leak.starts_with("populate") {
         allow_huge_pages()?;
     }
     let (mut outcome, kills) = (Outcome::default(), guest.kernel_kills()?);
     let mut before = guest.last_incident()?;
-    let mut ring = node(shape.name);
-    guest.start(shape.name)?;
-    let mut group = Group::of(shape.name)?;
+    let mut ring = node(name);
+    guest.start(name)?;
+    let mut group = Group::of(name)?;
     let mut next_life = || {
         let old = std::mem::take(&mut ring);
         group.until(guest, PATIENCE, |_| {
-            ring = node(shape.name);
+            ring = node(name);
             Ok(ring != 0 && ring != old)
         })
     };
@@ -110,11 +110,11 @@ pub(super) fn exhaust(guest: &Guest, shape: &Shape, rounds: u32) -> Result<Outco
     for _ in 0..rounds {
         next_life()?;
         let (incident, restarted) =
-            guest.wait(shape.name, PATIENCE, |snapshot| back_again(snapshot, shape.name, before))?;
+            guest.wait(name, PATIENCE, |snapshot| back_again(snapshot, name, before))?;
         before = incident.number;
-        outcome.add(shape.name, &incident, restarted);
+        outcome.add(name, &incident, restarted);
     }
-    guest.stop(shape.name)?;
+    guest.stop(name)?;
     outcome.kernel_kills = guest.kernel_kills()? - kills;
     Ok(outcome)
 }
@@ -164,7 +164,7 @@ impl Outcome {
         }
         match incident.verdict {
             Verdict::Predicted { .. } => self.predicted += 1,
-            Verdict::OomEvent { .. } => self.by_event += 1,
+            Verdict::OomEvent { .. } | Verdict::CanaryDied { .. } => self.by_event += 1,
             Verdict::LimitLowered { .. } | Verdict::KernelKilled { .. } | Verdict::HeldAtHigh { .. } => {}
         }
         let first = first_instruction(name).filter(|time| *time >= incident.began);

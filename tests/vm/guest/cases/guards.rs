@@ -1,4 +1,4 @@
-//! The same leaks under four guards: lifeboat's, and three that do without it.
+//! The same leaks under five guards: lifeboat's two, and three that do without it.
 
 use super::Case;
 use super::exhaustions::{exhaust, rounds};
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "guards-shield", deadline_s: 1_800, run: shield },
+    Case { name: "guards-canary", deadline_s: 1_800, run: canary },
     Case { name: "guards-kernel", deadline_s: 1_800, run: |g| without(g, Guard::Kernel) },
     Case { name: "guards-sigterm", deadline_s: 1_800, run: |g| without(g, Guard::Term) },
     Case { name: "guards-high", deadline_s: 1_800, run: |g| without(g, Guard::High) },
@@ -87,7 +88,7 @@ fn how_often(shape: &Shape, guard: Option<Guard>) -> u32 {
 fn shield(guest: &mut Guest) -> Result<(), String> {
     header(guest);
     for shape in &SHAPES {
-        let outcome = exhaust(guest, shape, how_often(shape, None))?;
+        let outcome = exhaust(guest, (shape.name, shape), how_often(shape, None))?;
         let tally = Tally {
             runs: outcome.exhaustions,
             lost: outcome.lost,
@@ -99,6 +100,27 @@ fn shield(guest: &mut Guest) -> Result<(), String> {
             gone: outcome.lost,
         };
         tally.show(guest, "Shield", shape);
+    }
+    Ok(())
+}
+
+/// As a user has it who says no more: the size of the ballast is found from one exhaustion to the next.
+fn canary(guest: &mut Guest) -> Result<(), String> {
+    header(guest);
+    for shape in &SHAPES {
+        let name = format!("with-canary-{}", shape.name);
+        let outcome = exhaust(guest, (&name, shape), how_often(shape, None))?;
+        let tally = Tally {
+            runs: outcome.exhaustions,
+            lost: outcome.lost,
+            lossy: outcome.lossy,
+            saves: outcome.saves,
+            // The ballasts are not counted.
+            killed: outcome.early,
+            given_up: 0,
+            gone: outcome.lost,
+        };
+        tally.show(guest, "Canary", shape);
     }
     Ok(())
 }

@@ -4,7 +4,9 @@
 //! runs.
 
 mod adopt;
+mod bad_input;
 mod boot50;
+mod canary;
 mod changes;
 mod commands;
 mod confined;
@@ -121,10 +123,12 @@ fn main_cases() -> Vec<Case> {
         stopping::CASES,
         commands::CASES,
         shield::CASES,
+        canary::CASES,
         rescue::CASES,
         adopt::CASES,
         incidents::NO_DISK,
         procedures::CASES,
+        bad_input::CASES,
         endings::CASES,
         units::CASES,
         graph::CASES,

@@ -21,6 +21,8 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "service-killed-before-its-procedure", deadline_s: 60, run: killed_first },
     Case { name: "drill-to-the-procedure-and-back", deadline_s: 90, run: drill_and_back },
     Case { name: "drill-to-the-end", deadline_s: 60, run: drill_to_the_end },
+    Case { name: "second-procedure-saves", deadline_s: 90, run: second_saves },
+    Case { name: "procedure-is-handed-on", deadline_s: 60, run: handed_on },
     Case { name: "drill-is-refused", deadline_s: 60, run: drill_is_refused },
     Case { name: "pidfd-and-cgroup-are-handed-over", deadline_s: 60, run: pidfd_and_cgroup },
 ];
@@ -129,6 +131,46 @@ fn drill_and_back(guest: &mut Guest) -> Result<(), String> {
     saved(&incident)?;
     all_saved(unit, &incident)?;
     guest.stop(unit)
+}
+
+/// Whatever the first one does: all is saved, and both are told.
+fn second_saves(guest: &mut Guest) -> Result<(), String> {
+    let kinds = [
+        ("otherwise-fails", &[ProcedureResult::Ended(Exit::Code(1))][..], "exit code 1"),
+        ("otherwise-hangs", &[ProcedureResult::TimedOut], "killed at its deadline"),
+        // Whether the kernel kills it or lifeboat at the deadline, depends on how the share is held.
+        ("otherwise-eats", &[ProcedureResult::OutOfMemory, ProcedureResult::TimedOut], "killed"),
+    ];
+    let bystander = guest.bystander()?;
+    for (unit, first, words) in kinds {
+        let incident = exhaust(guest, unit)?;
+        saved(&incident)?;
+        ensure(incident.first_procedure.is_some_and(|it| first.contains(&it)), || format!("{incident:?}"))?;
+        all_saved(unit, &incident)?;
+        let (_, text) = run(&["/usr/bin/lifeboatctl", "why", unit])?;
+        let told = text.lines().any(|line| line.contains("first procedure") && line.contains(words));
+        ensure(told, || format!("why {unit}: {text}"))?;
+        guest.stop(unit)?;
+    }
+    bystander.is_unharmed(guest)
+}
+
+/// A restart takes over the process that is parked, and that saves what the new run records.
+fn handed_on(guest: &mut Guest) -> Result<(), String> {
+    let unit = "drilled";
+    let parked = || read("/sys/fs/cgroup/shutdown/drilled/cgroup.procs");
+    let before = guest.last_incident()?;
+    guest.start(unit)?;
+    let (first, first_parked) = (guest.unit(unit)?, parked()?);
+    guest.ask("Restart", unit)?;
+    let second = guest.unit(unit)?;
+    ensure(second.run.0 == first.run.0 + 1 && second.pid != first.pid, || format!("{second:?}"))?;
+    expect("parked process", &parked()?, &first_parked)?;
+    let incident = guest.wait_incident(unit, before, EXHAUSTION)?;
+    saved(&incident)?;
+    all_saved(unit, &incident)?;
+    guest.stop(unit)?;
+    expect("left after a stop", &parked()?.as_str(), &"")
 }
 
 /// The whole way, and no incident.
