@@ -5,6 +5,7 @@ use lifeboat::engine::change::Change;
 use lifeboat::engine::event::Event;
 use lifeboat::engine::policy::{UnitId, UnitPolicy};
 use lifeboat::engine::replay::{Replay, replay};
+use lifeboat::engine::snapshot::{Incident, ProcedureResult};
 use lifeboat::wire::episode::{NoEpisode, Recorded, read_episode};
 use lifeboat::wire::incident::{Brief, Rest, file_of, read, write_letter};
 use serde_json::Value;
@@ -121,7 +122,7 @@ impl Definitions {
         let is_head = |entry: &Value| entry.get("Event").is_some();
         for at in (0..entries.len()).filter(|at| is_head(&entries[*at])) {
             let deeds = entries[at + 1..].iter().take_while(|entry| entry.get("Deed").is_some()).count();
-            if !leaves_a_trace(&entries[at], &entries[at + 1..at + 1 + deeds]) {
+            if !leaves_a_trace(&entries[at], &entries[at + 1..at + 1 + deeds], &record) {
                 continue;
             }
             let mut changed = whole.clone();
@@ -142,8 +143,11 @@ impl Definitions {
 }
 
 /// What is only looked at, listened to or warned of, what is only killed once more, and a service that is frozen for
-/// what it was lent and dies all the same, nobody misses.
-fn leaves_a_trace(head: &Value, deeds: &[Value]) -> bool {
+/// what it was lent and dies all the same, nobody misses; nor that a second procedure came which did not end by itself.
+fn leaves_a_trace(head: &Value, deeds: &[Value], record: &Incident) -> bool {
+    let is_late = record.first_procedure.is_some()
+        && !matches!(record.procedure, ProcedureResult::Ended(_))
+        && ["Parked", "Emptied", "Exited"].iter().any(|name| head["Event"][1].get(name).is_some());
     let is_deadline = head["Event"][1] == "Deadline";
     let is_reading = head["Event"][1].get("MemorySampled").is_some();
     let is_any = |deed: &Value, names: &[&str]| names.iter().any(|name| deed["Deed"].get(name).is_some());
@@ -152,7 +156,8 @@ fn leaves_a_trace(head: &Value, deeds: &[Value]) -> bool {
         let is_again = is_deadline && is_any(deed, &["KillCgroup", "KillCommand"]);
         let is_warning = is_reading && is_any(deed, &warns);
         let looks = is_any(deed, &["Sample", "Doorbells", "Ring", "LookForPath"]);
-        !looks && !is_again && !is_warning
+        let comes_late = is_late && is_any(deed, &["ParkOtherwise", "StartProcedure"]);
+        !looks && !is_again && !is_warning && !comes_late
     };
     let spends_a_loan = is_reading && deeds.len() == 1 && is_any(&deeds[0], &["Freeze"]);
     !spends_a_loan && deeds.iter().any(decides)
