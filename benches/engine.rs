@@ -45,6 +45,7 @@ fn unit(id: u16) -> UnitPolicy {
             service: ServiceMode::Frozen,
             lend_bytes: 0,
             has_program: true,
+            resident: false,
             has_otherwise: false,
             on_exhaustion: true,
             on_stop: false,

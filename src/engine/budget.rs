@@ -261,6 +261,7 @@ mod tests {
             service: ServiceMode::Frozen,
             lend_bytes: 0,
             has_program: true,
+            resident: false,
             has_otherwise: false,
             on_exhaustion: true,
             on_stop: false,

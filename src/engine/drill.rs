@@ -123,14 +123,11 @@ impl Engine {
     /// Both the process and all that it has left must be gone before another takes its place.
     pub(super) fn rearm_if_clear(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit_mut(unit) else { return };
-        if service.rearm != Rearm::Emptying || service.open.procedure || service.open.procedure_cgroup {
+        if service.rearm != Rearm::Emptying || !service.makes_way_for_procedure() {
             return;
         }
         let run = service.run;
         service.rearm = Rearm::Parking;
-        service.procedure = Procedure::Absent;
-        service.open.procedure = true;
-        service.procedure_oom_kill.0 = service.procedure_oom_kill.1;
         self.give_back_reserve(unit, plan);
         plan.push(Action::Park { unit, run });
     }

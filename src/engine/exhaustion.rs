@@ -20,6 +20,25 @@ use super::{Engine, Plan};
 /// `SIGKILL` of signal(7).
 const SIGKILL: i32 = 9;
 
+impl Service {
+    /// What its procedure is told.
+    pub(super) fn order(&self, deadline_ms: u32) -> ProcedureOrder {
+        let cause = cause_of(self.end, self.kernel_kills() > 0);
+        ProcedureOrder { cause, main_pid: self.pid.unwrap_or(0), deadline_ms }
+    }
+
+    /// Nothing is left of its procedure: another one may be made.
+    pub(super) fn makes_way_for_procedure(&mut self) -> bool {
+        if self.open.procedure || self.open.procedure_cgroup {
+            return false;
+        }
+        self.procedure = Procedure::Absent;
+        self.open.procedure = true;
+        self.procedure_oom_kill.0 = self.procedure_oom_kill.1;
+        true
+    }
+}
+
 impl Engine {
     pub(super) fn memory_events(
         &mut self,
@@ -234,11 +253,8 @@ impl Engine {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         let Some(policy) = service.policy.procedure else { return };
-        let run = service.run;
-        let kernel_killed = service.kernel_kills() > 0;
-        let cause = cause_of(service.end, kernel_killed);
-        let order =
-            ProcedureOrder { cause, main_pid: service.pid.unwrap_or(0), deadline_ms: policy.deadline_ms };
+        let (run, order) = (service.run, service.order(policy.deadline_ms));
+        let cause = order.cause;
         if policy.has_program {
             service.procedure = Procedure::Released;
         }

@@ -4,8 +4,7 @@
 //! second parked process for each unit would cost more than it is worth. Its deadline begins with the first one's
 //! failure.
 
-use super::action::{Action, ProcedureOrder};
-use super::ending::cause_of;
+use super::action::Action;
 use super::event::{Exit, Role};
 use super::policy::UnitId;
 use super::record::Record;
@@ -79,14 +78,11 @@ impl Engine {
     /// Both the first procedure's process and all that it has left must be gone before the second takes its place.
     pub(super) fn make_otherwise_if_clear(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit_mut(unit) else { return };
-        if service.open.procedure || service.open.procedure_cgroup {
+        if !service.makes_way_for_procedure() {
             return;
         }
         let run = service.run;
         service.otherwise = Otherwise::Making;
-        service.procedure = Procedure::Absent;
-        service.open.procedure = true;
-        service.procedure_oom_kill.0 = service.procedure_oom_kill.1;
         plan.push(Action::ParkOtherwise { unit, run });
     }
 
@@ -98,10 +94,8 @@ impl Engine {
         service.otherwise = Otherwise::Over;
         service.procedure = Procedure::Released;
         let run = service.run;
-        let cause = cause_of(service.end, service.counters_of_run().oom_kill > 0);
         let gone_ms = u32::try_from(now.since_us(service.since) / 1_000).unwrap_or(u32::MAX);
-        let deadline_ms = policy.deadline_ms.saturating_sub(gone_ms);
-        let order = ProcedureOrder { cause, main_pid: service.pid.unwrap_or(0), deadline_ms };
+        let order = service.order(policy.deadline_ms.saturating_sub(gone_ms));
         plan.push(Action::StartProcedure { unit, run, order });
     }
 }

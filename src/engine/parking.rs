@@ -6,7 +6,7 @@ use super::action::Action;
 use super::drill::Rearm;
 use super::event::{Role, Time};
 use super::graph::Turn;
-use super::policy::{Kind, RestartWhen, UnitId};
+use super::policy::UnitId;
 use super::service::{End, Procedure, Service};
 use super::snapshot::{Desired, KillReason};
 use super::{Engine, Plan};
@@ -18,7 +18,9 @@ impl Engine {
         let is_there = service.open.procedure
             && service.procedure == Procedure::Parked
             && service.rearm == Rearm::No
-            && !service.saves_after_kill;
+            && !service.saves_after_kill
+            // A resident one may hold what belongs to this run's service, and may have children.
+            && service.policy.procedure.is_some_and(|procedure| !procedure.resident);
         let stays = service.desired == Desired::Up
             && service.successor.is_none()
             && !service.leaving
@@ -52,33 +54,6 @@ impl Engine {
 }
 
 impl Service {
-    /// It rests with its sockets open after a good end: it has done what it was needed for.
-    pub(super) fn has_served(&self, end: End) -> bool {
-        self.policy.descriptors.on_demand
-            && matches!(end, End::Own(exit) if self.policy.success.contains(exit))
-    }
-
-    /// What its restart policy says of an end that nobody asked for, and that no procedure's section decides.
-    pub(super) fn wants_restart(&self, end: End) -> bool {
-        let when = self.policy.restart.when;
-        match end {
-            End::Own(_) if self.has_served(end) => true,
-            End::Own(exit) => match (self.policy.kind, when) {
-                // A target has no process that could end.
-                (_, RestartWhen::Never | RestartWhen::OnExhaustion) | (Kind::Target, _) => false,
-                (Kind::Service, RestartWhen::Always) => true,
-                (Kind::Task, RestartWhen::Always) | (_, RestartWhen::OnFailure) => {
-                    !self.policy.success.contains(exit)
-                }
-            },
-            End::Failed(_) | End::StartFailed { .. } => match when {
-                RestartWhen::Always | RestartWhen::OnFailure => true,
-                RestartWhen::OnExhaustion | RestartWhen::Never => false,
-            },
-            End::Asked(_) | End::Exhausted | End::Drilled { .. } => false,
-        }
-    }
-
     /// Without a delay, and without a look at anything else.
     fn begins_again_at_once(&self, now: Time) -> bool {
         let due = self.restarts.is_due_at_once(now, self.up_since.unwrap_or(now), &self.policy.restart);

@@ -158,6 +158,8 @@ pub struct ProcedurePolicy {
     pub lend_bytes: u64,
     /// There is a program. Without one a service that is `Running` saves itself alone.
     pub has_program: bool,
+    /// That program runs from the start of the service on, and waits there for its work.
+    pub resident: bool,
     /// There is a second program, for when that one fails.
     pub has_otherwise: bool,
     /// What comes after an exhaustion in place of the restart policy, if anything.

@@ -3,7 +3,8 @@
 //! run.
 
 use super::event::Time;
-use super::policy::{ExhaustionBudget, RestartPolicy};
+use super::policy::{ExhaustionBudget, Kind, RestartPolicy, RestartWhen};
+use super::service::{End, Service};
 use std::collections::VecDeque;
 
 /// What comes after the end of a run.
@@ -94,6 +95,35 @@ impl Restarts {
         let doubled = u64::from(policy.delay_ms) << self.quick_deaths.min(20);
         self.quick_deaths = self.quick_deaths.saturating_add(1);
         Next::After(u32::try_from(doubled).unwrap_or(u32::MAX).min(policy.max_delay_ms))
+    }
+}
+
+impl Service {
+    /// It rests with its sockets open after a good end: it has done what it was needed for.
+    pub(super) fn has_served(&self, end: End) -> bool {
+        self.policy.descriptors.on_demand
+            && matches!(end, End::Own(exit) if self.policy.success.contains(exit))
+    }
+
+    /// What its restart policy says of an end that nobody asked for, and that no procedure's section decides.
+    pub(super) fn wants_restart(&self, end: End) -> bool {
+        let when = self.policy.restart.when;
+        match end {
+            End::Own(_) if self.has_served(end) => true,
+            End::Own(exit) => match (self.policy.kind, when) {
+                // A target has no process that could end.
+                (_, RestartWhen::Never | RestartWhen::OnExhaustion) | (Kind::Target, _) => false,
+                (Kind::Service, RestartWhen::Always) => true,
+                (Kind::Task, RestartWhen::Always) | (_, RestartWhen::OnFailure) => {
+                    !self.policy.success.contains(exit)
+                }
+            },
+            End::Failed(_) | End::StartFailed { .. } => match when {
+                RestartWhen::Always | RestartWhen::OnFailure => true,
+                RestartWhen::OnExhaustion | RestartWhen::Never => false,
+            },
+            End::Asked(_) | End::Exhausted | End::Drilled { .. } => false,
+        }
     }
 }
 

@@ -386,7 +386,7 @@ pub(super) fn overhead_bytes(units: &[&Unit]) -> u64 {
     let of_procedure = |unit: &Unit| {
         let size_bytes = match unit.policy.procedure {
             // It may use all of its memory before it is at work.
-            Some(procedure) if unit.resident => procedure.memory_bytes,
+            Some(procedure) if procedure.resident => procedure.memory_bytes,
             Some(_) | None => parked_file_bytes(unit).unwrap_or(0),
         };
         if unit.policy.procedure.is_some_and(|it| it.has_program) {
@@ -515,14 +515,14 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
         None => program.ok(),
     };
     let commands = commands_of(&unit, environment_of(&unit.identity));
-    let procedure_programs = unit.policy.procedure.filter(|it| it.has_program).map(|_| {
+    let procedure_programs = unit.policy.procedure.filter(|it| it.has_program).map(|policy| {
         let mut environment = environment_of(&unit.procedure_identity);
         environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
         let stored_max = usize::from(unit.policy.descriptors.store_max);
         let strings = environment.strings();
         let of = |command: &[CString]| Program::procedure(command, &strings, stored_max).ok();
         let otherwise = of(&unit.otherwise);
-        if unit.resident {
+        if policy.resident {
             environment.set(format!("LIFEBOAT_GO_FD={GO_FD}").as_bytes());
             return (Program::new(&unit.procedure, &environment.strings()).ok(), otherwise);
         }

@@ -115,11 +115,6 @@ impl Lifeboat {
         let seat = self.seats.get(usize::from(unit.0));
         let parked = seat.and_then(|seat| seat.saver.as_ref()).filter(|process| process.go.is_some());
         let Some(pid) = parked.map(|process| process.pid) else { return false };
-        if seat.is_some_and(|seat| seat.saver_resides) {
-            // It may hold what belongs to the last run's service: another one takes its place.
-            let _ = children::signal(pid, libc::SIGKILL);
-            return false;
-        }
         self.pids.insert(pid, (unit, run, Role::Procedure));
         self.events.push_back(Event::Parked { unit, run, pid });
         true
@@ -189,7 +184,7 @@ impl Lifeboat {
             working_directory: Some(seat.unit.working_directory.as_deref().unwrap_or(c"/")),
             handed: &[],
         };
-        let resides = seat.unit.resident && !otherwise;
+        let resides = !otherwise && seat.unit.policy.procedure.is_some_and(|it| it.resident);
         let parked = if resides { reside(&start)? } else { park(&start, lockable_bytes(&seat.unit))? };
         self.pids.insert(parked.pid, (unit, seat.run, Role::Procedure));
         seat.saver = Some(Process::made(parked.pid, parked.status, Some(parked.go)));

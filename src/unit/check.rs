@@ -295,6 +295,7 @@ fn procedure(
         service: ServiceMode::Frozen,
         lend_bytes: 0,
         has_program: true,
+        resident: false,
         has_otherwise: !raw.otherwise.is_absent(),
         then: (unit.policy.kind == Kind::Task).then_some(Escalation::Stop),
     };
@@ -313,7 +314,7 @@ fn procedure(
         let wrong = Wrong::new("there is no program that could be resident");
         reader.fault_in("shutdown.resident", &wrong_at, wrong.hint("add a procedure, or take resident out"));
     }
-    unit.resident = raw.resident.value_or(false);
+    policy.resident = raw.resident.value_or(false);
     unit.procedure = command(reader, "shutdown.procedure", raw.procedure);
     unit.otherwise = command(reader, "shutdown.otherwise", raw.otherwise);
     if let Some(on) = raw.on.given() {

@@ -230,8 +230,6 @@ pub struct Unit {
     pub procedure: Vec<CString>,
     /// The second procedure's; empty where there is none.
     pub otherwise: Vec<CString>,
-    /// That program runs from the start of the service on, and waits there for its work.
-    pub resident: bool,
     /// `NAME=value` strings added to lifeboat's own environment.
     pub environment: Vec<CString>,
     /// Entered before `execve`.
@@ -312,7 +310,6 @@ impl Unit {
             adopt: None,
             procedure: Vec::new(),
             otherwise: Vec::new(),
-            resident: false,
             environment: Vec::new(),
             working_directory: None,
             identity: Identity::default(),

@@ -224,6 +224,7 @@ fn random_procedure(rng: &mut Rng) -> ProcedurePolicy {
         service,
         lend_bytes: if saves_itself { rng.between(0, 3) * MIB } else { 0 },
         has_program,
+        resident: has_program && rng.per_mille(300),
         has_otherwise: has_program && rng.per_mille(300),
         then: None,
     }

@@ -85,7 +85,6 @@ impl Watch {
             KillReason::RequirementRestarts,
             KillReason::RequirementDown,
             KillReason::StopAsked,
-            KillReason::ProcedureLost,
             KillReason::Conflict,
             KillReason::Idle,
         ];

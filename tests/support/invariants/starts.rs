@@ -14,8 +14,8 @@ impl Watch {
     ) -> Result<(), Violation> {
         let name = format!("{unit:?} {run:?}");
         hold(Invariant::NothingStartsInShutdown, !self.shutting_down(), || name.clone())?;
-        let parks = self.policies[usize::from(unit.0)].procedure.is_some();
-        // Its last run may have left its procedure to it.
+        // Its last run may have left its procedure to it, unless that is its own.
+        let parks = self.policies[usize::from(unit.0)].procedure.is_some_and(|it| !it.resident);
         let is_of_the_past = |(other, last, truth): &(UnitId, RunId, Truth)| {
             *other == unit && !(parks && last.0 + 1 == run.0 && truth.spare().is_some())
         };

@@ -120,6 +120,7 @@ struct Procedure {
     service: ServiceMode,
     lend_mib: u64,
     has_program: bool,
+    resident: bool,
     has_otherwise: bool,
     then: After,
 }
@@ -135,6 +136,7 @@ impl Default for Procedure {
             service: ServiceMode::Frozen,
             lend_mib: 0,
             has_program: true,
+            resident: false,
             has_otherwise: false,
             then: After::Restart,
         }
@@ -262,6 +264,7 @@ fn procedure(procedure: &Procedure, names: &[String]) -> ProcedurePolicy {
         service: procedure.service,
         lend_bytes: procedure.lend_mib * MIB,
         has_program: procedure.has_program,
+        resident: procedure.resident,
         has_otherwise: procedure.has_otherwise,
         then: procedure.then.escalation(names),
     }

@@ -16,6 +16,7 @@ pub(crate) const CASES: &[Case] = &[
         deadline_s: 120,
         run: |g| private(g, "private-resident"),
     },
+    Case { name: "resident-goes-with-its-run", deadline_s: 60, run: goes_with_its_run },
     Case { name: "resident-dies-while-it-waits", deadline_s: 120, run: dies },
 ];
 
@@ -88,6 +89,20 @@ fn dies(guest: &mut Guest) -> Result<(), String> {
     expect("process and run", &(now.pid, now.run), &(up.pid, up.run))?;
     exhausted(guest, SHELL, before)?;
     guest.stop(SHELL)
+}
+
+/// A restart leaves nothing of it behind, and no more than one is charged to its memory.
+fn goes_with_its_run(guest: &mut Guest) -> Result<(), String> {
+    let unit = "resident-child";
+    let both = || process(unit).ok().filter(|pids| pids.lines().count() == 2);
+    let wait = || guest.until("not a shell and its child", Duration::from_secs(10), both);
+    guest.start(unit)?;
+    let first = wait()?;
+    guest.ask("Restart", unit)?;
+    let second = wait()?;
+    let left = first.lines().filter(|pid| second.lines().any(|new| new == *pid)).count();
+    expect(&format!("left of {first:?} in {second:?}"), &left, &0)?;
+    guest.stop(unit)
 }
 
 /// What is read out of a service's own memory: all of its last records.
