@@ -13,9 +13,9 @@ use super::snapshot::Verdict;
 use super::{Engine, Plan};
 
 /// `full avg10` from which it stands still, and below which it moves again, in hundredths of a percent. Standstills had
-/// 86 to 99 %: what little runs between two sleeps counts, and a slow processor needs longer for it.
-const STILL: u16 = 8_000;
-const MOVES: u16 = 5_000;
+/// 77 to 99 %: what little runs between two sleeps counts, and a slow processor needs longer for it.
+const STILL: u16 = 6_000;
+const MOVES: u16 = 4_000;
 
 /// What the readings of the present run say of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,9 +99,9 @@ mod tests {
             still.held = still.judge(Time(ms * 1_000), counters, sample, HIGH);
             still.held
         };
-        assert!(!at(0, 17, 0, 7_999, HIGH), "the pressure is not there yet");
-        assert!(at(2_000, 34, 0, 8_000, HIGH - HIGH / 16));
-        assert!(at(4_000, 34, 0, 5_000, HIGH), "it goes on where the pressure sways");
+        assert!(!at(0, 17, 0, 5_999, HIGH), "the pressure is not there yet");
+        assert!(at(2_000, 34, 0, 6_000, HIGH - HIGH / 16));
+        assert!(at(4_000, 34, 0, 4_000, HIGH), "it goes on where the pressure sways");
         assert!(at(12_000, 34, 0, 9_900, HIGH), "each task may sleep for a while");
         assert!(!at(12_001, 34, 0, 9_900, HIGH), "high has not risen for long");
         assert!(at(14_000, 35, 0, 9_900, HIGH));
@@ -109,7 +109,7 @@ mod tests {
         assert!(!at(16_000, 53, 1, 9_900, HIGH), "it comes to memory.max");
         assert!(!at(26_000, 70, 1, 9_900, HIGH));
         assert!(at(26_001, 71, 1, 9_900, HIGH));
-        assert!(!at(28_000, 72, 1, 4_999, HIGH), "it moves again");
+        assert!(!at(28_000, 72, 1, 3_999, HIGH), "it moves again");
         still.begin(MemoryEvents { high: 72, max: 1, ..MemoryEvents::default() });
         assert!(!still.judge(Time(29_000_000), still.seen, MemorySample::default(), HIGH));
     }

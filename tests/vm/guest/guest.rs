@@ -7,8 +7,9 @@ use super::report;
 use super::ring::{KEPT, Ring};
 use super::saved::{Count, compare, ring_at};
 use super::supervisor::{self, Supervisor};
-use lifeboat::engine::snapshot::{Incident, Snapshot, StateName, UnitView};
+use lifeboat::engine::snapshot::{Desired, Incident, Snapshot, StateName, UnitView};
 use serde_json::json;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -89,6 +90,19 @@ impl Guest {
     pub(crate) fn stop(&self, unit: &str) -> Result<(), String> {
         let outcome = self.ask("Stop", unit)?;
         ensure(matches!(outcome.as_str(), "Stopped" | "NotRunning"), || format!("stop {unit}: {outcome}"))
+    }
+
+    /// Who is wished up, so that what a failed case leaves is told from it. None where lifeboat does not answer.
+    pub(crate) fn wished_up(&self) -> HashSet<String> {
+        let wished = |unit: UnitView| (unit.desired == Desired::Up).then_some(unit.name);
+        self.status().map(|all| all.units.into_iter().filter_map(wished).collect()).unwrap_or_default()
+    }
+
+    /// Stops what was not wished up before: one case that fails does not make others fail.
+    pub(crate) fn stop_what_is_left(&self, before: &HashSet<String>) {
+        for unit in self.wished_up().difference(before) {
+            let _ = self.ask("Stop", unit);
+        }
     }
 
     /// Waits until lifeboat shows something.

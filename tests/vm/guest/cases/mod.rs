@@ -192,7 +192,11 @@ fn run(case: Case) {
     let (sender, receiver) = mpsc::channel();
     let body = move || {
         let mut guest = Guest::new(began + deadline);
+        let before = guest.wished_up();
         let result = (case.run)(&mut guest);
+        if result.is_err() {
+            guest.stop_what_is_left(&before);
+        }
         // Nobody listens where the case was given up.
         let _ = sender.send((result, guest.skipped().map(str::to_owned)));
     };
