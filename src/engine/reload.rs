@@ -63,6 +63,7 @@ impl Engine {
         let Some(policy) = service.policy.reload else { return };
         let run = service.run;
         service.reload = Reload { under_way: true, command: policy.command, began: now, ..Reload::default() };
+        self.generation += 1;
         self.timers.set(unit, TimerKind::Reload, now.plus_ms(u64::from(policy.timeout_ms)));
         if policy.command {
             self.run_command(unit, CommandKind::Reload, plan);
@@ -124,6 +125,7 @@ impl Engine {
         service.reload = Reload { under_way: true, said: Said::Reloading, began: now, ..Reload::default() };
         let timeout_ms =
             service.policy.reload.map_or(service.policy.start_timeout_ms, |policy| policy.timeout_ms);
+        self.generation += 1;
         self.timers.set(unit, TimerKind::Reload, now.plus_ms(u64::from(timeout_ms)));
     }
 

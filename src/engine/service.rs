@@ -589,6 +589,7 @@ impl Service {
             warnings: self.warnings.given,
             failed_command: self.commands.failed,
             status: None,
+            reloading: self.reload.under_way,
             sockets: self.policy.descriptors.sockets.clone(),
         }
     }

@@ -97,6 +97,7 @@ fn describe(out: &mut dyn Write, snapshot: &Snapshot, unit: &UnitView, wall: Wal
         StateName::Starting | StateName::Stopping => return own_words(out, "", unit),
     }
     unit.memory.as_ref().map_or(Ok(()), |memory| memory_words(out, memory))?;
+    write!(out, "{}", if unit.reloading { ", reloading" } else { "" })?;
     for (refused, lead) in unit.refused_settings.iter().zip([", without "].into_iter().chain(repeat(" and ")))
     {
         write!(out, "{lead}{}", OneLine(&refused.setting))?;

@@ -111,6 +111,9 @@ impl Stage {
                 if unit.memory.as_ref().is_some_and(|memory| memory.held_at_bytes.is_some()) {
                     state += ", held at memory.high";
                 }
+                if unit.reloading {
+                    state += ", reloading";
+                }
                 unit.trouble.map_or(state.clone(), |trouble| format!("{state}: {trouble:?}"))
             })
             .collect();
