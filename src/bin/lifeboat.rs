@@ -55,6 +55,9 @@ fn main() -> ExitCode {
         [first, words @ ..] if first == "--set-limit" => {
             return ExitCode::from(limiting::set_limit_aside(words));
         }
+        [first, words @ ..] if first == "--release-memory" => {
+            return ExitCode::from(limiting::release_memory_aside(words));
+        }
         // And so, to keep an incident.
         [first, words @ ..] if first == "--keep-incident" => {
             return ExitCode::from(incident_store::keep_incident(words));

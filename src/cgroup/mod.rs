@@ -12,6 +12,7 @@ pub mod lowering;
 pub mod member;
 pub mod parse;
 pub mod place;
+pub mod release;
 pub mod settings;
 pub mod tree;
 

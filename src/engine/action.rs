@@ -189,6 +189,9 @@ pub enum Action {
     Ring { unit: UnitId, run: RunId, high_bytes: Option<u64> },
     /// Write to `memory.reclaim` of the service, aside.
     Reclaim { unit: UnitId, run: RunId, bytes: u64 },
+    /// Take their memory from the service's processes, which were killed and do not die, in a process aside; no event
+    /// answers it.
+    ReleaseMemory { unit: UnitId, run: RunId },
     /// Write a byte to the FIFO that `MEMORY_PRESSURE_WATCH` names.
     NotifyPressure { unit: UnitId, run: RunId },
     /// Make the cgroup of the unit's commands, and a process there: `Exited` or `SpawnFailed`.

@@ -187,12 +187,16 @@ impl Engine {
             self.close_incident(unit, plan);
             return;
         }
+        let first_retry = service.kill_tries == 1;
         service.kill_tries += 1;
         service.keeps_parked = false;
         self.step_deadline(unit, KILL_RETRY_MS);
         let reason = KillReason::LeftBehind;
         if open.service_cgroup || open.main {
             plan.push(Action::KillCgroup { unit, run, role: Role::Service, reason });
+            if first_retry {
+                plan.push(Action::ReleaseMemory { unit, run });
+            }
         }
         if !saves && (open.procedure_cgroup || open.procedure) {
             plan.push(Action::KillCgroup { unit, run, role: Role::Procedure, reason });

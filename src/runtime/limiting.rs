@@ -1,10 +1,11 @@
 //! Limits that are changed while their unit runs. What may wait for memory is done by a process of its own: lifeboat's
-//! program in another part (`--set-limit`).
+//! program in another part (`--set-limit`). So is taking memory from what does not die (`--release-memory`).
 
 use super::event_loop::Lifeboat;
 use super::perform::PROCEDURE;
 use super::story;
 use crate::cgroup::lowering::{Outcome, lower, with_room};
+use crate::cgroup::release::release_memory;
 use crate::cgroup::settings::{GroupSettings, has_memory_limit};
 use crate::cgroup::tree::Share;
 use crate::engine::action::LimitStep;
@@ -31,6 +32,10 @@ enum Work {
     Limit(RunId, Limit, LimitStep),
     /// For a warn stage: what it frees is seen in the next reading.
     Reclaim,
+    /// Of so much memory that processes hold which were killed and do not die.
+    Release {
+        before_bytes: u64,
+    },
 }
 
 impl Lifeboat {
@@ -38,7 +43,7 @@ impl Lifeboat {
         let tried = match step {
             LimitStep::Keep => return self.keep_limit(unit, limit),
             LimitStep::AtOnce => self.set_limit_now(unit, limit),
-            LimitStep::Reclaim | LimitStep::Set => match self.start_helper(unit, limit, step) {
+            LimitStep::Reclaim | LimitStep::Set => match self.start_limit(unit, limit, step) {
                 Ok(pid) => {
                     self.helpers.push(Helper { pid, unit, work: Work::Limit(run, limit, step) });
                     return;
@@ -83,20 +88,21 @@ impl Lifeboat {
         }
     }
 
-    fn start_helper(&self, unit: UnitId, limit: Limit, step: LimitStep) -> Result<u32, SpawnError> {
+    fn start_limit(&self, unit: UnitId, limit: Limit, step: LimitStep) -> Result<u32, SpawnError> {
+        let number = limit.value.unwrap_or(u64::MAX).to_string();
+        let way: &[u8] = if step == LimitStep::Set { b"set" } else { b"reclaim" };
+        self.start_helper(unit, b"--set-limit", &[limit.setting.name().as_bytes(), number.as_bytes(), way])
+    }
+
+    /// Starts lifeboat's program in another part, which is told the folder of the unit's group and some words.
+    fn start_helper(&self, unit: UnitId, part: &[u8], words: &[&[u8]]) -> Result<u32, SpawnError> {
         let missing = || SpawnError::new(crate::engine::event::SpawnStage::Cgroup, libc::ENOENT);
         let seat = self.seats.get(usize::from(unit.0)).ok_or_else(missing)?;
         let group = seat.group(Role::Service).ok_or_else(missing)?;
-        let number = limit.value.unwrap_or(u64::MAX).to_string();
-        let words: [&[u8]; 6] = [
-            b"/proc/self/exe",
-            b"--set-limit",
-            group.path().as_os_str().as_bytes(),
-            limit.setting.name().as_bytes(),
-            number.as_bytes(),
-            if step == LimitStep::Set { b"set" } else { b"reclaim" },
-        ];
-        let program = Program::new(&words.map(|word| CString::new(word).unwrap_or_default()), &[])?;
+        let words = words.iter().copied();
+        let words = [b"/proc/self/exe", part, group.path().as_os_str().as_bytes()].into_iter().chain(words);
+        let words: Vec<CString> = words.map(|word| CString::new(word).unwrap_or_default()).collect();
+        let program = Program::new(&words, &[])?;
         let child = start(&Start {
             program: &program,
             cgroup: None,
@@ -117,9 +123,34 @@ impl Lifeboat {
         }
         let left_bytes = self.current_bytes(unit).saturating_sub(bytes);
         let limit = Limit { setting: Setting::MemoryMax, value: Some(with_room(left_bytes)) };
-        match self.start_helper(unit, limit, LimitStep::Reclaim) {
+        match self.start_limit(unit, limit, LimitStep::Reclaim) {
             Ok(pid) => self.helpers.push(Helper { pid, unit, work: Work::Reclaim }),
             Err(error) => log::error!("nothing is reclaimed for a warn stage: {error}"),
+        }
+    }
+
+    /// Takes their memory from processes that were killed and do not die.
+    pub(super) fn release_memory(&mut self, unit: UnitId) {
+        let before_bytes = self.current_bytes(unit);
+        match self.start_helper(unit, b"--release-memory", &[]) {
+            Ok(pid) => self.helpers.push(Helper { pid, unit, work: Work::Release { before_bytes } }),
+            Err(error) => log::error!("no memory is taken from what does not die: {error}"),
+        }
+    }
+
+    fn memory_released(&self, unit: UnitId, before_bytes: u64, exit: Exit) {
+        let name = self.names.get(usize::from(unit.0)).map_or("", String::as_str);
+        let (before_kib, now_kib) = (before_bytes >> 10, self.current_bytes(unit) >> 10);
+        match exit {
+            Exit::Code(0) => {}
+            Exit::Code(_) => log::warn!(
+                "{name}: what was killed does not die, so its memory was taken: {before_kib} KiB, now {now_kib} KiB"
+            ),
+            Exit::Signal(_) | Exit::Unseen {} => {
+                log::warn!(
+                    "{name}: what was killed does not die, and its memory ({now_kib} KiB) cannot be taken"
+                )
+            }
         }
     }
 
@@ -127,7 +158,14 @@ impl Lifeboat {
     pub(super) fn helper_ended(&mut self, pid: u32, exit: Exit) -> bool {
         let Some(at) = self.helpers.iter().position(|helper| helper.pid == pid) else { return false };
         let Helper { unit, work, .. } = self.helpers.swap_remove(at);
-        let Work::Limit(run, limit, step) = work else { return true };
+        let (run, limit, step) = match work {
+            Work::Limit(run, limit, step) => (run, limit, step),
+            Work::Release { before_bytes } => {
+                self.memory_released(unit, before_bytes, exit);
+                return true;
+            }
+            Work::Reclaim => return true,
+        };
         let tried = match exit {
             Exit::Code(code) => match (Outcome::of_code(code), step) {
                 (Outcome::Done, LimitStep::Set) => Tried::Taken,
@@ -159,6 +197,11 @@ impl Lifeboat {
             let _ = children::signal(helper.pid, libc::SIGKILL);
         }
     }
+}
+
+/// The process that takes memory: its exit code tells from how many processes.
+pub fn release_memory_aside(words: &[OsString]) -> u8 {
+    words.first().map_or(0, |folder| release_memory(Path::new(folder)))
 }
 
 /// The process: its exit code tells what it came to.

@@ -71,6 +71,7 @@ impl Lifeboat {
             }
             Action::Ring { unit, run: _, high_bytes } => self.ring(unit, high_bytes),
             Action::Reclaim { unit, run: _, bytes } => self.reclaim(unit, bytes),
+            Action::ReleaseMemory { unit, run: _ } => self.release_memory(unit),
             Action::NotifyPressure { unit, run: _ } => self.notify_pressure(unit),
             Action::RunCommand { unit, run, order } => self.run_command(unit, run, order),
             Action::KillCommand { unit, run, reason: _ } => self.kill_command(unit, run),

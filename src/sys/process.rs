@@ -1,6 +1,9 @@
 //! Processes that lifeboat did not start: what `/proc/PID` says of them, and pidfds, which never mean another one.
 
-#![expect(unsafe_code, reason = "pidfd_send_signal(2) with numbers that no crate's signal type has")]
+#![expect(
+    unsafe_code,
+    reason = "pidfd_send_signal(2) with numbers that no crate's signal type has, process_mrelease(2)"
+)]
 
 use super::children::exit_of_wait;
 use super::error::{IntoErrno, SysError};
@@ -130,6 +133,19 @@ pub fn set_oom_score_adj(pid: u32, value: i32) -> Result<i32, SysError> {
     Ok(before.trim().parse().unwrap_or(0))
 }
 
+/// Takes its memory from a process that was killed and does not die, such as one in an uninterruptible sleep
+/// (process_mrelease(2), Linux 5.15). It may wait for a lock of that process, and takes the time of freeing.
+///
+/// # Errors
+///
+/// `EINVAL` for a process that was not killed, `ESRCH` for one that has no memory any more.
+pub fn release_memory(pid: u32) -> Result<(), i32> {
+    let pidfd = hold(pid)?;
+    // SAFETY: the call takes two numbers and no pointer; the descriptor is open for as long as it lasts.
+    let done = unsafe { libc::syscall(libc::SYS_process_mrelease, pidfd.as_raw_fd(), 0) };
+    if done == 0 { Ok(()) } else { Err(nix::errno::Errno::last_raw()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,5 +176,10 @@ mod tests {
         assert_eq!(end_of(child.id(), pidfd.as_fd()), Some(Exit::Signal(libc::SIGTERM)));
         assert_eq!(end_of(child.id(), pidfd.as_fd()), Some(Exit::Unseen {}), "it is reaped");
         let _ = child.try_wait();
+    }
+
+    #[test]
+    fn who_was_not_killed_keeps_its_memory() {
+        assert_eq!(release_memory(std::process::id()), Err(libc::EINVAL));
     }
 }

@@ -168,6 +168,7 @@ impl Watch {
             Action::Doorbells { unit, run, .. }
             | Action::Ring { unit, run, .. }
             | Action::Reclaim { unit, run, .. }
+            | Action::ReleaseMemory { unit, run }
             | Action::NotifyPressure { unit, run } => self.of_the_present(action, unit, run)?,
             Action::TryLimit { .. } | Action::EndLimit { .. } | Action::EndProbe { .. } => {}
             Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {}

@@ -8,7 +8,8 @@ use lifeboat::engine::snapshot::Snapshot;
 impl Stage {
     /// An action in short form; a log record has none.
     pub(super) fn line(&self, action: Action) -> Option<String> {
-        let of = |unit: UnitId, run: RunId| format!("{}/{}", self.names[usize::from(unit.0)], run.0);
+        let name = |unit: UnitId| &self.names[usize::from(unit.0)];
+        let of = |unit: UnitId, run: RunId| format!("{}/{}", name(unit), run.0);
         Some(match action {
             Action::CheckConditions { unit, run } => format!("check {}", of(unit, run)),
             Action::Park { unit, run } => format!("park {}", of(unit, run)),
@@ -55,6 +56,7 @@ impl Stage {
                 let high = high_bytes.map_or("max".to_owned(), |bytes| format!("{} KiB", bytes >> 10));
                 format!("ring {} at {high}", of(unit, run))
             }
+            Action::ReleaseMemory { unit, run } => format!("release memory of {}", of(unit, run)),
             Action::Reclaim { unit, run, bytes } => format!("reclaim {} {bytes}", of(unit, run)),
             Action::NotifyPressure { unit, run } => format!("notify {}", of(unit, run)),
             Action::RunCommand { unit, run, order } => {
@@ -64,18 +66,16 @@ impl Stage {
             Action::KillCommand { unit, run, reason } => format!("kill command {} {reason:?}", of(unit, run)),
             Action::Listen { unit, run } => format!("listen {}", of(unit, run)),
             Action::LookIdle { unit, run } => format!("look whether idle {}", of(unit, run)),
-            Action::CloseDescriptors { unit } => format!("close {}", self.names[usize::from(unit.0)]),
+            Action::CloseDescriptors { unit } => format!("close {}", name(unit)),
             Action::Sample { unit, run } => format!("sample {}", of(unit, run)),
             Action::Reply { client, reply } => {
                 let reply: Reply = reply;
                 format!("reply {} {reply:?}", client.0)
             }
             Action::Finish { how } => format!("finish {how:?}"),
-            Action::Adopt { unit } => format!("adopt {}", self.names[usize::from(unit.0)]),
-            Action::Dismiss { unit } => format!("dismiss {}", self.names[usize::from(unit.0)]),
-            Action::KeepIncident { unit, number } => {
-                format!("keep incident {number} of {}", self.names[usize::from(unit.0)])
-            }
+            Action::Adopt { unit } => format!("adopt {}", name(unit)),
+            Action::Dismiss { unit } => format!("dismiss {}", name(unit)),
+            Action::KeepIncident { unit, number } => format!("keep incident {number} of {}", name(unit)),
             Action::Log(_) => return None,
         })
     }

@@ -10,7 +10,7 @@ use lifeboat::engine::snapshot::{ProcedureResult, StateName};
 use nix::mount::{MsFlags, mount};
 use std::fs;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "exhausted-behind-page-cache", deadline_s: 120, run: exhausted_behind_page_cache },
     Case { name: "limit-lowered-over-page-cache", deadline_s: 120, run: limit_lowered_over_page_cache },
     Case { name: "io-max-of-a-disk", deadline_s: 60, run: io_max_of_a_disk },
+    Case { name: "memory-of-what-does-not-die", deadline_s: 90, run: memory_of_what_does_not_die },
     Case { name: "writes-to-a-disk", deadline_s: 60, run: writes_to_a_disk },
 ];
 
@@ -177,6 +178,31 @@ fn io_max_of_a_disk(guest: &mut Guest) -> Result<(), String> {
     let bytes = read_bytes().unwrap_or(0) - before;
     guest.figure(&format!("io.max of 4 MiB a second: {} KiB read in 3 s", bytes >> 10));
     guest.stop(unit)
+}
+
+/// It sleeps uninterruptibly in a file system that stands still: it stays, its memory does not.
+fn memory_of_what_does_not_die(guest: &mut Guest) -> Result<(), String> {
+    const UNIT: &str = "sleeps-on-a-disk";
+    const HELD_BYTES: u64 = 32 << 20;
+    let current = || number("pool", UNIT, "memory.current");
+    let (code, said) = run(&["/bin/busybox", "fsfreeze", "--freeze", FOLDER])?;
+    expect(&format!("exit code of fsfreeze: {said}"), &code, &0)?;
+    guest.start(UNIT)?;
+    let held = || current().ok().filter(|bytes| *bytes >= HELD_BYTES).map(drop);
+    let held = guest.until("it does not hold its memory", Duration::from_secs(20), held);
+    let stopping = Command::new("/usr/bin/lifeboatctl").args(["stop", UNIT]).spawn();
+    let taken = || current().ok().filter(|bytes| *bytes < HELD_BYTES / 8);
+    let taken = guest.until("its memory stays", Duration::from_secs(20), taken);
+    let events = read(&format!("/sys/fs/cgroup/pool/{UNIT}/cgroup.events"));
+    run(&["/bin/busybox", "fsfreeze", "--unfreeze", FOLDER])?;
+    guest.wait_state(UNIT, StateName::Stopped, Duration::from_secs(30))?;
+    held?;
+    stopping.and_then(|mut child| child.wait()).map_err(|error| format!("lifeboatctl stop: {error}"))?;
+    expect("populated meanwhile", &field(&events?, "populated"), &Some(1))?;
+    guest.figure(&format!("{UNIT}: {} KiB once its memory was taken", taken? >> 10));
+    let (_, log) = run(&["/bin/busybox", "dmesg"])?;
+    let told = format!("{UNIT}: what was killed does not die, so its memory was taken: ");
+    ensure(log.contains(&told), || log)
 }
 
 fn writes_to_a_disk(guest: &mut Guest) -> Result<(), String> {
