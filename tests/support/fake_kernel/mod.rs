@@ -314,10 +314,6 @@ impl FakeKernel {
             Action::KillCgroup { unit, run, role, .. } => self.kill(unit, run, role),
             Action::Doorbells { unit, run, on } => self.doorbells(unit, run, on),
             Action::Ring { unit, run, high_bytes: Some(_) } => self.later((unit, run), 5_000, What::HighMet),
-            Action::Ring { .. }
-            | Action::Reclaim { .. }
-            | Action::ReleaseMemory { .. }
-            | Action::NotifyPressure { .. } => {}
             Action::Sample { unit, run } => self.sample(unit, run),
             Action::Adopt { unit } => self.adopt(unit),
             Action::Listen { unit, run } => self.listen(unit, run),
@@ -328,6 +324,10 @@ impl FakeKernel {
                 }
             }
             Action::EndProbe { .. }
+            | Action::Ring { .. }
+            | Action::Reclaim { .. }
+            | Action::ReleaseMemory { .. }
+            | Action::NotifyPressure { .. }
             | Action::CloseDescriptors { .. }
             | Action::Dismiss { .. }
             | Action::KeepIncident { .. }
