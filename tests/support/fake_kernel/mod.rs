@@ -278,13 +278,8 @@ impl FakeKernel {
             Action::MakeBallast { unit, run, .. } => self.make_ballast(unit, run),
             Action::Spawn { unit, run } => self.spawn(unit, run),
             Action::Probe { unit, run } => self.probe(unit, run),
-            Action::LookForPath { unit, run } => {
-                if self.truth(unit, run).path {
-                    self.tell(0, Event::Ready { unit, run });
-                }
-            }
-            Action::Freeze { unit, run } => self.freeze(unit, run),
-            Action::Hold { unit, run } => self.freeze(unit, run),
+            Action::LookForPath { unit, run } => self.look_for_path(unit, run),
+            Action::Freeze { unit, run } | Action::Hold { unit, run } => self.freeze(unit, run),
             Action::Thaw { unit, run } => self.thaw(unit, run),
             Action::TryLimit { unit, run, limit, step } => {
                 if run.0 > 0 {
@@ -336,6 +331,12 @@ impl FakeKernel {
             | Action::ReplyLimit { .. }
             | Action::EndLimit { .. }
             | Action::Finish { .. } => {}
+        }
+    }
+
+    fn look_for_path(&mut self, unit: UnitId, run: RunId) {
+        if self.truth(unit, run).path {
+            self.tell(0, Event::Ready { unit, run });
         }
     }
 
