@@ -74,7 +74,7 @@ const BOOT50: Group = Group {
 const STAMP: (Source, &str) = (Source::Report, "stamp exec");
 
 /// All groups, in the order in which they run.
-pub const GROUPS: [Group; 33] = [
+pub const GROUPS: [Group; 34] = [
     CASES,
     Group { name: "changes", when: When::NewestKernel, deadline_s: 3_000, ..CASES },
     Group { name: "no-memory", cmdline: "cgroup_disable=memory", deadline_s: 300, ..CASES },
@@ -100,6 +100,7 @@ pub const GROUPS: [Group; 33] = [
         deadline_s: 120,
         ..CASES
     },
+    Group { name: "squeezed", deadline_s: 300, ..CASES },
     Group { name: "small", image: Image::Small, ram_mib: SMALL_MIB, deadline_s: 300, ..CASES },
     Group {
         name: "panic",

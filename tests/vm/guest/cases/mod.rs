@@ -41,6 +41,7 @@ mod restart;
 mod shield;
 mod small;
 mod sockets;
+mod squeezed;
 mod stopping;
 mod units;
 mod units1000;
@@ -89,6 +90,7 @@ fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
         ("no-cgroup2", End::PowerOff, degraded::NO_CGROUP2.to_vec()),
         ("target", End::PowerOff, graph::TARGET.to_vec()),
         ("no-target", End::PowerOff, graph::NO_TARGET.to_vec()),
+        ("squeezed", End::PowerOff, squeezed::CASES.to_vec()),
         ("small", End::PowerOff, small::CASES.to_vec()),
         ("disk", End::PowerOff, disk::CASES.to_vec()),
         ("incidents", End::PowerOff, incidents::FIRST.to_vec()),
