@@ -362,6 +362,8 @@ pub enum Event {
     KilledOutside { unit: UnitId, run: RunId, by: KilledBy },
     /// The cgroup of a role has no process any more (`populated 0`).
     Emptied { unit: UnitId, run: RunId, role: Role },
+    /// The service's cgroup has no process any more, and its first process lives, in another one.
+    Strayed { unit: UnitId, run: RunId },
     /// `cgroup.events` says `frozen 1` for the service's cgroup.
     Frozen { unit: UnitId, run: RunId },
     /// An action failed; the engine decides what that means.
@@ -411,6 +413,7 @@ impl Event {
             | Self::Exited { unit, .. }
             | Self::KilledOutside { unit, .. }
             | Self::Emptied { unit, .. }
+            | Self::Strayed { unit, .. }
             | Self::Frozen { unit, .. }
             | Self::Failed { unit, .. }
             | Self::MemoryEvents { unit, .. }

@@ -231,6 +231,7 @@ impl Engine {
             Event::Exited { unit, run, role, exit } => self.exited((unit, run), role, exit, plan),
             Event::KilledOutside { unit, run, by } => self.killed_outside(unit, run, by),
             Event::Emptied { unit, run, role } => self.emptied(unit, run, role, plan),
+            Event::Strayed { unit, run } => self.strayed(unit, run, plan),
             Event::Frozen { unit, run } => self.frozen(unit, run, plan),
             Event::Failed { unit, run, effect, errno } => {
                 self.effect_failed((unit, run), effect, errno, plan)

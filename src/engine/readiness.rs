@@ -298,6 +298,31 @@ impl Engine {
         }
     }
 
+    /// Its first process is in another cgroup: bounds that hold nothing are no bounds, and who is shielded and not
+    /// bounded could take the machine.
+    pub(super) fn strayed(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
+        let Some(service) = self.live(unit, run) else { return };
+        match service.state {
+            State::Readying | State::Running | State::Idling if service.policy.memory.is_some() => {
+                self.fail(unit, Failure::LeftItsCgroup, plan);
+            }
+            State::Down(_)
+            | State::Waiting
+            | State::Backoff
+            | State::Parking
+            | State::Spawning
+            | State::Readying
+            | State::Running
+            | State::Idling
+            | State::Freezing
+            | State::Queued
+            | State::Saving
+            | State::Asking
+            | State::Signalled
+            | State::Killing => {}
+        }
+    }
+
     /// The service lives and is of no use: its procedure where that is wished, then the kill.
     pub(super) fn fail(&mut self, unit: UnitId, failure: Failure, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };

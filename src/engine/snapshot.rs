@@ -133,6 +133,8 @@ pub enum Failure {
     NotStopped,
     /// Its health checks failed too often, one after the other.
     Unhealthy,
+    /// It has moved itself out of its cgroup, so that its limits hold nothing.
+    LeftItsCgroup,
 }
 
 /// Why something was killed.

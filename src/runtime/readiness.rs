@@ -45,7 +45,7 @@ pub(super) struct Notify {
     socket: Option<NotifySocket>,
     /// Its place, and which file it is there.
     file: Option<(PathBuf, (u64, u64))>,
-    members: Members,
+    pub(super) members: Members,
     /// Messages that were left out since the last complaint, and when the next one may be made.
     left_out: u32,
     complain_at: Time,

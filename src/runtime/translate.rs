@@ -1,11 +1,12 @@
 //! Readiness to events: reads what the kernel has to say and tags it with the unit's run.
 
 use super::event_loop::Lifeboat;
-use super::seat::Source;
+use super::seat::{Seat, Source};
 use crate::cgroup::group::Group;
 use crate::engine::event::{Effect, Event, Exit, Role, ShutdownKind};
 use crate::engine::policy::{RunId, UnitId};
 use crate::sys::poll::{Interest, Ready};
+use crate::sys::process::Facts;
 use crate::sys::spawn::{Status, read_status};
 use crate::sys::{children, clock};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -254,7 +255,19 @@ impl Lifeboat {
         {
             self.events.push_back(Event::LeftBehind { unit, run: seat.run, left });
         }
-        self.events.push_back(Event::Emptied { unit, run: seat.run, role });
+        let run = seat.run;
+        self.events.push_back(Event::Emptied { unit, run, role });
+        if role == Role::Service && self.has_strayed(seat) {
+            self.events.push_back(Event::Strayed { unit, run });
+        }
+    }
+
+    /// Its first process lives, and is a member of another group than its own.
+    fn has_strayed(&self, seat: &Seat) -> bool {
+        let Some(pid) = seat.main.as_ref().map(|main| main.pid) else { return false };
+        let own = seat.unit.policy.name.as_str();
+        self.notify.members.of(pid, |member| (member.name == own).then_some(())).is_none()
+            && Facts::of(pid).is_some_and(|facts| !facts.over)
     }
 
     /// Somebody has removed the cgroup under us, so it was empty. The next run makes a new one.

@@ -111,6 +111,7 @@ pub fn failure(failure: Failure) -> &'static str {
     match failure {
         Failure::NotReady => "it was not ready within its start_timeout",
         Failure::WatchdogMissed => "it did not say within its watchdog time that it is alive",
+        Failure::LeftItsCgroup => "it has left its cgroup, so its limits hold nothing",
         Failure::Unhealthy => "its health checks failed too often",
         Failure::NotStopped => "it said that it stops, and did not within its stop.timeout",
         Failure::WatchdogTriggered => "it said itself that it has failed",

@@ -95,7 +95,7 @@ const STATES: [(&str, &str, &str, &str); 21] = [
 const ENDS: &str = r#"Exited("a", Service, CODE); Emptied("a", Service); Exited("a", Procedure, Signal(9)); Emptied("a", Procedure)"#;
 
 /// The events, each about the unit's present run. `Deadline` comes when the engine wants it.
-const EVENTS: [(&str, &str); 40] = [
+const EVENTS: [(&str, &str); 41] = [
     ("Deadline", "Deadline"),
     ("ConditionsChecked, not met", r#"ConditionsChecked("a", 0)"#),
     ("Parked", r#"Parked("a")"#),
@@ -109,6 +109,7 @@ const EVENTS: [(&str, &str); 40] = [
     ("Notified, Failing", r#"Notified("a", Failing)"#),
     ("Notified, ExtendMs", r#"Notified("a", ExtendMs(60000))"#),
     ("Probed, not healthy", r#"Probed("a", false)"#),
+    ("Strayed", r#"Strayed("a")"#),
     ("Demanded", r#"Demanded("a")"#),
     ("LookedIdle, idle", r#"LookedIdle("a", true)"#),
     ("LookedIdle, needed", r#"LookedIdle("a", false)"#),

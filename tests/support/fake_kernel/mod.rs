@@ -91,6 +91,8 @@ enum What {
         again: u8,
     },
     OomOutside,
+    /// It moves itself to another cgroup.
+    Strays,
     MaxMet,
     HighMet,
     PressureRises,
@@ -365,6 +367,7 @@ impl FakeKernel {
             What::Oom { again } if acts => self.out_of_memory(unit, run, again),
             What::OomOutside if acts && truth.service.ballast => self.canary_dies(unit, run, false),
             What::OomOutside if acts && !truth.service.unkillable => self.kernel_kills(unit, run, false),
+            What::Strays if acts => self.tell(0, Event::Strayed { unit, run }),
             What::MaxMet if acts => {
                 self.counters[usize::from(unit.0)].0.max += 1;
                 self.ring(unit, run);
@@ -401,6 +404,7 @@ impl FakeKernel {
             | What::Froze
             | What::Oom { .. }
             | What::OomOutside
+            | What::Strays
             | What::MaxMet
             | What::HighMet
             | What::PressureRises

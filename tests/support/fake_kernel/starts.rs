@@ -146,6 +146,9 @@ impl FakeKernel {
                 self.later(id, after_us, What::Oom { again: 3 });
             }
         }
+        if self.goes_wrong() && self.rng.per_mille(100) {
+            self.later(id, life_us, What::Strays);
+        }
         if self.goes_wrong() && self.rng.per_mille(200) {
             self.later(id, life_us, What::OomOutside);
         }

@@ -286,6 +286,7 @@ impl Watch {
             | Event::ProcedureRunning { .. }
             | Event::Emptied { .. }
             | Event::KilledOutside { .. }
+            | Event::Strayed { .. }
             | Event::Frozen { .. }
             | Event::Failed { .. }
             | Event::MemoryEvents { .. }

@@ -28,6 +28,7 @@ pub(crate) enum What {
     Notified(String, Note),
     Probed(String, bool),
     Demanded(String),
+    Strayed(String),
     LookedIdle(String, bool),
     ProcedureRunning(String),
     Exited(String, Role, Exit),
@@ -94,6 +95,7 @@ impl Stage {
             | What::Notified(name, _)
             | What::Probed(name, _)
             | What::Demanded(name)
+            | What::Strayed(name)
             | What::LookedIdle(name, _)
             | What::PressureRang(name)
             | What::KilledOutside(name, _)
@@ -183,6 +185,7 @@ impl Stage {
             What::Ready(_) => Event::Ready { unit, run },
             What::Notified(_, note) => Event::Notified { unit, run, note: *note },
             What::Probed(_, healthy) => Event::Probed { unit, run, healthy: *healthy },
+            What::Strayed(_) => Event::Strayed { unit, run },
             What::Demanded(_) => Event::Demanded { unit, run },
             What::LookedIdle(_, idle) => Event::LookedIdle { unit, run, idle: *idle },
             What::BallastStands(_) => Event::BallastStands { unit, run },
