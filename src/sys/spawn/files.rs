@@ -240,7 +240,9 @@ impl Search<'_> {
             let line = (2..SCRIPT_LINE).map_while(|place| reader.byte(place));
             let word = line.skip_while(|byte| is_blank(*byte));
             let path = Text::of(word.take_while(|byte| !is_blank(*byte) && !matches!(byte, b'\n' | 0)));
-            return self.need(&path, at);
+            // One that is missing is an error of its own.
+            self.take(&path, Some(at));
+            return;
         }
         let Some(elf) = Elf::of(&mut reader) else { return };
         self.kind.get_or_insert(elf.kind);
@@ -253,7 +255,9 @@ impl Search<'_> {
         {
             self.loader = text_at(&mut reader, place);
             let loader = self.loader;
-            self.need(&loader, at);
+            if !self.take(&loader, Some(at)) && !self.is_over {
+                (self.act)(Found::Missing(loader.as_c_str()));
+            }
             if !self.is_musl() {
                 self.take(&Text::of(LOADER_CACHE.iter().copied()), Some(at));
             }
@@ -263,12 +267,6 @@ impl Search<'_> {
                 let name = text_at(&mut reader, place);
                 self.need_library(&name, at);
             }
-        }
-    }
-
-    fn need(&mut self, path: &Text, by: usize) {
-        if path.length > 0 && !self.take(path, Some(by)) && !self.is_over {
-            (self.act)(Found::Missing(path.as_c_str()));
         }
     }
 

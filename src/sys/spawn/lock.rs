@@ -60,11 +60,12 @@ impl Unlocked {
     }
 }
 
-/// The child's words, in one write that the pipe keeps whole.
+/// The child's words, in one write that the pipe keeps whole. What a file says must not look like a line of its own.
 fn tell(to: c_int, errno: i32, bytes: u64, name: &CStr) {
     let mut message = [0_u8; 1 + MESSAGE_LEN];
     let head = [UNLOCKED, u8::try_from(errno).unwrap_or(u8::MAX)].into_iter().chain(bytes.to_ne_bytes());
-    for (place, byte) in message.iter_mut().zip(head.chain(name.to_bytes().iter().copied())) {
+    let plain = name.to_bytes().iter().map(|byte| if byte.is_ascii_control() { b'?' } else { *byte });
+    for (place, byte) in message.iter_mut().zip(head.chain(plain)) {
         *place = byte;
     }
     // SAFETY: the message lives over the call.
