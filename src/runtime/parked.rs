@@ -63,26 +63,21 @@ impl Lifeboat {
         if *seat.told_unlocked.get_or_insert(seat.run) != seat.run {
             return;
         }
+        let why = match file.errno {
+            libc::ENOENT => {
+                "is found nowhere; install it, or add its folder to LD_LIBRARY_PATH in the unit's environment"
+            }
+            libc::EFBIG => "and its libraries take more than half of shutdown.memory; raise that",
+            libc::E2BIG => "needs more files than are looked for; use a simpler procedure, or a resident one",
+            _ => "cannot be locked; lifeboat needs CAP_IPC_LOCK, or a larger RLIMIT_MEMLOCK",
+        };
+        let (of, number) = match file.errno {
+            libc::EFBIG => ("needed KiB:", file.bytes.saturating_mul(2).div_ceil(1 << 10)),
+            errno => ("errno", u64::try_from(errno).unwrap_or(0)),
+        };
         let (unit, name) = (&seat.unit.policy.name, file.name());
-        match file.errno {
-            libc::ENOENT => log::warn!(
-                "{unit}: its procedure's {name} is found nowhere, so it is not locked in memory: install it, or add its \
-                 folder to LD_LIBRARY_PATH in the unit's environment"
-            ),
-            libc::EFBIG => log::warn!(
-                "{unit}: {name} and its libraries take {} KiB, more than half of shutdown.memory, so not all are locked \
-                 in memory: write memory: \"{}MiB\"",
-                file.bytes >> 10,
-                file.bytes.saturating_mul(2).div_ceil(1 << 20)
-            ),
-            libc::E2BIG => log::warn!(
-                "{unit}: {name} needs more files than are looked for, so not all are locked in memory: use a simpler \
-                 procedure, or a resident one"
-            ),
-            errno => log::warn!(
-                "{unit}: its procedure's {name} is not locked in memory (errno {errno}): lifeboat needs CAP_IPC_LOCK, or \
-                 a larger limit of locked memory"
-            ),
-        }
+        log::warn!(
+            "{unit}: not all that its procedure needs is locked in memory: {name} {why} ({of} {number})"
+        );
     }
 }

@@ -35,6 +35,7 @@ impl<'a> Reader<'a> {
         Self { file, at: 0, length: 0, piece: [0; PIECE], is_big_endian: false }
     }
 
+    #[inline(never)]
     /// So many bytes from here on, where the file has them.
     fn bytes(&mut self, at: u64, count: usize) -> Option<&[u8]> {
         let within = |start: u64, length: usize| {
@@ -50,10 +51,12 @@ impl<'a> Reader<'a> {
         self.piece.get(range.or_else(|| within(self.at, self.length))?)
     }
 
+    #[inline(never)]
     pub(super) fn byte(&mut self, at: u64) -> Option<u8> {
         self.bytes(at, 1)?.first().copied()
     }
 
+    #[inline(never)]
     fn number(&mut self, at: u64, count: u64) -> Option<u64> {
         let is_big_endian = self.is_big_endian;
         let bytes = self.bytes(at, usize::try_from(count).ok()?)?;
@@ -145,6 +148,7 @@ impl Elf {
         self.runpath = runpath.and_then(|at| self.string(at));
     }
 
+    #[inline(never)]
     fn entry(&self, reader: &mut Reader<'_>, number: u64) -> Option<[u64; 2]> {
         let at = self.dynamic.saturating_add(number * 2 * self.word);
         Some([reader.number(at, self.word)?, reader.number(at.saturating_add(self.word), self.word)?])

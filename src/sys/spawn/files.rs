@@ -26,6 +26,8 @@ const LIST_MAX: u64 = 4096;
 /// What the kernel reads of a script's first line (`BINPRM_BUF_SIZE`, include/uapi/linux/binfmts.h).
 const SCRIPT_LINE: u64 = 256;
 
+const BLANKS: &[u8] = b" \t";
+
 /// Where glibc's loader has its list of libraries, which it maps too.
 const LOADER_CACHE: &[u8] = b"/etc/ld.so.cache";
 
@@ -68,20 +70,33 @@ struct Text {
 impl Text {
     const EMPTY: Self = Self { bytes: [0; PATH_MAX + 1], length: 0 };
 
-    fn of(bytes: impl IntoIterator<Item = u8>) -> Self {
+    fn of(parts: &[&[u8]]) -> Self {
         let mut text = Self::EMPTY;
-        text.extend(bytes);
+        parts.iter().for_each(|part| text.extend(part));
         text
     }
 
-    /// One that grows too long is empty from then on.
-    fn extend(&mut self, bytes: impl IntoIterator<Item = u8>) {
-        for byte in bytes {
-            match self.bytes.get_mut(self.length) {
-                Some(place) if self.length < PATH_MAX => *place = byte,
-                _ => return *self = Self::EMPTY,
+    /// Up to a byte that ends it.
+    fn read(from: &mut dyn Iterator<Item = u8>, ends: &[u8]) -> Self {
+        let mut text = Self::EMPTY;
+        let mut is_too_long = false;
+        for byte in from.take_while(|byte| !ends.contains(byte)) {
+            is_too_long |= text.length == PATH_MAX;
+            text.extend(&[byte]);
+        }
+        if is_too_long { Self::EMPTY } else { text }
+    }
+
+    /// One that grows too long is empty.
+    fn extend(&mut self, bytes: &[u8]) {
+        match self.bytes.get_mut(self.length..self.length + bytes.len()) {
+            Some(room) if self.length + bytes.len() <= PATH_MAX => {
+                for (to, from) in room.iter_mut().zip(bytes) {
+                    *to = *from;
+                }
+                self.length += bytes.len();
             }
-            self.length += 1;
+            _ => *self = Self::EMPTY,
         }
     }
 
@@ -93,10 +108,8 @@ impl Text {
         CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
     }
 
-    /// The folder of a path, without the last slash.
     fn folder(&self) -> &[u8] {
-        let end = self.bytes().iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-        self.bytes.get(..end).unwrap_or_default()
+        folder_of(self.bytes())
     }
 }
 
@@ -145,7 +158,7 @@ pub fn files_of(root: Option<&CStr>, path: &CStr, library_path: &[u8], act: &mut
         loader: Text::EMPTY,
         act,
     };
-    search.take(&Text::of(path.to_bytes().iter().copied()), None);
+    search.take(&Text::of(&[path.to_bytes()]), None);
     let mut at = 0;
     while at < search.count {
         search.look_into(at);
@@ -230,16 +243,16 @@ impl Search<'_> {
 
     fn path(&self, at: usize) -> Text {
         let path = self.entry(at).and_then(|entry| self.paths.get(entry.path.0..entry.path.1));
-        Text::of(path.unwrap_or_default().iter().copied())
+        Text::of(&[path.unwrap_or_default()])
     }
 
     fn look_into(&mut self, at: usize) {
         let Some((file, _)) = self.open(self.path(at).as_c_str()) else { return };
         let mut reader = Reader::new(file.as_fd());
         if (reader.byte(0), reader.byte(1)) == (Some(b'#'), Some(b'!')) {
-            let line = (2..SCRIPT_LINE).map_while(|place| reader.byte(place));
-            let word = line.skip_while(|byte| is_blank(*byte));
-            let path = Text::of(word.take_while(|byte| !is_blank(*byte) && !matches!(byte, b'\n' | 0)));
+            let mut line =
+                (2..SCRIPT_LINE).map_while(|place| reader.byte(place)).skip_while(|it| BLANKS.contains(it));
+            let path = Text::read(&mut line, b" \t\n\0");
             // One that is missing is an error of its own.
             self.take(&path, Some(at));
             return;
@@ -259,7 +272,7 @@ impl Search<'_> {
                 (self.act)(Found::Missing(loader.as_c_str()));
             }
             if !self.is_musl() {
-                self.take(&Text::of(LOADER_CACHE.iter().copied()), Some(at));
+                self.take(&Text::of(&[LOADER_CACHE]), Some(at));
             }
         }
         for number in 0..elf.entries() {
@@ -280,7 +293,7 @@ impl Search<'_> {
             return;
         }
         let is_found = if name.bytes().contains(&b'/') {
-            let path = expanded(name.bytes().iter().copied(), self.path(by).folder());
+            let path = expanded(name, self.path(by).folder());
             self.take_library(&path, by)
         } else {
             self.find(name.bytes(), by)
@@ -307,7 +320,7 @@ impl Search<'_> {
         let library_path = self.library_path;
         let comes_last = self.is_musl() || self.entry(by).is_some_and(|entry| entry.is_runpath);
         !comes_last && self.find_by_lists_of(name, by)
-            || self.find_in(library_path.iter().copied(), b"", name, by)
+            || self.find_in(&mut library_path.iter().copied(), b"", name, by)
             || comes_last && self.find_by_lists_of(name, by)
             || self.find_by_default(name, by)
     }
@@ -332,20 +345,18 @@ impl Search<'_> {
         let Some((file, _)) = self.open(path.as_c_str()) else { return false };
         let mut reader = Reader::new(file.as_fd());
         let list = (0..LIST_MAX).map_while(|more| reader.byte(place.saturating_add(more)));
-        self.find_in(list.take_while(|byte| *byte != 0), path.folder(), name, by)
+        self.find_in(&mut list.take_while(|byte| *byte != 0), path.folder(), name, by)
     }
 
     /// In the folders of a list; `$ORIGIN` is one of them.
-    fn find_in(&mut self, list: impl Iterator<Item = u8>, origin: &[u8], name: &[u8], by: usize) -> bool {
+    fn find_in(&mut self, list: &mut dyn Iterator<Item = u8>, origin: &[u8], name: &[u8], by: usize) -> bool {
         let mut list = list.peekable();
         while list.peek().is_some() && self.may_look() {
-            let folder = list.by_ref().take_while(|byte| !matches!(byte, b':' | b'\n'));
-            let mut path = expanded(folder, origin);
-            if path.bytes().starts_with(b"/") {
-                path.extend([b'/'].into_iter().chain(name.iter().copied()));
-                if self.take_library(&path, by) {
-                    return true;
-                }
+            let folder = expanded(&Text::read(&mut list, b":\n"), origin);
+            if folder.bytes().starts_with(b"/")
+                && self.take_library(&Text::of(&[folder.bytes(), b"/", name]), by)
+            {
+                return true;
             }
         }
         false
@@ -354,47 +365,46 @@ impl Search<'_> {
     /// The loader's own folder (that of Debian's architecture is where its link points to), the folders of its plain
     /// list, and those that are built in.
     fn find_by_default(&mut self, name: &[u8], by: usize) -> bool {
-        let mut path = Text::of(self.loader.folder().iter().copied());
+        let folder = self.loader.folder();
         let mut link = [0; PATH_MAX];
         let target = self.opened(self.loader.as_c_str(), OFlags::PATH | OFlags::NOFOLLOW);
         let length = target.and_then(|target| readlinkat_raw(target, c"", &mut link[..]).ok()).unwrap_or(0);
-        if let Some(folder) = link.get(..length).and_then(|link| link.rsplitn(2, |it| *it == b'/').nth(1)) {
-            match folder.first() {
-                Some(b'/') => path = Text::of(folder.iter().copied()),
-                _ => path.extend([b'/'].into_iter().chain(folder.iter().copied())),
-            }
-        }
-        path.extend([b'/'].into_iter().chain(name.iter().copied()));
+        let link = folder_of(link.get(..length).unwrap_or_default());
+        let path = match link.first() {
+            Some(b'/') => Text::of(&[link, b"/", name]),
+            _ => Text::of(&[folder, b"/", link, b"/", name]),
+        };
         let list = match self.is_musl() {
             true => {
-                let file = self.loader.bytes().get(self.loader.folder().len()..).unwrap_or_default();
+                let file = self.loader.bytes().get(folder.len()..).unwrap_or_default();
                 let stem = file.split(|byte| *byte == b'.').next().unwrap_or_default();
-                Text::of([b"/etc", stem, b".path"].into_iter().flatten().copied())
+                Text::of(&[b"/etc", stem, b".path"])
             }
-            false => Text::of(LOADER_FOLDERS.iter().copied()),
+            false => Text::of(&[LOADER_FOLDERS]),
         };
         self.take_library(&path, by)
             || self.find_by_list_in(&list, 0, name, by)
-            || self.find_in(DEFAULT_FOLDERS.iter().copied(), b"", name, by)
+            || self.find_in(&mut DEFAULT_FOLDERS.iter().copied(), b"", name, by)
     }
 }
 
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t')
+/// The folder of a path, without the last slash.
+fn folder_of(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+    path.get(..end).unwrap_or_default()
 }
 
 fn text_at(reader: &mut Reader<'_>, place: u64) -> Text {
     let bytes = (0..=PATH_MAX as u64).map_while(|more| reader.byte(place.saturating_add(more)));
-    Text::of(bytes.take_while(|byte| *byte != 0))
+    Text::read(&mut { bytes }, b"\0")
 }
 
 /// A path whose `$ORIGIN` is the folder of the file that says so. One with another `$` is empty.
-fn expanded(path: impl Iterator<Item = u8>, origin: &[u8]) -> Text {
-    let path = Text::of(path);
+fn expanded(path: &Text, origin: &[u8]) -> Text {
     let rest = [&b"$ORIGIN"[..], b"${ORIGIN}"].into_iter().find_map(|it| path.bytes().strip_prefix(it));
     match rest {
-        Some(rest) => Text::of(origin.iter().chain(rest).copied()),
+        Some(rest) => Text::of(&[origin, rest]),
         None if path.bytes().contains(&b'$') => Text::EMPTY,
-        None => path,
+        None => *path,
     }
 }
