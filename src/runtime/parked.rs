@@ -81,3 +81,54 @@ impl Lifeboat {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::policy::{ProcedurePolicy, ServiceMode};
+    use std::ffi::CString;
+
+    fn parked(path: &std::path::Path, memory_bytes: u64) -> Unit {
+        let mut unit = Unit::vacant();
+        unit.procedure = vec![CString::new(path.to_str().expect("text")).expect("no NUL")];
+        unit.policy.procedure = Some(ProcedurePolicy {
+            on_exhaustion: true,
+            on_stop: false,
+            on_failure: false,
+            deadline_ms: 2_000,
+            memory_bytes,
+            service: ServiceMode::Frozen,
+            lend_bytes: 0,
+            has_program: true,
+            resident: false,
+            has_otherwise: false,
+            then: None,
+        });
+        unit
+    }
+
+    #[test]
+    fn a_file_that_several_lock_counts_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, bytes: usize| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, vec![0; bytes]).expect("a file");
+            path
+        };
+        let (one, other) = (file("one", 50_000), file("other", 7_000));
+        let check = |units: &[Unit], files_bytes: u64| {
+            let units: Vec<&Unit> = units.iter().collect();
+            let each = (GROUP_BYTES + PARKED_BYTES) * units.len() as u64;
+            assert_eq!(overhead_bytes(&units) - each, files_bytes);
+        };
+        check(&[parked(&one, 100_000), parked(&one, 100_000), parked(&other, 100_000)], 57_000);
+        check(&[parked(&one, 99_999), parked(&folder.path().join("none"), 100_000)], 0);
+
+        // Below a root, a link means what it means there.
+        std::os::unix::fs::symlink("/one", folder.path().join("link")).expect("a link");
+        let mut below = parked(std::path::Path::new("/link"), 100_000);
+        let root = CString::new(folder.path().to_str().expect("text")).expect("no NUL");
+        below.setup.root_directory = Some(root);
+        check(&[below], 50_000);
+    }
+}

@@ -185,7 +185,7 @@ impl Made<'_> {
             for number in [at as u64, START + at as u64, START + at as u64, length as u64, length as u64] {
                 self.put(&mut bytes, number, word);
             }
-            bytes.resize(bytes.len() + if word == 8 { 8 } else { 8 }, 0);
+            bytes.resize(bytes.len() + 8, 0);
         }
         for (tag, value) in entries {
             self.put(&mut bytes, tag, word);

@@ -1,7 +1,8 @@
 //! What execve(2) and a loader look for in a program's file: elf(5), without an allocation and without trust.
 //!
-//! A reader of our own: `object` and `goblin` want the file whole in memory, and a file that is cut meanwhile would end
-//! who has mapped it by SIGBUS. Here nothing that a file says decides how much of it is read.
+//! A reader of our own: `object` and `goblin` want the whole file in memory, or a cache that allocates, which a child
+//! before its execve(2) may not; and a file that is cut meanwhile would end who has mapped it by SIGBUS. Here nothing
+//! that a file says decides how much of it is read.
 
 use rustix::io::pread;
 use std::os::fd::BorrowedFd;

@@ -1,8 +1,8 @@
 //! The files that an execve(2) will need: the program, the interpreter of a script, the loader of a program and the
 //! libraries that it will load.
 //!
-//! Found as the loaders of glibc and musl find them, by a child that allocates nothing, and by PID 1 when it divides the
-//! memory. Whatever the files say, their number, the number of folders that are looked into and the length of every
+//! Found as the loaders of glibc and musl find them, by a child that allocates nothing, and by PID 1 when it divides
+//! the memory. Whatever the files say, their number, the number of folders that are looked into and the length of every
 //! text are bounded.
 
 use super::elf::{Elf, Kind, Reader, kind_of};

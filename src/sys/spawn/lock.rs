@@ -26,8 +26,8 @@ const TOLD_MAX: u32 = 8;
 /// A file that a parked process needs and has not locked in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unlocked {
-    /// `ENOENT`: it was not found. `EFBIG`: with it the files are more than may be locked. `E2BIG`: there are more files
-    /// than are looked for. Else mmap(2) or mlock(2) failed.
+    /// `ENOENT`: it was not found. `EFBIG`: it and all it needs are more than may be locked. `E2BIG`: there are more
+    /// files than are looked for. Else mmap(2) or mlock(2) failed.
     pub errno: i32,
     /// What all files take together that were found, where that is too much.
     pub bytes: u64,

@@ -202,9 +202,9 @@ pub fn start(start: &Start<'_>) -> Result<Child, SpawnError> {
 ///
 /// A program that is missing or not executable is told now, not on the release. The process maps and locks the files
 /// that its execve will need, as many as take no more than `lock_max_bytes` together, which charges their pages to its
-/// own cgroup where they are in no other's yet. What is left out is told by [`Status::Unlocked`], without harm: then the
-/// release is only slower. A program made by [`Program::procedure`] gets the order's values in its environment, and its
-/// descriptors.
+/// own cgroup where they are in no other's yet. What is left out is told by [`Status::Unlocked`], without harm: then
+/// the release is only slower. A program made by [`Program::procedure`] gets the order's values in its environment, and
+/// its descriptors.
 pub fn park(start: &Start<'_>, lock_max_bytes: u64) -> Result<Parked, SpawnError> {
     let (status, tell) = pipe(OurEnd::Read, start.highest_given())?;
     let (wait, go) = order::order_sockets(SockType::SeqPacket, start.highest_given())?;
