@@ -2,6 +2,8 @@
 
 #[path = "spawn/handed.rs"]
 mod handed;
+#[path = "spawn/libraries.rs"]
+mod libraries;
 #[path = "spawn/optional.rs"]
 mod optional;
 #[path = "spawn/steps.rs"]

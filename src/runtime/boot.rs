@@ -12,6 +12,7 @@ use super::event_loop::Lifeboat;
 use super::incidents::Incidents;
 use super::kill_log::KillLog;
 use super::output::Outputs;
+use super::parked::overhead_bytes;
 use super::pressure;
 use super::readiness::Notify;
 use super::seat::{Pids, Seat, Source};
@@ -41,12 +42,6 @@ use std::path::{Path, PathBuf};
 
 /// Each of sync and unmount at the end: a slow flash may need seconds for its dirty pages, a dead one never ends.
 const FINAL_STEP_MS: u64 = 20_000;
-
-/// The kernel's structures for one unit's cgroups, per-CPU counters included; generous for eight CPUs.
-const GROUP_BYTES: u64 = 128 << 10;
-
-/// The page tables, stack and changed pages of one parked process.
-const PARKED_BYTES: u64 = 192 << 10;
 
 /// The sync after a panic, and the reboot after that.
 const EPITAPH_MS: u64 = 5_000;
@@ -378,38 +373,6 @@ fn divide(units: &mut [Unit], system: &System, view: &mut SystemView) -> Vec<Ref
     view.budget = budget;
     log::info!("memory: {}", BudgetLine(budget));
     refusals
-}
-
-/// What the units cost beside their limits. Of a parked procedure: its executable, where that is locked, and the
-/// pages of lifeboat that its process has changed; of a resident one all of its memory.
-pub(super) fn overhead_bytes(units: &[&Unit]) -> u64 {
-    let of_procedure = |unit: &Unit| {
-        let size_bytes = match unit.policy.procedure {
-            // It may use all of its memory before it is at work.
-            Some(procedure) if procedure.resident => procedure.memory_bytes,
-            Some(_) | None => parked_file_bytes(unit).unwrap_or(0),
-        };
-        if unit.policy.procedure.is_some_and(|it| it.has_program) {
-            size_bytes.saturating_add(PARKED_BYTES)
-        } else {
-            0
-        }
-    };
-    let groups = |unit: &Unit| GROUP_BYTES * (1 + u64::from(unit.has_commands()));
-    units.iter().map(|&unit| groups(unit).saturating_add(of_procedure(unit))).sum()
-}
-
-fn parked_file_bytes(unit: &Unit) -> Option<u64> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut path = unit.setup.root_directory.as_ref().map_or_else(Vec::new, |root| root.to_bytes().to_vec());
-    path.extend(unit.procedure.first()?.as_bytes());
-    let size_bytes = std::fs::metadata(std::ffi::OsStr::from_bytes(&path)).ok()?.len();
-    Some(size_bytes).filter(|size_bytes| *size_bytes <= lockable_bytes(unit))
-}
-
-/// A procedure's executable is locked where it takes no more than half of the procedure's memory.
-pub(super) fn lockable_bytes(unit: &Unit) -> u64 {
-    unit.policy.procedure.map_or(0, |procedure| procedure.memory_bytes / 2)
 }
 
 struct BudgetLine(BudgetView);

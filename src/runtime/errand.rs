@@ -6,8 +6,8 @@
 //!
 //! Writing what `enable` and `disable` say (`--store`): the child's exit code is errno(3).
 
-use super::boot::overhead_bytes;
 use super::event_loop::{Lifeboat, NOBODY};
+use super::parked::overhead_bytes;
 use super::{Config, boot};
 use crate::engine::event::{ClientId, Exit, Time};
 use crate::engine::policy::UnitId;

@@ -24,6 +24,7 @@ mod kill_log;
 pub mod limiting;
 pub mod log_file;
 mod output;
+mod parked;
 mod perform;
 mod pressure;
 mod readiness;

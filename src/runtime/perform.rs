@@ -1,7 +1,7 @@
 //! Actions to the kernel. What comes of them goes back as events, also when it fails at once.
 
-use super::boot::lockable_bytes;
 use super::event_loop::Lifeboat;
+use super::parked::lockable_bytes;
 use super::seat::Process;
 use crate::cgroup::group::Group;
 use crate::cgroup::parse::GroupState;
@@ -186,7 +186,9 @@ impl Lifeboat {
             handed: &[],
         };
         let resides = !otherwise && seat.unit.policy.procedure.is_some_and(|it| it.resident);
-        let parked = if resides { reside(&start)? } else { park(&start, lockable_bytes(&seat.unit))? };
+        // A second procedure comes at once: what it needs is read when it runs.
+        let lock_max_bytes = if otherwise { 0 } else { lockable_bytes(&seat.unit) };
+        let parked = if resides { reside(&start)? } else { park(&start, lock_max_bytes)? };
         self.pids.insert(parked.pid, (unit, seat.run, Role::Procedure));
         seat.saver = Some(Process::made(parked.pid, parked.status, Some(parked.go)));
         seat.saver_resides = resides;

@@ -75,6 +75,8 @@ pub(super) struct Seat {
     pub(super) saver: Option<Process>,
     /// That one is a resident one.
     pub(super) saver_resides: bool,
+    /// The run in which it was told what its parked procedure has not locked in memory.
+    pub(super) told_unlocked: Option<RunId>,
     /// A canary's.
     pub(super) ballast: Option<Process>,
     /// What runs beside the service.
@@ -124,6 +126,7 @@ impl Seat {
             main: None,
             saver: None,
             saver_resides: false,
+            told_unlocked: None,
             ballast: None,
             commands,
             old_path: None,

@@ -137,6 +137,10 @@ impl Lifeboat {
                 // The rest of what the pipe tells, because its process may be about to leave its seat.
                 return self.status_came(unit, role);
             }
+            (Status::Unlocked(file), _) => {
+                self.tell_unlocked(unit, &file);
+                return self.status_came(unit, role);
+            }
             (Status::Parked, Role::Service | Role::Procedure) => {
                 self.events.push_back(Event::Parked { unit, run, pid });
                 return;

@@ -1,9 +1,10 @@
 //! Other unit files become other units: the table, the seats, the rings and the branches follow.
 
-use super::boot::{load_units, overhead_bytes, seat_of};
+use super::boot::{load_units, seat_of};
 use super::change::{Plan, Planned, Present, Room, Step, plan};
 use super::event_loop::Lifeboat;
 use super::output::ring_bytes;
+use super::parked::overhead_bytes;
 use super::seat::Seat;
 use super::story;
 use crate::cgroup::group::Group;

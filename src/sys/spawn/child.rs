@@ -6,6 +6,7 @@
 //! standard library that could take one, no panic. The child has a copy of lifeboat's memory, not the memory itself.
 
 use super::ballast;
+use super::lock::lock_files;
 use super::order::{Slots, receive};
 use super::pid_word::{PidSlot, write_pid};
 use super::step::{Refused, Step};
@@ -44,7 +45,7 @@ const DESCRIPTOR_MAX: c_int = 65_536;
 /// What the kernel reads of a script for its interpreter (`BINPRM_BUF_SIZE`, include/uapi/linux/binfmts.h).
 const SCRIPT_BYTES: usize = 256;
 
-/// Where a child waits, and how much of its program it may lock in memory.
+/// Where a child waits, and how much of the files that its program needs it may lock in memory.
 pub(super) struct Hold<'a> {
     pub(super) wait: &'a OwnedFd,
     pub(super) lock_max_bytes: u64,
@@ -231,7 +232,7 @@ unsafe fn run(plan: &Plan<'_>) -> ! {
         }
         take_all(plan, plan.steps_as_root);
         // An ordinary user may lock little or nothing; what is locked stays so.
-        if plan.wait >= 0 && lock_program(plan).is_err() {
+        if plan.wait >= 0 && lock_files(plan.path, plan.envp, plan.lock_max_bytes, plan.tell).is_err() {
             fail(plan, SpawnStage::Exec);
         }
         take_all(plan, plan.steps_of_identity);
@@ -459,35 +460,4 @@ fn interpreter_in(line: &mut [u8]) -> Option<&CStr> {
     let end = path.iter().position(|byte| matches!(byte, b' ' | b'\t' | b'\n' | 0))?;
     *path.get_mut(end)? = 0;
     CStr::from_bytes_until_nul(path).ok().filter(|path| !path.is_empty())
-}
-
-/// Brings the program's file into memory and locks it there until execve(2). Only a program that cannot be executed at
-/// all is an error.
-unsafe fn lock_program(plan: &Plan<'_>) -> Result<(), Refused> {
-    // SAFETY: the mapping is only read, by the kernel, and lives until execve or the process's end.
-    unsafe {
-        let file = libc::open(plan.path, libc::O_RDONLY | libc::O_CLOEXEC);
-        if file < 0 {
-            // It may still be executable: mode 0111.
-            return Ok(());
-        }
-        let mut stat: libc::stat = std::mem::zeroed();
-        let known = libc::fstat(file, &raw mut stat) == 0;
-        if known && stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
-            Errno::EACCES.set();
-            return Err(Refused);
-        }
-        let length = if known { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
-        if let (1.., Ok(length)) = (length, usize::try_from(length))
-            && length as u64 <= plan.lock_max_bytes
-        {
-            let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
-            let pages = libc::mmap(ptr::null_mut(), length, libc::PROT_READ, flags, file, 0);
-            if pages != libc::MAP_FAILED {
-                libc::mlock(pages, length);
-            }
-        }
-        libc::close(file);
-        Ok(())
-    }
 }

@@ -7,14 +7,19 @@
 
 mod ballast;
 mod child;
+mod elf;
+mod files;
 mod listen;
+mod lock;
 mod order;
 mod pid_word;
 mod program;
 mod step;
 
 pub use ballast::ballast;
+pub use files::{Found, files_of};
 pub use listen::{NAME_BYTES_MAX, SD_LISTEN_FDS_START};
+pub use lock::Unlocked;
 pub use order::{Order, release, release_resident};
 pub use program::Program;
 pub use step::{MaybePath, Step};
@@ -174,6 +179,8 @@ pub enum Status {
     Parked,
     /// A setting is left out, for this errno(3); the start goes on.
     Skipped(Setting, i32),
+    /// A file that the program needs is not locked in memory; the start goes on.
+    Unlocked(Unlocked),
     /// `execve` succeeded. (Or the process was killed before it: then its death is told by `reap`.)
     Running,
     /// The start failed; the process exits with code 127.
@@ -193,10 +200,11 @@ pub fn start(start: &Start<'_>) -> Result<Child, SpawnError> {
 
 /// Starts a process that does everything up to `execve`, says that it stands ready, and waits for [`release`].
 ///
-/// A program that is missing or not executable is told now, not on the release. Where its file is no longer than
-/// `lock_max_bytes` the process maps and locks its pages, which charges them to its own cgroup. That may fail without
-/// harm: then the release is only slower. A program made by [`Program::procedure`] gets the order's values in its
-/// environment, and its descriptors.
+/// A program that is missing or not executable is told now, not on the release. The process maps and locks the files
+/// that its execve will need, as many as take no more than `lock_max_bytes` together, which charges their pages to its
+/// own cgroup where they are in no other's yet. What is left out is told by [`Status::Unlocked`], without harm: then
+/// the release is only slower. A program made by [`Program::procedure`] gets the order's values in its environment, and
+/// its descriptors.
 pub fn park(start: &Start<'_>, lock_max_bytes: u64) -> Result<Parked, SpawnError> {
     let (status, tell) = pipe(OurEnd::Read, start.highest_given())?;
     let (wait, go) = order::order_sockets(SockType::SeqPacket, start.highest_given())?;
@@ -230,6 +238,7 @@ pub fn read_status(status: BorrowedFd<'_>) -> Status {
         Ok(0) => Status::Running,
         Ok(_) if first == [child::READY] => Status::Parked,
         Ok(_) if first == [child::SKIPPED] => read_skipped(status),
+        Ok(_) if first == [lock::UNLOCKED] => Unlocked::read(status),
         Ok(_) => Status::Failed(read_failure(first, status)),
         Err(Errno::EAGAIN | Errno::EINTR) => Status::Pending,
         Err(errno) => Status::Failed(SpawnError { stage: SpawnStage::Exec, cause: errno }),

@@ -2,7 +2,8 @@
 
 use super::Case;
 use crate::guest::{Guest, ensure, expect, read, run};
-use lifeboat::engine::snapshot::{StateName, UnitView};
+use lifeboat::engine::event::Exit;
+use lifeboat::engine::snapshot::{ProcedureResult, StateName, UnitView};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -21,6 +22,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "redis-saves-at-a-stop", deadline_s: 90, run: redis_saves_at_a_stop },
     Case { name: "redis-exhausted-loses-nothing", deadline_s: 180, run: redis_exhausted_loses_nothing },
     Case { name: "sqlite-whole-after-kills", deadline_s: 180, run: sqlite_whole_after_kills },
+    Case { name: "procedure-libraries-are-locked", deadline_s: 90, run: libraries_are_locked },
     Case { name: "real-programs-leave-nothing", deadline_s: 60, run: leave_nothing },
     Case { name: "last-words-on-the-disk", deadline_s: 20, run: last_words_on_the_disk },
 ];
@@ -290,6 +292,72 @@ fn fill(address: ([u8; 4], u16)) -> Result<u64, String> {
         }
         confirmed += 1;
     }
+}
+
+/// Its root on the disk, with a dynamic program, and a script for that. Gives the files that the script will need.
+fn fill_the_jail() -> Result<Vec<String>, String> {
+    let copy = |from: &str| -> Result<(), String> {
+        let to = format!("/data/jail{from}");
+        let folder = Path::new(&to).parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(folder).map_err(|error| format!("{to}: {error}"))?;
+        std::fs::copy(from, &to).map(|_| ()).map_err(|error| format!("{from} to {to}: {error}"))
+    };
+    copy("/bin/busybox")?;
+    let (loader, program) = ("/lib64/ld-linux-x86-64.so.2", "/usr/bin/runsv");
+    let libraries = client(&[loader, "--list", program])?;
+    let mut files = vec!["/script".to_owned(), program.to_owned(), loader.to_owned()];
+    files.extend(libraries.split_whitespace().filter(|it| it.starts_with("/usr/lib")).map(str::to_owned));
+    ensure(files.len() > 3, || format!("too few libraries: {libraries}"))?;
+    files.iter().skip(1).try_for_each(|file| copy(file))?;
+    let script = "/data/jail/script";
+    std::fs::write(script, "#!/usr/bin/runsv\n").map_err(|error| format!("{script}: {error}"))?;
+    client(&["/bin/busybox", "chmod", "755", script])?;
+    Ok(files)
+}
+
+fn is_locked(smaps: &str, file: &str) -> bool {
+    let of_it = smaps.split_once(&format!("/data/jail{file}\n")).map(|(_, rest)| rest);
+    let flags = of_it.and_then(|rest| rest.lines().find(|line| line.starts_with("VmFlags:")));
+    flags.is_some_and(|flags| flags.contains(" lo"))
+}
+
+/// With the page cache dropped, the release of a procedure reads nothing from the disk.
+fn libraries_are_locked(guest: &mut Guest) -> Result<(), String> {
+    let (unit, group) = ("jailed", "/sys/fs/cgroup/shutdown/jailed");
+    guest.start("data").or_else(|_| guest.wait_state("data", StateName::Done, UP).map(|_| ()))?;
+    let files = fill_the_jail()?;
+    let drop_cache = || {
+        client(&["/bin/busybox", "sync"])?;
+        std::fs::write("/proc/sys/vm/drop_caches", "3").map_err(|error| format!("drop_caches: {error}"))
+    };
+    // So its own cgroup is charged.
+    drop_cache()?;
+    guest.start(unit)?;
+    let pid = read(&format!("{group}/cgroup.procs"))?;
+    let smaps = read(&format!("/proc/{}/smaps", pid.trim()))?;
+    for file in &files {
+        ensure(is_locked(&smaps, file), || format!("{file} is not locked: {smaps}"))?;
+    }
+    drop_cache()?;
+    let figure = |name: &str| -> Result<u64, String> {
+        let stat = read(&format!("{group}/memory.stat"))?;
+        let found = stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        found.ok_or_else(|| format!("no {name} in {stat}"))
+    };
+    let (faults, kept_bytes) = (figure("pgmajfault ")?, figure("file ")?);
+    let before = guest.last_incident()?;
+    std::fs::write("/data/jail/go", "").map_err(|error| format!("go: {error}"))?;
+    let incident = guest.wait_incident(unit, before, Duration::from_secs(60))?;
+    guest.figure(&format!(
+        "a procedure of {} files, {} KiB of them charged to its cgroup; {} major faults in its run",
+        files.len(),
+        kept_bytes >> 10,
+        figure("pgmajfault ")? - faults
+    ));
+    // What runsv says to a folder that is none: it has run.
+    expect("its end", &incident.procedure, &ProcedureResult::Ended(Exit::Code(111)))?;
+    expect("major faults", &figure("pgmajfault ")?, &faults)?;
+    guest.wait_state(unit, StateName::Stopped, UP).map(|_| ())
 }
 
 /// How often these bytes stand in the files of a folder.
