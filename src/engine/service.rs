@@ -270,6 +270,8 @@ pub(super) struct Service {
     pub(super) otherwise: Otherwise,
     /// Its last drill.
     pub(super) drill: Option<Drill>,
+    /// It was told, since that one, that it was busy when the next was due.
+    pub(super) drill_put_off: bool,
     /// The procedure comes as soon as the service is killed and gone.
     pub(super) saves_after_kill: bool,
     /// It stands in the queue of units to be looked at in this turn.
@@ -352,6 +354,7 @@ impl Service {
             rearm: Rearm::No,
             otherwise: Otherwise::No,
             drill: None,
+            drill_put_off: false,
             marked: false,
             lined_up: false,
             refused_settings: [0; Setting::COUNT],

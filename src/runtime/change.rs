@@ -393,6 +393,7 @@ fn restarts(old: &Unit, new: &Unit) -> bool {
         procedure.on_stop = before.on_stop;
         procedure.on_failure = before.on_failure;
         procedure.deadline_ms = before.deadline_ms;
+        procedure.drill_every_ms = before.drill_every_ms;
         procedure.then = before.then;
     }
     same.health_address.clone_from(&old.health_address);

@@ -34,6 +34,9 @@ const LEND_BYTES: u64 = 2 << 20;
 /// Deadlines that lifeboat waits for: long enough to be met, short enough that a device still goes down.
 pub(super) const WAIT_MS: RangeInclusive<u64> = 10..=600_000;
 
+/// Often enough for a test bench, and not so rare that nobody remembers it.
+const DRILL_EVERY_MS: RangeInclusive<u64> = 1_000..=2_592_000_000;
+
 /// Each incident has at most 64 KiB; a small disk should not be filled by them.
 const INCIDENTS_KEPT: RangeInclusive<u64> = 0..=1_000;
 
@@ -218,12 +221,14 @@ fn program_into(
     let identity = RawIdentity { user, group, groups, capabilities };
     unit.identity = setup::identity(reader, accounts, "", identity, &Identity::default());
     unit.command = command(reader, "command", raw.command);
-    if let Some(shutdown) = raw.shutdown.given() {
+    if let Some(mut shutdown) = raw.shutdown.given() {
+        let drill_every = shutdown.value.drill_every.take();
         let then = procedure(reader, shutdown, memory_absent, unit, accounts);
         let then = restart::then(then, restart::Place::Procedure, &mut fallbacks);
         if let (Some(procedure), Some(then)) = (&mut unit.policy.procedure, then) {
             procedure.then = then;
         }
+        drill_every_into(reader, drill_every, unit);
     }
     adopt::read_into(reader, raw.adopt, unit);
     commands::no_procedure_instead(reader, stop_command_at, unit);
@@ -296,6 +301,7 @@ fn procedure(
         lend_bytes: 0,
         has_program: true,
         resident: false,
+        drill_every_ms: None,
         has_otherwise: !raw.otherwise.is_absent(),
         then: (unit.policy.kind == Kind::Task).then_some(Escalation::Stop),
     };
@@ -355,6 +361,33 @@ fn procedure(
     unit.procedure_identity = setup::identity(reader, accounts, "shutdown.", identity, &unit.identity);
     unit.policy.procedure = Some(policy);
     then
+}
+
+/// From a drill on its clocks begin anew, so it must be rarer than what they are for.
+fn drill_every_into(reader: &mut Reader<'_>, slot: Slot<Millis>, unit: &mut Unit) {
+    const FIELD: &str = "shutdown.drill_every";
+    let Some(at) = slot.place() else { return };
+    let every_ms = time(reader, FIELD, slot, DRILL_EVERY_MS);
+    let policy = &mut unit.policy;
+    let health_ms = policy.health.map(|it| it.interval_ms.saturating_add(it.timeout_ms));
+    let clocks = [
+        (policy.watchdog_ms, "watchdog"),
+        (health_ms, "health.interval and health.timeout together"),
+        (policy.descriptors.idle_stop_ms, "idle_stop"),
+    ];
+    let late = |(ms, name): (Option<u32>, _)| (ms? >= every_ms?).then_some(name);
+    if let Some(name) = clocks.into_iter().find_map(late) {
+        let wrong =
+            Wrong::new("each drill begins the clocks of the service anew, and this one never ran out");
+        reader.fault_in(FIELD, &at, wrong.hint(format!("make it longer than {name}")));
+    }
+    let Some(procedure) = &mut policy.procedure else { return };
+    procedure.drill_every_ms = every_ms;
+    if procedure.service != ServiceMode::Frozen {
+        let wrong = Wrong::new("there is no way back from a procedure whose service is not Frozen meanwhile");
+        let hint = "take it out, and use `lifeboatctl drill NAME --to-the-end` now and then";
+        reader.fault_in(FIELD, &at, wrong.hint(hint));
+    }
 }
 
 /// A string for the kernel, which has no NUL.
