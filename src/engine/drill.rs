@@ -236,6 +236,8 @@ impl Engine {
                     (service.again, service.follows) = (true, true);
                 }
                 self.mark(unit);
+                // What does not die is bounded by the slice: who waits for room may be whom this unit's end waits for.
+                self.give_back_reserve(unit, plan);
             }
             State::Down(_)
             | State::Waiting

@@ -136,7 +136,9 @@ fn drilled(out: &mut dyn Write, record: &Record) -> Result<bool, fmt::Error> {
         Record::DrillBrokenOff { .. } => {
             write!(out, "the drill failed: {}; `lifeboatctl why` says more", drill::BROKEN_OFF)?;
         }
-        Record::DrillPutOff { .. } => write!(out, "a drill is due, but it is busy: it waits for the next time")?,
+        Record::DrillPutOff { .. } => {
+            write!(out, "a drill is due, but it is busy: it waits for the next time")?
+        }
         _ => return Ok(false),
     }
     Ok(true)
