@@ -470,6 +470,9 @@ mod tests {
         ] {
             check(&[("a", "")], &[("a", fields)], room(0), (&["a Adjust"], &[]));
         }
+        let saves = "memory: (max: \"8MiB\"), shutdown: (procedure: [\"/bin/true\"]";
+        let (never, daily) = (format!("{saves})"), format!("{saves}, drill_every: \"24h\")"));
+        check(&[("a", &never)], &[("a", &daily)], room(0), (&["a Adjust"], &[]));
         for fields in [
             "kind: Task",
             "working_directory: \"/tmp\"",

@@ -378,14 +378,14 @@ fn drill_every_into(reader: &mut Reader<'_>, slot: Slot<Millis>, unit: &mut Unit
     let late = |(ms, name): (Option<u32>, _)| (ms? >= every_ms?).then_some(name);
     if let Some(name) = clocks.into_iter().find_map(late) {
         let wrong =
-            Wrong::new("each drill begins the clocks of the service anew, and this one never ran out");
+            Wrong::new("each drill begins the service's clocks anew, so this one would never run out");
         reader.fault_in(FIELD, &at, wrong.hint(format!("make it longer than {name}")));
     }
     let Some(procedure) = &mut policy.procedure else { return };
     procedure.drill_every_ms = every_ms;
     if procedure.service != ServiceMode::Frozen {
         let wrong = Wrong::new("there is no way back from a procedure whose service is not Frozen meanwhile");
-        let hint = "take it out, and use `lifeboatctl drill NAME --to-the-end` now and then";
+        let hint = "use service: Frozen, or take it out and use `lifeboatctl drill NAME --to-the-end`";
         reader.fault_in(FIELD, &at, wrong.hint(hint));
     }
 }
