@@ -303,9 +303,9 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(policy: UnitPolicy) -> Self {
         let rest = if policy.refused.is_some() { Rest::Fatal } else { Rest::Stopped };
-        let (state, trouble) = (State::Down(rest), policy.refused);
         Self {
             restarts: Restarts::new(&policy.restart),
+            trouble: policy.refused,
             policy,
             successor: None,
             leaving: false,
@@ -313,7 +313,7 @@ impl Service {
             links: Links::default(),
             desired: Desired::Down,
             wished_in_turn: 0,
-            state,
+            state: State::Down(rest),
             since: Time::default(),
             run: RunId(0),
             inherited: RunId(0),
@@ -360,7 +360,6 @@ impl Service {
             refused_settings: [0; Setting::COUNT],
             last_exit: None,
             killed_by: None,
-            trouble,
             counters: MemoryEvents::default(),
             counters_at_start: MemoryEvents::default(),
             procedure_oom_kill: (0, 0),

@@ -291,11 +291,12 @@ fn procedure(
     accounts: &Accounts,
 ) -> Slot<RawThen> {
     let Item { value: raw, at } = shutdown;
+    let deadline_ms = time(reader, "shutdown.deadline", raw.deadline, WAIT_MS).unwrap_or(2_000);
     let mut policy = ProcedurePolicy {
         on_exhaustion: true,
         on_stop: false,
         on_failure: false,
-        deadline_ms: 2_000,
+        deadline_ms,
         memory_bytes: PROCEDURE_BYTES,
         service: ServiceMode::Frozen,
         lend_bytes: 0,
@@ -336,8 +337,6 @@ fn procedure(
         let wrong = Wrong::new("without a bound of its own this unit's memory is never exhausted");
         reader.fault_in("shutdown", &at, wrong.hint("add memory: (max: \"32MiB\"), or use on: [Stop]"));
     }
-    policy.deadline_ms =
-        time(reader, "shutdown.deadline", raw.deadline, WAIT_MS).unwrap_or(policy.deadline_ms);
     if let Some(wrong_at) = raw.lend.place().filter(|_| !saves_itself && service_known) {
         let wrong = Wrong::new("nothing is lent to a service that does not run meanwhile");
         reader.fault_in("shutdown.lend", &wrong_at, wrong.hint("add service: Running, or take lend out"));
