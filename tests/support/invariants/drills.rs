@@ -3,6 +3,14 @@
 use super::{Invariant, Violation, Watch, hold};
 use lifeboat::engine::event::{Event, Time, Verb};
 use lifeboat::engine::record::Record;
+use lifeboat::engine::snapshot::{StateName, UnitView};
+
+/// Of a unit without a process.
+pub(super) fn drill_over(unit: &UnitView) -> Result<(), Violation> {
+    let under_way = unit.drill.is_some_and(|drill| drill.over.is_none() && !drill.broken_off);
+    let up = unit.pid.is_some() || matches!(unit.state, StateName::Rescuing | StateName::Stopping);
+    hold(Invariant::DrillsInTime, up || !under_way, || format!("{unit:?}"))
+}
 
 impl Watch {
     /// Before the engine gets the event.

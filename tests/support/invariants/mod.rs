@@ -48,8 +48,8 @@ pub(crate) enum Invariant {
     HeldForAMoment,
     /// A reload is answered in its time.
     ReloadsEnd,
-    /// A drill that nobody asks for comes a whole interval after the run's beginning and the last drill; that one is put
-    /// off is told once.
+    /// A drill that nobody asks for comes a whole interval after the run's beginning and the last drill; that one is
+    /// put off is told once, and none is shown as under way of a unit that is down.
     DrillsInTime,
     /// A service that is not ready by its `start_timeout`, or misses its watchdog, does not stay.
     NoSilence,
