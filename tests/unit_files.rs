@@ -184,6 +184,7 @@ fn defaults() {
     assert_eq!((memory.class, memory.guard), (Class::Pool, Guard::Shield));
     assert_eq!((procedure.on_exhaustion, procedure.on_stop, procedure.then), (true, false, None));
     assert_eq!((procedure.deadline_ms, procedure.memory_bytes), (2_000, 4 << 20));
+    assert_eq!(procedure.drill_every_ms, None);
 }
 
 #[test]

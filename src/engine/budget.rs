@@ -262,6 +262,7 @@ mod tests {
             lend_bytes: 0,
             has_program: true,
             resident: false,
+            drill_every_ms: None,
             has_otherwise: false,
             on_exhaustion: true,
             on_stop: false,

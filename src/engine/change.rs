@@ -165,10 +165,15 @@ impl Engine {
             service.restarts = Restarts::new(&policy.restart);
         }
         let health_differs = service.policy.health != policy.health;
+        let drill_every_ms = service.drill_every_ms();
         // What it requires now is to be up before anybody finds that it is not.
         service.calls_requirements |= service.desired == Desired::Up
             && (service.policy.requires != policy.requires || service.policy.wants != policy.wants);
         service.policy = policy;
+        let is_up = matches!(service.state, State::Running | State::Idling);
+        if is_up && service.drill_every_ms() != drill_every_ms {
+            self.plan_drill(unit);
+        }
         health_differs.then_some(unit)
     }
 

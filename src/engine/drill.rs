@@ -2,15 +2,15 @@
 //! back, or to the end.
 //!
 //! On the way back the service goes on at once, and its procedure is parked anew beside it. An exhaustion in between
-//! waits, frozen, until it is.
+//! waits, frozen, until it is. A timer may ask for that drill too, as often as the unit says.
 
 use super::action::{Action, Reply};
 use super::event::{ClientId, Exit, Role};
-use super::limits::START_DEADLINE_MS;
+use super::limits::{DRILL_AGAIN_MS, START_DEADLINE_MS};
 use super::policy::{RunId, ServiceMode, UnitId};
 use super::record::Record;
 use super::requests::Until;
-use super::service::{End, Procedure, State};
+use super::service::{End, Procedure, Service, State};
 use super::snapshot::{Desired, Drill, KillReason, ProcedureResult};
 use super::timer::TimerKind;
 use super::{Engine, Plan};
@@ -35,14 +35,24 @@ impl Engine {
         to_the_end: bool,
         plan: &mut Plan,
     ) -> Option<Reply> {
-        let now = self.now;
-        let Some(service) = self.unit(unit) else { return Some(Reply::Failed) };
-        let Some(policy) = service.policy.procedure else { return Some(Reply::NoDrill) };
+        if let Err(reply) = self.may_drill(unit, to_the_end) {
+            return Some(reply);
+        }
+        if let Some(refused) = self.wait(client, unit, Until::Drilled) {
+            return Some(refused);
+        }
+        self.begin_drill(unit, to_the_end, plan);
+        None
+    }
+
+    fn may_drill(&self, unit: UnitId, to_the_end: bool) -> Result<(), Reply> {
+        let Some(service) = self.unit(unit) else { return Err(Reply::Failed) };
+        let Some(policy) = service.policy.procedure else { return Err(Reply::NoDrill) };
         if !to_the_end && policy.service != ServiceMode::Frozen {
-            return Some(Reply::NoDrill);
+            return Err(Reply::NoDrill);
         }
         if service.state != State::Running || service.said_stopping.is_some() {
-            return Some(Reply::NotRunning);
+            return Err(Reply::NotRunning);
         }
         let is_free = service.can_save()
             && service.rearm == Rearm::No
@@ -51,41 +61,79 @@ impl Engine {
             && !service.reload.under_way
             && service.desired == Desired::Up
             && !service.again;
-        if !is_free {
-            return Some(Reply::Failed);
-        }
-        if let Some(refused) = self.wait(client, unit, Until::Drilled) {
-            return Some(refused);
-        }
+        if is_free { Ok(()) } else { Err(Reply::Failed) }
+    }
+
+    fn begin_drill(&mut self, unit: UnitId, to_the_end: bool, plan: &mut Plan) {
+        let now = self.now;
+        self.timers.clear(unit, TimerKind::NextDrill);
         self.begin_end(unit, End::Drilled { back: !to_the_end }, plan);
-        if let Some(service) = self.unit_mut(unit) {
-            service.drill = Some(Drill {
-                to_the_end,
-                began: now,
-                frozen: None,
-                released: None,
-                procedure_ended: None,
-                over: None,
-                procedure: ProcedureResult::None,
-                peak_bytes: None,
-                deadline_ms: policy.deadline_ms,
-                memory_bytes: policy.memory_bytes,
-            });
-        }
+        let Some(service) = self.unit_mut(unit) else { return };
+        let Some(policy) = service.policy.procedure else { return };
+        service.drill_put_off = false;
+        service.drill = Some(Drill {
+            to_the_end,
+            began: now,
+            frozen: None,
+            released: None,
+            procedure_ended: None,
+            over: None,
+            broken_off: false,
+            procedure: ProcedureResult::None,
+            peak_bytes: None,
+            deadline_ms: policy.deadline_ms,
+            memory_bytes: policy.memory_bytes,
+        });
         plan.tell(Record::Drill { unit, to_the_end });
         if to_the_end {
             self.begin_saving(unit, plan);
         } else {
             self.freeze(unit, plan);
         }
-        None
+    }
+
+    /// The next drill that nobody asks for, where the unit has such: a whole interval from now.
+    pub(super) fn plan_drill(&mut self, unit: UnitId) {
+        match self.unit(unit).and_then(Service::drill_every_ms) {
+            Some(ms) => self.timers.set(unit, TimerKind::NextDrill, self.now.plus_ms(u64::from(ms))),
+            None => self.timers.clear(unit, TimerKind::NextDrill),
+        }
+    }
+
+    pub(super) fn next_drill_due(&mut self, unit: UnitId, plan: &mut Plan) {
+        if self.shutdown.is_none() && self.may_drill(unit, false).is_ok() {
+            if self.has_room_to_drill(unit) {
+                self.begin_drill(unit, false, plan);
+            } else {
+                self.timers.set(unit, TimerKind::NextDrill, self.now.plus_ms(DRILL_AGAIN_MS));
+            }
+            return;
+        }
+        self.plan_drill(unit);
+        let Some(service) = self.unit_mut(unit) else { return };
+        let told = std::mem::replace(&mut service.drill_put_off, true);
+        if !told {
+            plan.tell(Record::DrillPutOff { unit });
+        }
+    }
+
+    /// No unit stands still, or is saved late, for a drill that nobody asked for.
+    fn has_room_to_drill(&self, unit: UnitId) -> bool {
+        let free_bytes = self.reserve_bytes.saturating_sub(self.reserve_used_bytes);
+        let procedure = self.unit(unit).and_then(|service| service.policy.procedure);
+        let needs_bytes = procedure.map_or(0, |procedure| procedure.reserve_bytes());
+        let on_its_way = |service: &Service| matches!(service.state, State::Freezing | State::Queued);
+        // What never fits fails, and is told.
+        (needs_bytes <= free_bytes || needs_bytes > self.reserve_bytes)
+            && !self.is_rescuing()
+            && !self.units.iter().any(on_its_way)
     }
 
     /// The present run's drill, while it is under way.
     pub(super) fn drill(&mut self, unit: UnitId) -> Option<&mut Drill> {
         let service = self.unit_mut(unit)?;
         let drills = matches!(service.end, Some(End::Drilled { .. })) || service.rearm != Rearm::No;
-        service.drill.as_mut().filter(|drill| drills && drill.over.is_none())
+        service.drill.as_mut().filter(|drill| drills && drill.over.is_none() && !drill.broken_off)
     }
 
     /// What the procedure has used at most, over all of its runs.
@@ -139,8 +187,6 @@ impl Engine {
         let Some(service) = self.unit_mut(unit) else { return };
         let (run, healthy_ms) = (service.run, service.policy.restart.healthy_ms);
         let stood = now.since_us(service.parked_at) >= u64::from(healthy_ms) * 1_000;
-        // A drill from which there was no way back is over by now.
-        service.drill = service.drill.filter(|drill| drill.over.is_some());
         plan.tell(Record::ProcedureLost { unit, exit });
         if !stood {
             self.rearm_failed(unit, plan);
@@ -156,8 +202,9 @@ impl Engine {
         let now = self.now;
         if let Some(drill) = self.drill(unit) {
             drill.over = Some(now);
-            let drill = *drill;
-            plan.tell(Record::Drilled { unit, result: drill.procedure, after_us: now.since_us(drill.began) });
+            let (needs, after_us) = (drill.needs(), now.since_us(drill.began));
+            plan.tell(Record::Drilled { unit, needs, after_us });
+            self.plan_drill(unit);
         }
         let Some(service) = self.unit_mut(unit) else { return };
         service.procedure = Procedure::Parked;
@@ -174,6 +221,7 @@ impl Engine {
 
     /// A service does not run on without its parked procedure: it is started anew with one.
     pub(super) fn rearm_failed(&mut self, unit: UnitId, plan: &mut Plan) {
+        self.drill_broken_off(unit, plan);
         let Some(service) = self.unit_mut(unit) else { return };
         service.rearm = Rearm::No;
         service.procedure = Procedure::Over;
@@ -188,6 +236,8 @@ impl Engine {
                     (service.again, service.follows) = (true, true);
                 }
                 self.mark(unit);
+                // What does not die is bounded by the slice: who waits for room may be whom this unit's end waits for.
+                self.give_back_reserve(unit, plan);
             }
             State::Down(_)
             | State::Waiting
@@ -203,9 +253,27 @@ impl Engine {
         }
     }
 
+    /// From a drill to the procedure and back there is no way back any more.
+    pub(super) fn drill_broken_off(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        let goes_on = matches!(service.end, Some(End::Drilled { .. }));
+        let open = service.drill.as_mut().filter(|drill| drill.over.is_none() && !drill.broken_off);
+        if let Some(drill) = open.filter(|_| !goes_on) {
+            drill.broken_off = true;
+            plan.tell(Record::DrillBrokenOff { unit });
+        }
+    }
+
     pub(super) fn drill_due(&mut self, unit: UnitId, plan: &mut Plan) {
         if self.unit(unit).is_some_and(|service| service.rearm != Rearm::No) {
             self.rearm_failed(unit, plan);
         }
+    }
+}
+
+impl Service {
+    /// How often it is drilled by itself.
+    pub(super) fn drill_every_ms(&self) -> Option<u32> {
+        self.policy.procedure.and_then(|procedure| procedure.drill_every_ms)
     }
 }

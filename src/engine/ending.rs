@@ -133,6 +133,7 @@ impl Engine {
     /// Kills both cgroups of the unit and waits until nothing of the run is left.
     pub(super) fn kill(&mut self, unit: UnitId, reason: KillReason, plan: &mut Plan) {
         self.overrule_limiting(unit, false, plan);
+        self.drill_broken_off(unit, plan);
         let now = self.now;
         let keeps = self.keeps_parked(unit);
         let Some(service) = self.unit_mut(unit) else { return };
@@ -150,6 +151,7 @@ impl Engine {
         let has_procedure = service.open.procedure_cgroup;
         service.rearm = Rearm::No;
         self.timers.clear(unit, TimerKind::Drill);
+        self.timers.clear(unit, TimerKind::NextDrill);
         self.enter(unit, State::Killing);
         self.step_deadline(unit, KILL_RETRY_MS);
         // An ordinary end needs no such line: most often nothing is left to kill.

@@ -27,6 +27,10 @@ pub const READY_LOOK_MS: u64 = 50;
 /// However often a service asks for more time, a step takes no longer than this from its beginning.
 pub const EXTENDED_MS_MAX: u64 = 600_000;
 
+/// A drill that is due, and finds no room in the reserve, or another unit on its way there, comes so much later: a
+/// procedure takes about that.
+pub const DRILL_AGAIN_MS: u64 = 1_000;
+
 /// From writing `cgroup.freeze` to going on without `frozen 1`.
 ///
 /// Freezing took 13 to 44 ms (median) and 150 ms at worst under software emulation with the shield; a task in an

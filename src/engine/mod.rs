@@ -384,6 +384,7 @@ impl Engine {
                 TimerKind::Idle => self.idle_due(unit, plan),
                 TimerKind::Warn => self.warn_due(unit, plan),
                 TimerKind::Drill => self.drill_due(unit, plan),
+                TimerKind::NextDrill => self.next_drill_due(unit, plan),
                 TimerKind::Ballast => self.ballast_due(unit, plan),
             }
         }

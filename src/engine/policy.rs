@@ -160,6 +160,9 @@ pub struct ProcedurePolicy {
     pub has_program: bool,
     /// That program runs from the start of the service on, and waits there for its work.
     pub resident: bool,
+    /// While the service is up it is drilled to the procedure and back, so long after the last time.
+    #[serde(default)]
+    pub drill_every_ms: Option<u32>,
     /// There is a second program, for when that one fails.
     pub has_otherwise: bool,
     /// What comes after an exhaustion in place of the restart policy, if anything.

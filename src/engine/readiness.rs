@@ -43,6 +43,7 @@ impl Engine {
         let (pid, after_us) = (service.pid.unwrap_or(0), now.since_us(service.run_began));
         let task = service.policy.kind == Kind::Task;
         self.run_on(unit);
+        self.plan_drill(unit);
         if !task {
             self.replace_fallback(unit, KillReason::Replaced);
         }

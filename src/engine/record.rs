@@ -8,7 +8,7 @@
 use super::event::{CommandKind, Exit, Note, Role, ShutdownKind, SpawnStage};
 use super::policy::{Escalation, UnitId, WarnStage};
 use super::setting::{Limit, Setting};
-use super::snapshot::{Cause, Failure, KillReason, KilledBy, ProcedureResult, Trouble, Verdict};
+use super::snapshot::{Cause, DrillNeeds, Failure, KillReason, KilledBy, ProcedureResult, Trouble, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// One line of the story.
@@ -88,7 +88,11 @@ pub enum Record {
     /// A drill begins.
     Drill { unit: UnitId, to_the_end: bool },
     /// The way back from a drill is done.
-    Drilled { unit: UnitId, result: ProcedureResult, after_us: u64 },
+    Drilled { unit: UnitId, needs: DrillNeeds, after_us: u64 },
+    /// There was none: the run ended meanwhile, or the procedure could not be parked again.
+    DrillBrokenOff { unit: UnitId },
+    /// A drill is due, and the unit is busy: it waits for the next time.
+    DrillPutOff { unit: UnitId },
     /// A command is over; one that was good and only looked is not told.
     CommandOver { unit: UnitId, kind: CommandKind, result: ProcedureResult, after_us: u64 },
     /// What is left of a command does not die.

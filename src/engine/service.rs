@@ -270,6 +270,8 @@ pub(super) struct Service {
     pub(super) otherwise: Otherwise,
     /// Its last drill.
     pub(super) drill: Option<Drill>,
+    /// It was told, since that one, that it was busy when the next was due.
+    pub(super) drill_put_off: bool,
     /// The procedure comes as soon as the service is killed and gone.
     pub(super) saves_after_kill: bool,
     /// It stands in the queue of units to be looked at in this turn.
@@ -301,9 +303,9 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(policy: UnitPolicy) -> Self {
         let rest = if policy.refused.is_some() { Rest::Fatal } else { Rest::Stopped };
-        let (state, trouble) = (State::Down(rest), policy.refused);
         Self {
             restarts: Restarts::new(&policy.restart),
+            trouble: policy.refused,
             policy,
             successor: None,
             leaving: false,
@@ -311,7 +313,7 @@ impl Service {
             links: Links::default(),
             desired: Desired::Down,
             wished_in_turn: 0,
-            state,
+            state: State::Down(rest),
             since: Time::default(),
             run: RunId(0),
             inherited: RunId(0),
@@ -352,12 +354,12 @@ impl Service {
             rearm: Rearm::No,
             otherwise: Otherwise::No,
             drill: None,
+            drill_put_off: false,
             marked: false,
             lined_up: false,
             refused_settings: [0; Setting::COUNT],
             last_exit: None,
             killed_by: None,
-            trouble,
             counters: MemoryEvents::default(),
             counters_at_start: MemoryEvents::default(),
             procedure_oom_kill: (0, 0),

@@ -537,6 +537,9 @@ pub struct Drill {
     pub procedure_ended: Option<Time>,
     /// When the service was as before, or gone.
     pub over: Option<Time>,
+    /// It will never be over: its run ended meanwhile, or its procedure could not be parked again.
+    #[serde(default)]
+    pub broken_off: bool,
     /// How the procedure went.
     pub procedure: ProcedureResult,
     /// `memory.peak` of the procedure's cgroup, over all of its runs.
@@ -544,6 +547,36 @@ pub struct Drill {
     /// What the unit grants the procedure.
     pub deadline_ms: u32,
     /// The same of memory.
+    pub memory_bytes: u64,
+}
+
+impl Drill {
+    /// What its procedure needed.
+    #[must_use]
+    pub fn needs(&self) -> DrillNeeds {
+        let took_us = self.procedure_ended.zip(self.released).map(|(end, begin)| end.since_us(begin));
+        DrillNeeds {
+            procedure: self.procedure,
+            took_us,
+            deadline_ms: self.deadline_ms,
+            peak_bytes: self.peak_bytes.filter(|_| self.memory_bytes > 0),
+            memory_bytes: self.memory_bytes,
+        }
+    }
+}
+
+/// What a drill's procedure needed of what its unit grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillNeeds {
+    /// How it went.
+    pub procedure: ProcedureResult,
+    /// From its start to its end, where it could be started.
+    pub took_us: Option<u64>,
+    /// What the unit grants.
+    pub deadline_ms: u32,
+    /// `memory.peak`, where the kernel has it.
+    pub peak_bytes: Option<u64>,
+    /// What the unit grants.
     pub memory_bytes: u64,
 }
 

@@ -31,12 +31,14 @@ pub(super) enum TimerKind {
     Warn,
     /// The time by which its procedure has to be parked again.
     Drill,
+    /// The next drill that nobody asks for.
+    NextDrill,
     /// The time at which its ballast is made anew, or by which it has to be known what the kernel killed.
     Ballast,
 }
 
 /// In the order of their slots.
-const KINDS: [TimerKind; 12] = [
+const KINDS: [TimerKind; 13] = [
     TimerKind::Step,
     TimerKind::Sample,
     TimerKind::Ready,
@@ -48,9 +50,10 @@ const KINDS: [TimerKind; 12] = [
     TimerKind::Idle,
     TimerKind::Warn,
     TimerKind::Drill,
+    TimerKind::NextDrill,
     TimerKind::Ballast,
 ];
-const KIND_COUNT: u32 = 12;
+const KIND_COUNT: u32 = 13;
 const ABSENT: u32 = u32::MAX;
 
 /// # Invariants
@@ -90,7 +93,8 @@ impl Timers {
             TimerKind::Idle => 8,
             TimerKind::Warn => 9,
             TimerKind::Drill => 10,
-            TimerKind::Ballast => 11,
+            TimerKind::NextDrill => 11,
+            TimerKind::Ballast => 12,
         };
         u32::from(unit.0) * KIND_COUNT + kind
     }
@@ -196,7 +200,7 @@ mod tests {
         /// The table behaves as a sorted map of (unit, kind) to time.
         #[test]
         fn agrees_with_a_sorted_map(
-            steps in proptest::collection::vec((0u16..40, 0usize..11, 0u64..500, 0u8..4), 0..400),
+            steps in proptest::collection::vec((0u16..40, 0usize..KINDS.len(), 0u64..500, 0u8..4), 0..400),
         ) {
             let mut timers = Timers::new(40);
             let mut model: BTreeMap<(u16, usize), u64> = BTreeMap::new();

@@ -393,6 +393,7 @@ fn restarts(old: &Unit, new: &Unit) -> bool {
         procedure.on_stop = before.on_stop;
         procedure.on_failure = before.on_failure;
         procedure.deadline_ms = before.deadline_ms;
+        procedure.drill_every_ms = before.drill_every_ms;
         procedure.then = before.then;
     }
     same.health_address.clone_from(&old.health_address);
@@ -469,6 +470,9 @@ mod tests {
         ] {
             check(&[("a", "")], &[("a", fields)], room(0), (&["a Adjust"], &[]));
         }
+        let saves = "memory: (max: \"8MiB\"), shutdown: (procedure: [\"/bin/true\"]";
+        let (never, daily) = (format!("{saves})"), format!("{saves}, drill_every: \"24h\")"));
+        check(&[("a", &never)], &[("a", &daily)], room(0), (&["a Adjust"], &[]));
         for fields in [
             "kind: Task",
             "working_directory: \"/tmp\"",

@@ -34,6 +34,9 @@ const LEND_BYTES: u64 = 2 << 20;
 /// Deadlines that lifeboat waits for: long enough to be met, short enough that a device still goes down.
 pub(super) const WAIT_MS: RangeInclusive<u64> = 10..=600_000;
 
+/// Often enough for a test bench, and not so rare that nobody remembers it.
+const DRILL_EVERY_MS: RangeInclusive<u64> = 1_000..=2_592_000_000;
+
 /// Each incident has at most 64 KiB; a small disk should not be filled by them.
 const INCIDENTS_KEPT: RangeInclusive<u64> = 0..=1_000;
 
@@ -218,12 +221,14 @@ fn program_into(
     let identity = RawIdentity { user, group, groups, capabilities };
     unit.identity = setup::identity(reader, accounts, "", identity, &Identity::default());
     unit.command = command(reader, "command", raw.command);
-    if let Some(shutdown) = raw.shutdown.given() {
+    if let Some(mut shutdown) = raw.shutdown.given() {
+        let drill_every = shutdown.value.drill_every.take();
         let then = procedure(reader, shutdown, memory_absent, unit, accounts);
         let then = restart::then(then, restart::Place::Procedure, &mut fallbacks);
         if let (Some(procedure), Some(then)) = (&mut unit.policy.procedure, then) {
             procedure.then = then;
         }
+        drill_every_into(reader, drill_every, unit);
     }
     adopt::read_into(reader, raw.adopt, unit);
     commands::no_procedure_instead(reader, stop_command_at, unit);
@@ -286,16 +291,18 @@ fn procedure(
     accounts: &Accounts,
 ) -> Slot<RawThen> {
     let Item { value: raw, at } = shutdown;
+    let deadline_ms = time(reader, "shutdown.deadline", raw.deadline, WAIT_MS).unwrap_or(2_000);
     let mut policy = ProcedurePolicy {
         on_exhaustion: true,
         on_stop: false,
         on_failure: false,
-        deadline_ms: 2_000,
+        deadline_ms,
         memory_bytes: PROCEDURE_BYTES,
         service: ServiceMode::Frozen,
         lend_bytes: 0,
         has_program: true,
         resident: false,
+        drill_every_ms: None,
         has_otherwise: !raw.otherwise.is_absent(),
         then: (unit.policy.kind == Kind::Task).then_some(Escalation::Stop),
     };
@@ -330,8 +337,6 @@ fn procedure(
         let wrong = Wrong::new("without a bound of its own this unit's memory is never exhausted");
         reader.fault_in("shutdown", &at, wrong.hint("add memory: (max: \"32MiB\"), or use on: [Stop]"));
     }
-    policy.deadline_ms =
-        time(reader, "shutdown.deadline", raw.deadline, WAIT_MS).unwrap_or(policy.deadline_ms);
     if let Some(wrong_at) = raw.lend.place().filter(|_| !saves_itself && service_known) {
         let wrong = Wrong::new("nothing is lent to a service that does not run meanwhile");
         reader.fault_in("shutdown.lend", &wrong_at, wrong.hint("add service: Running, or take lend out"));
@@ -355,6 +360,33 @@ fn procedure(
     unit.procedure_identity = setup::identity(reader, accounts, "shutdown.", identity, &unit.identity);
     unit.policy.procedure = Some(policy);
     then
+}
+
+/// From a drill on its clocks begin anew, so it must be rarer than what they are for.
+fn drill_every_into(reader: &mut Reader<'_>, slot: Slot<Millis>, unit: &mut Unit) {
+    const FIELD: &str = "shutdown.drill_every";
+    let Some(at) = slot.place() else { return };
+    let every_ms = time(reader, FIELD, slot, DRILL_EVERY_MS);
+    let policy = &mut unit.policy;
+    let health_ms = policy.health.map(|it| it.interval_ms.saturating_add(it.timeout_ms));
+    let clocks = [
+        (policy.watchdog_ms, "watchdog"),
+        (health_ms, "health.interval and health.timeout together"),
+        (policy.descriptors.idle_stop_ms, "idle_stop"),
+    ];
+    let late = |(ms, name): (Option<u32>, _)| (ms? >= every_ms?).then_some(name);
+    if let Some(name) = clocks.into_iter().find_map(late) {
+        let wrong =
+            Wrong::new("each drill begins the service's clocks anew, so this one would never run out");
+        reader.fault_in(FIELD, &at, wrong.hint(format!("make it longer than {name}")));
+    }
+    let Some(procedure) = &mut policy.procedure else { return };
+    procedure.drill_every_ms = every_ms;
+    if procedure.service != ServiceMode::Frozen {
+        let wrong = Wrong::new("there is no way back from a procedure whose service is not Frozen meanwhile");
+        let hint = "use service: Frozen, or take it out and use `lifeboatctl drill NAME --to-the-end`";
+        reader.fault_in(FIELD, &at, wrong.hint(hint));
+    }
 }
 
 /// A string for the kernel, which has no NUL.

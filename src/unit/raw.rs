@@ -320,6 +320,7 @@ section! {
         service: ServiceMode,
         lend: Size,
         deadline: Millis,
+        drill_every: Millis,
         memory: Size,
         user: String,
         group: String,

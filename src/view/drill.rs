@@ -1,8 +1,8 @@
 //! What a drill has shown: what the procedure needed against what its unit grants, and the values to set.
 
-use super::words::{Bytes, Millis, ProcedureWords, Took};
+use super::words::{Bytes, Millis, ProcedureWords, Took, Uptime};
 use crate::engine::event::{Exit, Time};
-use crate::engine::snapshot::{Drill, ProcedureResult};
+use crate::engine::snapshot::{Drill, DrillNeeds, ProcedureResult};
 use std::fmt::{self, Write};
 
 /// On the day it counts the machine is busier, and there is more to save.
@@ -13,6 +13,69 @@ const DEADLINE_MS_LEAST: u64 = 100;
 
 /// Proposed memory is half as much again, in whole steps.
 const MEMORY_STEP_BYTES: u64 = 256 << 10;
+
+/// The procedure's result, and what it needed of what its unit grants: in the log and in `status`.
+///
+/// # Errors
+/// Only what `out` fails with.
+pub fn outcome(out: &mut dyn Write, needs: &DrillNeeds) -> fmt::Result {
+    write!(out, "procedure {}", ProcedureWords(needs.procedure))?;
+    if let Some(took_us) = needs.took_us {
+        write!(out, " after {} of {}", Took(took_us), Millis(u64::from(needs.deadline_ms)))?;
+    }
+    match needs.peak_bytes {
+        Some(peak_bytes) => write!(out, ", with {} of {}", Bytes(peak_bytes), Bytes(needs.memory_bytes)),
+        None => Ok(()),
+    }
+}
+
+/// What helps a procedure that does not end well; `None` for one that does.
+#[must_use]
+pub fn cure(result: ProcedureResult) -> Option<&'static str> {
+    match result {
+        ProcedureResult::Ended(Exit::Code(0)) | ProcedureResult::SavedItself(Exit::Code(0)) => None,
+        ProcedureResult::TimedOut => {
+            Some("raise shutdown.deadline, or find out by its words what it waits for")
+        }
+        ProcedureResult::OutOfMemory => Some("raise shutdown.memory"),
+        ProcedureResult::Ended(_)
+        | ProcedureResult::SavedItself(_)
+        | ProcedureResult::None
+        | ProcedureResult::SpawnFailed { .. } => Some("`lifeboatctl tail` shows what the procedure said"),
+    }
+}
+
+/// How its way back was cut off.
+pub const BROKEN_OFF: &str = "the unit's run ended meanwhile, or its procedure could not be parked again";
+
+/// Writes one line about the last one, with the values to set.
+///
+/// # Errors
+/// Only what `out` fails with.
+pub fn line(out: &mut dyn Write, drill: &Drill, now: Time) -> fmt::Result {
+    let needs = drill.needs();
+    write!(out, "  drill, {} ago: ", Uptime(now.since_us(drill.began)))?;
+    if drill.over.is_none() && !drill.broken_off {
+        return writeln!(out, "not over yet");
+    }
+    let cure = cure(drill.procedure);
+    if cure.is_some() || drill.broken_off {
+        write!(out, "FAILED, ")?;
+    }
+    outcome(out, &needs)?;
+    if drill.broken_off {
+        return writeln!(out, "; broken off: {BROKEN_OFF}");
+    }
+    match (cure, needs.took_us) {
+        (Some(cure), _) => write!(out, "; cure: {cure}")?,
+        (None, Some(took_us)) => {
+            write!(out, "; ")?;
+            to_set(out, took_us, needs.peak_bytes)?;
+        }
+        (None, None) => {}
+    }
+    writeln!(out)
+}
 
 /// Writes two or three lines about it.
 ///
@@ -30,41 +93,38 @@ pub fn write(out: &mut dyn Write, drill: &Drill) -> fmt::Result {
     match (after(drill.over), drill.to_the_end) {
         (Some(us), true) => writeln!(out, ", all gone after {}", Took(us))?,
         (Some(us), false) => writeln!(out, ", as before after {}", Took(us))?,
+        (None, _) if drill.broken_off => writeln!(out, ", broken off: {BROKEN_OFF}")?,
         (None, _) => writeln!(out, ", not over yet")?,
     }
-    needs(out, drill)
+    details(out, drill)
 }
 
-fn needs(out: &mut dyn Write, drill: &Drill) -> fmt::Result {
-    let took_us = drill.procedure_ended.zip(drill.released).map(|(end, begin)| end.since_us(begin));
+fn details(out: &mut dyn Write, drill: &Drill) -> fmt::Result {
+    let DrillNeeds { took_us, deadline_ms, peak_bytes, memory_bytes, .. } = drill.needs();
     let Some(took_us) = took_us else { return Ok(()) };
-    let deadline = Millis(u64::from(drill.deadline_ms));
+    let deadline = Millis(u64::from(deadline_ms));
     write!(out, "  it took {} of the {deadline} that its unit grants", Took(took_us))?;
-    if let Some(peak_bytes) = drill.peak_bytes.filter(|_| drill.memory_bytes > 0) {
-        write!(out, ", and at most {} of {}", Bytes(peak_bytes), Bytes(drill.memory_bytes))?;
+    if let Some(peak_bytes) = peak_bytes {
+        write!(out, ", and at most {} of {}", Bytes(peak_bytes), Bytes(memory_bytes))?;
     }
-    writeln!(out)?;
-    match drill.procedure {
-        ProcedureResult::Ended(Exit::Code(0)) | ProcedureResult::SavedItself(Exit::Code(0)) => {
-            let least_ms = took_us.div_ceil(1_000).saturating_mul(TIMES_THE_TIME).max(DEADLINE_MS_LEAST);
-            write!(out, "  to set: shutdown: (deadline: \"{}\"", rounded(least_ms))?;
-            if let Some(peak_bytes) = drill.peak_bytes.filter(|_| drill.memory_bytes > 0) {
-                let wanted = peak_bytes.saturating_add(peak_bytes / 2);
-                write!(out, ", memory: \"{}KiB\"", wanted.next_multiple_of(MEMORY_STEP_BYTES) >> 10)?;
-            }
-            writeln!(out, ") leaves room for four times the time and half as much memory again")
-        }
-        ProcedureResult::TimedOut => {
-            writeln!(out, "  cure: raise shutdown.deadline, or find out by its words what it waits for")
-        }
-        ProcedureResult::OutOfMemory => writeln!(out, "  cure: raise shutdown.memory"),
-        ProcedureResult::Ended(_)
-        | ProcedureResult::SavedItself(_)
-        | ProcedureResult::None
-        | ProcedureResult::SpawnFailed { .. } => {
-            writeln!(out, "  cure: `lifeboatctl tail` shows what the procedure said")
+    write!(out, "\n  ")?;
+    match cure(drill.procedure) {
+        Some(cure) => writeln!(out, "cure: {cure}"),
+        None => {
+            to_set(out, took_us, peak_bytes)?;
+            writeln!(out, " leaves room for four times the time and half as much memory again")
         }
     }
+}
+
+fn to_set(out: &mut dyn Write, took_us: u64, peak_bytes: Option<u64>) -> fmt::Result {
+    let least_ms = took_us.div_ceil(1_000).saturating_mul(TIMES_THE_TIME).max(DEADLINE_MS_LEAST);
+    write!(out, "to set: shutdown: (deadline: \"{}\"", rounded(least_ms))?;
+    if let Some(peak_bytes) = peak_bytes {
+        let wanted = peak_bytes.saturating_add(peak_bytes / 2);
+        write!(out, ", memory: \"{}KiB\"", wanted.next_multiple_of(MEMORY_STEP_BYTES) >> 10)?;
+    }
+    write!(out, ")")
 }
 
 /// Two digits, rounded up: nobody writes 1237 ms into a file.
@@ -81,23 +141,49 @@ fn rounded(ms: u64) -> String {
 mod tests {
     use super::*;
 
+    fn drill(procedure: ProcedureResult, ended_us: u64, peak_kib: Option<u64>) -> Drill {
+        Drill {
+            to_the_end: false,
+            began: Time(1_000),
+            frozen: Some(Time(15_000)),
+            released: Some(Time(16_000)),
+            procedure_ended: Some(Time(ended_us)),
+            over: Some(Time(80_000)),
+            broken_off: false,
+            procedure,
+            peak_bytes: peak_kib.map(|kib| kib << 10),
+            deadline_ms: 2_000,
+            memory_bytes: 4 << 20,
+        }
+    }
+
+    #[test]
+    fn the_last_drill_on_one_line() {
+        let check = |drill: Drill, expected: &str| {
+            let mut text = String::new();
+            line(&mut text, &drill, Time(3_661_001_000)).expect("it is a string");
+            assert_eq!(text, format!("  drill, 1:01:01 ago: {expected}\n"));
+        };
+        let good = drill(ProcedureResult::Ended(Exit::Code(0)), 325_000, Some(900));
+        let ended = "procedure ended with exit code 0 after 309.0 ms of 2 s, with 900 KiB of 4 MiB";
+        check(good, &format!("{ended}; to set: shutdown: (deadline: \"1300ms\", memory: \"1536KiB\")"));
+        check(Drill { over: None, ..good }, "not over yet");
+        check(
+            Drill { over: None, broken_off: true, ..good },
+            &format!("FAILED, {ended}; broken off: {BROKEN_OFF}"),
+        );
+        check(
+            drill(ProcedureResult::Ended(Exit::Code(3)), 26_000, None),
+            "FAILED, procedure ended with exit code 3 after 10.0 ms of 2 s; cure: `lifeboatctl tail` shows what the \
+             procedure said",
+        );
+    }
+
     #[test]
     fn what_was_needed_and_what_to_set() {
         let check = |procedure, ended_us, peak_kib: Option<u64>, expected: &str| {
-            let drill = Drill {
-                to_the_end: false,
-                began: Time(1_000),
-                frozen: Some(Time(15_000)),
-                released: Some(Time(16_000)),
-                procedure_ended: Some(Time(ended_us)),
-                over: Some(Time(80_000)),
-                procedure,
-                peak_bytes: peak_kib.map(|kib| kib << 10),
-                deadline_ms: 2_000,
-                memory_bytes: 4 << 20,
-            };
             let mut text = String::new();
-            write(&mut text, &drill).expect("it is a string");
+            write(&mut text, &drill(procedure, ended_us, peak_kib)).expect("it is a string");
             assert_eq!(text, expected);
         };
         let good = ProcedureResult::Ended(Exit::Code(0));

@@ -3,6 +3,7 @@
 //! The exhaustion path calls this with a fixed buffer: nothing here allocates.
 
 use super::cure;
+use super::drill;
 use super::words::{
     self, Bytes, Exhaustions, ExitWords, HeldAtHigh, Millis, Percent, ProcedureWords, Took, TroubleWords,
 };
@@ -60,6 +61,8 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         | Record::Reloaded { .. }
         | Record::Drill { .. }
         | Record::Drilled { .. }
+        | Record::DrillBrokenOff { .. }
+        | Record::DrillPutOff { .. }
         | Record::ProcedureLost { .. }
         | Record::ReloadFailed { .. } => beside(out, record),
         Record::Reached { .. } => write!(out, "RUNNING: reached"),
@@ -103,20 +106,8 @@ fn beside(out: &mut dyn Write, record: &Record) -> fmt::Result {
     if let Record::CommandOver { kind, result, after_us, .. } = *record {
         return write!(out, "{} {} after {}", words::command(kind), ProcedureWords(result), Took(after_us));
     }
-    if let Record::Drill { to_the_end, .. } = *record {
-        return write!(
-            out,
-            "a drill begins, {}",
-            if to_the_end { "to the end" } else { "to the procedure and back" }
-        );
-    }
-    if let Record::Drilled { result, after_us, .. } = *record {
-        return write!(
-            out,
-            "RUNNING: drilled, procedure {}, after {}",
-            ProcedureWords(result),
-            Took(after_us)
-        );
+    if drilled(out, record)? {
+        return Ok(());
     }
     if let Record::ProcedureLost { exit, .. } = *record {
         return write!(out, "its procedure ended before it was needed: {}", ExitWords(exit));
@@ -126,6 +117,31 @@ fn beside(out: &mut dyn Write, record: &Record) -> fmt::Result {
     }
     let stays = matches!(record, Record::CommandStays { .. });
     write!(out, "{}", if stays { "what a command left does not die" } else { "not reloaded, it runs on" })
+}
+
+/// The records of drills. False where it is another one.
+fn drilled(out: &mut dyn Write, record: &Record) -> Result<bool, fmt::Error> {
+    match *record {
+        Record::Drill { to_the_end: true, .. } => write!(out, "a drill begins, to the end")?,
+        Record::Drill { .. } => write!(out, "a drill begins, to the procedure and back")?,
+        Record::Drilled { needs, after_us, .. } => {
+            let cure = drill::cure(needs.procedure);
+            write!(out, "RUNNING: {}", if cure.is_some() { "the drill failed: " } else { "drilled, " })?;
+            drill::outcome(out, &needs)?;
+            match cure {
+                Some(cure) => write!(out, "; {cure}")?,
+                None => write!(out, "; as before after {}", Took(after_us))?,
+            }
+        }
+        Record::DrillBrokenOff { .. } => {
+            write!(out, "the drill failed: {}; `lifeboatctl why` says more", drill::BROKEN_OFF)?;
+        }
+        Record::DrillPutOff { .. } => {
+            write!(out, "a drill is due, but it is busy: it waits for the next time")?
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 /// The records about settings and limits.
@@ -332,6 +348,8 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::Reloaded { unit, .. }
         | Record::Drill { unit, .. }
         | Record::Drilled { unit, .. }
+        | Record::DrillBrokenOff { unit }
+        | Record::DrillPutOff { unit }
         | Record::ProcedureLost { unit, .. }
         | Record::ReloadFailed { unit }
         | Record::Reached { unit }
@@ -375,7 +393,7 @@ mod tests {
     use super::*;
     use crate::engine::event::{CommandKind, ShutdownKind, SpawnStage};
     use crate::engine::setting::Setting;
-    use crate::engine::snapshot::{Failure, KilledBy, Trouble};
+    use crate::engine::snapshot::{DrillNeeds, Failure, KilledBy, Trouble};
 
     const UNIT: UnitId = UnitId(1);
 
@@ -402,6 +420,39 @@ mod tests {
             &Record::BallastLost { unit, exit: Exit::Signal(9), for_memory: true, tries_left: 0 },
             "recorder: the kernel took its ballast, because memory ran out above the unit; it goes on without a canary, \
              until its next start",
+        );
+    }
+
+    #[test]
+    fn drills() {
+        let (unit, after_us) = (UNIT, 97_800);
+        let needs = DrillNeeds {
+            procedure: ProcedureResult::Ended(Exit::Code(0)),
+            took_us: Some(63_400),
+            deadline_ms: 2_000,
+            peak_bytes: Some(492 << 10),
+            memory_bytes: 4 << 20,
+        };
+        check(
+            &Record::Drilled { unit, needs, after_us },
+            "recorder: RUNNING: drilled, procedure ended with exit code 0 after 63.4 ms of 2 s, with 492 KiB of 4 MiB; \
+             as before after 97.8 ms",
+        );
+        let procedure = ProcedureResult::TimedOut;
+        let needs = DrillNeeds { procedure, took_us: Some(2_000_000), ..needs };
+        check(
+            &Record::Drilled { unit, needs, after_us },
+            "recorder: RUNNING: the drill failed: procedure was killed at its deadline after 2.0 s of 2 s, with 492 KiB \
+             of 4 MiB; raise shutdown.deadline, or find out by its words what it waits for",
+        );
+        check(
+            &Record::DrillBrokenOff { unit },
+            "recorder: the drill failed: the unit's run ended meanwhile, or its procedure could not be parked again; \
+             `lifeboatctl why` says more",
+        );
+        check(
+            &Record::DrillPutOff { unit },
+            "recorder: a drill is due, but it is busy: it waits for the next time",
         );
     }
 

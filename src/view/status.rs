@@ -2,7 +2,7 @@
 
 use super::words::{self, Bytes, Calendar, Exhaustions, Tenths, TroubleWords, Uptime};
 use crate::engine::event::Time;
-use crate::engine::snapshot::{Incident, MemoryView, Snapshot, StateName, Trouble, UnitView};
+use crate::engine::snapshot::{Drill, Incident, MemoryView, Snapshot, StateName, Trouble, UnitView};
 use std::fmt::{self, Write};
 use std::iter::repeat;
 
@@ -151,7 +151,9 @@ fn rescue_step(snapshot: &Snapshot, unit: &UnitView) -> &'static str {
     let is_open = |incident: &&Incident| {
         words::name_of(&snapshot.names, incident.unit) == unit.name && incident.emptied.is_none()
     };
+    let drills = |drill: Drill| drill.over.is_none() && !drill.broken_off;
     match snapshot.incidents.iter().rev().find(is_open) {
+        None if unit.drill.is_some_and(drills) => "a drill is under way",
         None => "memory exhausted, shutdown procedure at work",
         Some(Incident { killed: Some(_), .. }) => "memory exhausted, killing what is left",
         Some(Incident { procedure_ended: Some(_), .. }) => "memory exhausted, shutdown procedure is over",

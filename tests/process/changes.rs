@@ -254,3 +254,25 @@ fn a_limit_that_was_changed_is_no_difference_to_the_file() {
     assert_eq!(bytes(&rig), 24 << 20);
     rig.ctl(&["reread"]).check("No config updates to processes\n", 0);
 }
+
+/// The far one wakes nobody, and the near one holds for the run that is there.
+#[test]
+fn a_service_is_drilled_as_often_as_its_file_says() {
+    let text = |every: &str| {
+        format!(
+            "(command: [\"/bin/sleep\", \"1000\"], \
+             shutdown: (procedure: [\"/bin/true\"], on: [Stop], drill_every: \"{every}\"))"
+        )
+    };
+    for cgroups in both() {
+        let rig = Place::new(cgroups).unit("a", &text("24h")).start();
+        let pid = rig.running("a");
+        rig.check_quiet("a drill is due in a day");
+        write(&rig, "a", &text("1s"));
+        rig.ctl(&["update"]).check("a: updated process group\n", 0);
+        let drilled = rig.wait_until("a", |unit| unit.drill.is_some_and(|drill| drill.over.is_some()));
+        assert_eq!((drilled.pid, drilled.run.0), (Some(pid), 1));
+        let shown = rig.ctl(&["status", "a"]).out;
+        assert!(shown.contains("procedure ended with exit code 0 after "), "{shown}");
+    }
+}

@@ -1,11 +1,11 @@
 //! Random changes of a table of units, as the runtime makes them: nobody who stays names one who goes.
 
-use crate::random_units::random_unit;
+use crate::random_units::{random_drills, random_unit};
 use crate::rng::Rng;
 use lifeboat::engine::Engine;
 use lifeboat::engine::action::Action;
 use lifeboat::engine::change::Change;
-use lifeboat::engine::policy::{Escalation, Kind, UnitId, UnitPolicy};
+use lifeboat::engine::policy::{Escalation, Kind, ProcedurePolicy, UnitId, UnitPolicy};
 
 /// The newest definitions by place, and the order in which units may name each other.
 pub(crate) struct Table {
@@ -126,6 +126,10 @@ impl Table {
         let replaces = replaces || self.pending[at] || engine.is_leaving(unit) || old.refused.is_some();
         if !replaces {
             let wanted = new;
+            let drilled = |it: ProcedurePolicy| ProcedurePolicy {
+                drill_every_ms: random_drills(rng, it.service),
+                ..it
+            };
             new = UnitPolicy {
                 requires: wanted.requires,
                 wants: wanted.wants,
@@ -137,6 +141,7 @@ impl Table {
                 restart: wanted.restart,
                 health: wanted.health.filter(|_| old.kind == Kind::Service),
                 stop_timeout_ms: wanted.stop_timeout_ms,
+                procedure: old.procedure.map(drilled),
                 ..old
             };
         }

@@ -207,6 +207,12 @@ fn random_ready(rng: &mut Rng, kind: Kind) -> Ready {
     rng.pick(&[Ready::Notify, Ready::Notify, Ready::NotificationFd, Ready::Path, Ready::AfterMs(delay_ms)])
 }
 
+/// Some come so often that they meet everything else.
+pub(crate) fn random_drills(rng: &mut Rng, service: ServiceMode) -> Option<u32> {
+    let drills = service == ServiceMode::Frozen && rng.per_mille(400);
+    drills.then(|| rng.pick(&[1_000, 1_000, 5_000, 60_000]))
+}
+
 fn random_procedure(rng: &mut Rng) -> ProcedurePolicy {
     let service = match rng.per_mille(400) {
         true => rng.pick(&[ServiceMode::Running, ServiceMode::Killed]),
@@ -225,6 +231,7 @@ fn random_procedure(rng: &mut Rng) -> ProcedurePolicy {
         lend_bytes: if saves_itself { rng.between(0, 3) * MIB } else { 0 },
         has_program,
         resident: has_program && rng.per_mille(300),
+        drill_every_ms: random_drills(rng, service),
         has_otherwise: has_program && rng.per_mille(300),
         then: None,
     }

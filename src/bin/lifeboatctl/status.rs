@@ -5,6 +5,7 @@ use crate::client::{ANSWER_TIMEOUT, CallError, Client};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Gone};
 use lifeboat::engine::snapshot::{Snapshot, StateName, UnitView};
+use lifeboat::view::drill;
 use lifeboat::view::status::{self, WallOffset};
 use lifeboat::wire::interface::Info;
 use lifeboat::wire::reply::StatusReply;
@@ -52,6 +53,9 @@ pub(crate) fn status(context: &Context, names: &[String], no_fail: bool) -> Resu
             match snapshot.units.iter().find(|unit| unit.name == *name) {
                 Some(unit) => {
                     show(&mut text, &snapshot, unit);
+                    if let Some(drill) = &unit.drill {
+                        let _ = drill::line(&mut text, drill, snapshot.time);
+                    }
                     exit = exit.then(verdict(unit, no_fail));
                 }
                 None => {

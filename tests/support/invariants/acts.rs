@@ -171,7 +171,8 @@ impl Watch {
             | Action::ReleaseMemory { unit, run }
             | Action::NotifyPressure { unit, run } => self.of_the_present(action, unit, run)?,
             Action::TryLimit { .. } | Action::EndLimit { .. } | Action::EndProbe { .. } => {}
-            Action::LookForPath { .. } | Action::Sample { .. } | Action::Log(_) => {}
+            Action::LookForPath { .. } | Action::Sample { .. } => {}
+            Action::Log(record) => self.drills_in_time(now, record)?,
         }
         Ok(())
     }

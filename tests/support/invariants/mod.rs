@@ -3,6 +3,7 @@
 
 mod acts;
 mod changes;
+mod drills;
 mod ends;
 mod escalations;
 mod rests;
@@ -47,6 +48,9 @@ pub(crate) enum Invariant {
     HeldForAMoment,
     /// A reload is answered in its time.
     ReloadsEnd,
+    /// A drill that nobody asks for comes a whole interval after the run's beginning and the last drill; that one is
+    /// put off is told once, and none is shown as under way of a unit that is down.
+    DrillsInTime,
     /// A service that is not ready by its `start_timeout`, or misses its watchdog, does not stay.
     NoSilence,
     /// A unit is shown as RUNNING only when it has shown that it is ready.
@@ -138,6 +142,9 @@ struct Seen {
     /// It is on its way to its procedure and back; then that its procedure is to be parked anew.
     drills: bool,
     rearms: bool,
+    /// When it was back from its last drill, and whether it was told since then that the next one is put off.
+    drilled: Option<Time>,
+    put_off: bool,
     /// The second procedure came.
     otherwise: bool,
     /// The number of the last command, over all runs, and how often it was killed.
@@ -174,6 +181,8 @@ pub(crate) struct Watch {
     open_requests: BTreeMap<u64, u32>,
     /// Who waits for a reload, and until when it may.
     reloads: Vec<(ClientId, Time)>,
+    /// Who is asked to drill in this turn.
+    drill_asked: Option<UnitId>,
     gone: Vec<ClientId>,
     shutdown_at: Option<Time>,
     /// Targets that have gone down in this turn.
@@ -202,6 +211,7 @@ impl Watch {
             seen: vec![Seen::default(); policies.len()],
             open_requests: BTreeMap::new(),
             reloads: Vec::new(),
+            drill_asked: None,
             gone: Vec::new(),
             shutdown_at: None,
             targets_down: Vec::new(),
@@ -229,6 +239,7 @@ impl Watch {
     /// Before the engine gets the event.
     pub(crate) fn event(&mut self, now: Time, event: Event, kernel: &mut FakeKernel) {
         self.wanted(event);
+        self.drill_asked(event);
         match event {
             Event::ConditionsChecked { unit, run, unmet } => self.conditions_told(unit, run, unmet),
             Event::Parked { unit, run, .. } => {

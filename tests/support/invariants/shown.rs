@@ -1,5 +1,6 @@
 //! What readers see.
 
+use super::drills::drill_over;
 use super::{Invariant, Violation, Watch, hold};
 use crate::fake_kernel::FakeKernel;
 use lifeboat::engine::Engine;
@@ -24,6 +25,7 @@ impl Watch {
             self.graph_holds(&snapshot, quiet)?;
         }
         snapshot.units.iter().try_for_each(unit_holds)?;
+        snapshot.units.iter().try_for_each(drill_over)?;
         self.escalations_hold(&snapshot)?;
         self.processes_hold(now, &snapshot, kernel)?;
         for unit in snapshot.units.iter().filter(|unit| unit.state == StateName::Running) {

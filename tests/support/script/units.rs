@@ -121,6 +121,7 @@ struct Procedure {
     lend_mib: u64,
     has_program: bool,
     resident: bool,
+    drill_every_ms: u32,
     has_otherwise: bool,
     then: After,
 }
@@ -137,6 +138,7 @@ impl Default for Procedure {
             lend_mib: 0,
             has_program: true,
             resident: false,
+            drill_every_ms: 0,
             has_otherwise: false,
             then: After::Restart,
         }
@@ -265,6 +267,7 @@ fn procedure(procedure: &Procedure, names: &[String]) -> ProcedurePolicy {
         lend_bytes: procedure.lend_mib * MIB,
         has_program: procedure.has_program,
         resident: procedure.resident,
+        drill_every_ms: (procedure.drill_every_ms > 0).then_some(procedure.drill_every_ms),
         has_otherwise: procedure.has_otherwise,
         then: procedure.then.escalation(names),
     }

@@ -5,7 +5,7 @@ use crate::guest::{Guest, all_saved, ensure, expect, read, run};
 use crate::keeper::{RECORDS, kept_path};
 use crate::saver::found;
 use lifeboat::engine::event::Exit;
-use lifeboat::engine::snapshot::{Incident, ProcedureResult, StateName};
+use lifeboat::engine::snapshot::{Incident, ProcedureResult, StateName, UnitView};
 use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[
@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "service-killed-before-its-procedure", deadline_s: 60, run: killed_first },
     Case { name: "drill-to-the-procedure-and-back", deadline_s: 90, run: drill_and_back },
     Case { name: "drill-to-the-end", deadline_s: 60, run: drill_to_the_end },
+    Case { name: "drills-by-itself", deadline_s: 90, run: drills_by_itself },
     Case { name: "second-procedure-saves", deadline_s: 90, run: second_saves },
     Case { name: "procedure-is-handed-on", deadline_s: 60, run: handed_on },
     Case { name: "drill-is-refused", deadline_s: 60, run: drill_is_refused },
@@ -130,6 +131,40 @@ fn drill_and_back(guest: &mut Guest) -> Result<(), String> {
     let incident = guest.wait_incident(unit, before, EXHAUSTION)?;
     saved(&incident)?;
     all_saved(unit, &incident)?;
+    guest.stop(unit)
+}
+
+/// Again and again in one run, whatever the procedure does.
+fn drills_by_itself(guest: &mut Guest) -> Result<(), String> {
+    let unit = "drills-by-itself";
+    let fails = "/run/drills-by-itself/fails";
+    let before = guest.last_incident()?;
+    guest.start(unit)?;
+    let up = guest.unit(unit)?;
+    let shown = |expected: &str| {
+        let (code, text) = run(&["/bin/sh", "-c", &format!("/usr/bin/lifeboatctl status {unit} 2>&1")])?;
+        guest.figure(text.trim());
+        ensure(code == 0 && text.contains(expected), || format!("exit code {code}: {text}"))
+    };
+    let mut last = up.since;
+    for (exit, expected) in [(0, "to set: shutdown:"), (0, "of 10 s"), (1, "FAILED, procedure ended")] {
+        if exit > 0 {
+            std::fs::write(fails, "").map_err(|error| format!("{fails}: {error}"))?;
+        }
+        let ended = ProcedureResult::Ended(Exit::Code(exit));
+        let next = |now: &UnitView| {
+            let drill =
+                now.drill.filter(|it| it.began > last && it.over.is_some() && it.procedure == ended)?;
+            Some((drill, now.pid, now.run))
+        };
+        let look = || guest.unit(unit).ok().as_ref().and_then(next);
+        let (drill, pid, run) = guest.until("it is not drilled", Duration::from_secs(20), look)?;
+        ensure(drill.began.since_us(last) >= 1_000_000, || format!("{drill:?} after {last:?}"))?;
+        expect("process and run", &(pid, run), &(up.pid, up.run))?;
+        shown(expected)?;
+        last = drill.began;
+    }
+    expect("incidents", &guest.last_incident()?, &before)?;
     guest.stop(unit)
 }
 
