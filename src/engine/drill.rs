@@ -274,6 +274,6 @@ impl Engine {
 impl Service {
     /// How often it is drilled by itself.
     pub(super) fn drill_every_ms(&self) -> Option<u32> {
-        self.policy.procedure.and_then(|procedure| procedure.drill_every_ms)
+        self.policy.procedure.and_then(|procedure| procedure.drill_every_ms).filter(|ms| *ms > 0)
     }
 }

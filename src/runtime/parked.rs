@@ -92,6 +92,7 @@ mod tests {
         let mut unit = Unit::vacant();
         unit.procedure = vec![CString::new(path.to_str().expect("text")).expect("no NUL")];
         unit.policy.procedure = Some(ProcedurePolicy {
+            drill_every_ms: None,
             on_exhaustion: true,
             on_stop: false,
             on_failure: false,

@@ -114,6 +114,9 @@ fn a_watcher_that_does_not_read_or_leaves_costs_nothing() {
 #[test]
 fn garbage_ends_the_connection_and_nothing_else() {
     let rig = Place::new(Cgroups::None).unit("a", "(command: [\"/bin/sleep\", \"1000\"])").start();
+    // Else the pipe of the start may still be open.
+    rig.running("a");
+    rig.check_quiet("a runs");
     let files = rig.open_files();
     for garbage in
         [&b"\0"[..], b"{}\0", b"GET / HTTP/1.1\r\n\r\n\0", &[b'x'; 70_000], b"[[[[[[[[\0", b"\xff\xfe\0"]
@@ -138,6 +141,9 @@ fn garbage_ends_the_connection_and_nothing_else() {
 #[test]
 fn a_thousand_connections_leave_room_for_one_more() {
     let rig = Place::new(Cgroups::None).unit("a", "(command: [\"/bin/sleep\", \"1000\"])").start();
+    // Else the pipe of the start may still be open.
+    rig.running("a");
+    rig.check_quiet("a runs");
     let files = rig.open_files();
     // The test's own end of them; the usual limit is 1,024 for all tests of this program together.
     let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;

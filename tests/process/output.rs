@@ -351,6 +351,7 @@ fn a_log_that_cannot_be_written_stops_nobody() {
     for pid in writers() {
         kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("a kill");
     }
+    until("the old writers live", &rig, || writers().is_empty());
     rig.ctl(&["restart", "b"]).check("b: stopped\nb: started\n", 0);
     wait_for_words(&rig, "b", "one\none\n");
     rig.ctl(&["restart", "b"]).check("b: stopped\nb: started\n", 0);

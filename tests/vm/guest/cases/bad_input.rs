@@ -167,16 +167,7 @@ fn holds_the_port(guest: &mut Guest) -> Result<(), String> {
 fn leaves_its_cgroup(guest: &mut Guest) -> Result<(), String> {
     let (unit, bystander) = ("bad-leaves", guest.bystander()?);
     // It may have failed before `run` has seen it RUNNING.
-    run(&[
-        CTL,
-        "run",
-        "--name=bad-leaves",
-        "--memory-max=8MiB",
-        "--",
-        "/usr/bin/vm-guest",
-        "bad",
-        "leaves",
-    ])?;
+    run(&[CTL, "run", "--name=bad-leaves", "--memory-max=8MiB", "--", "/usr/bin/vm-guest", "bad", "leaves"])?;
     let over = |snapshot: &Snapshot| {
         let shown = supervisor::unit(snapshot, unit)?;
         (shown.state == StateName::Exited).then_some(shown.trouble)
