@@ -380,6 +380,11 @@ impl Group {
         })
     }
 
+    /// Of `memory.stat` what `parse` finds.
+    pub fn stat<T>(&self, parse: impl FnOnce(&[u8]) -> Result<T, ParseError>) -> Result<T, i32> {
+        self.with_equipment(|equipment| equipment.stat(parse))
+    }
+
     /// What is charged to a group in which no process is left.
     pub fn left_behind(&self) -> Result<LeftBehind, i32> {
         self.with_equipment(|equipment| {

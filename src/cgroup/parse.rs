@@ -132,6 +132,36 @@ pub fn shmem_and_file_bytes(text: &[u8]) -> Result<(u64, u64), ParseError> {
     Ok((shmem.ok_or(ParseError::Missing("shmem"))?, file.ok_or(ParseError::Missing("file"))?))
 }
 
+/// What an incident tells of `memory.stat`. A count of pages or faults has no `_bytes` in the kernel either.
+pub const STAT_KEYS: [&str; 13] = [
+    "anon",
+    "shmem",
+    "file",
+    "file_dirty",
+    "file_writeback",
+    "unevictable",
+    "kernel",
+    "sock",
+    "slab_reclaimable",
+    "pgscan",
+    "pgsteal",
+    "pgmajfault",
+    "workingset_refault_file",
+];
+
+/// Their values; what a kernel does not have is left out.
+pub fn stat_values(text: &[u8]) -> Result<[Option<u64>; STAT_KEYS.len()], ParseError> {
+    flat_keyed(text, STAT_KEYS)
+}
+
+/// `MemAvailable` of proc_meminfo(5), from the beginning of the file.
+#[must_use]
+pub fn available_bytes(text: &[u8]) -> Option<u64> {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    let rest = lines.find_map(|line| line.strip_prefix(b"MemAvailable:"))?.strip_suffix(b" kB")?;
+    digits(rest.trim_ascii_start())?.checked_mul(1024)
+}
+
 /// `memory.pressure`.
 pub fn pressure(text: &[u8]) -> Result<Pressure, ParseError> {
     let mut found = Pressure::default();

@@ -8,6 +8,7 @@ use super::event_loop::Lifeboat;
 use super::incident_store::NO_DISK;
 use super::perform::PROCEDURE;
 use super::story;
+use crate::cgroup::parse::STAT_KEYS;
 use crate::engine::event::{Event, Exit, Role, Time};
 use crate::engine::policy::UnitId;
 use crate::engine::snapshot::IncidentStore;
@@ -15,7 +16,7 @@ use crate::sys::aside::wait_for_child;
 use crate::sys::error::SysError;
 use crate::sys::spawn::{Program, SpawnError, Start, start};
 use crate::sys::{children, clock, memory};
-use crate::wire::incident::{Brief, Rest, write_letter};
+use crate::wire::incident::{Brief, MemoryStat, Rest, write_letter};
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
@@ -113,6 +114,7 @@ impl Incidents {
 impl Lifeboat {
     /// An incident is closed: what is known of it goes into a letter, before the unit's next run changes it.
     pub(super) fn keep_incident(&mut self, unit: UnitId, number: u32) {
+        let evidence = self.evidences.take(unit).unwrap_or_default();
         let Some(incident) = self.engine.incident(number).copied().filter(|_| self.incidents.store.is_some())
         else {
             return;
@@ -129,9 +131,16 @@ impl Lifeboat {
             began_unix_ms: u64::try_from(unix_ms).unwrap_or(0).saturating_sub(ago_ms),
             incident,
         };
+        let mut memory_stat = STAT_KEYS.map(|key| (key, None));
+        for (place, value) in memory_stat.iter_mut().zip(evidence.memory_stat) {
+            place.1 = value;
+        }
         let rest = Rest {
             limit_bytes: seat.unit.policy.memory.map(|memory| memory.max_bytes),
             peak_bytes: group.and_then(|group| group.peak_bytes().ok()),
+            memory_stat: MemoryStat(&memory_stat),
+            available_bytes: evidence.available_bytes,
+            cpu_some_avg10: evidence.cpu_some_avg10,
             words: &String::from_utf8_lossy(&words),
         };
         let events = self.engine.recorder().events().filter(|(_, event)| event.concerns(unit));

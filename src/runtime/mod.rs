@@ -15,6 +15,7 @@ mod conditions;
 mod control;
 pub mod errand;
 mod event_loop;
+mod evidence;
 mod groups;
 mod health;
 mod idle;

@@ -68,6 +68,7 @@ impl Lifeboat {
                 // A file that cannot be read any more is dealt with where it rings.
                 let _ = self.read_memory_events(unit, Role::Service);
                 self.sample(unit);
+                self.note_evidence(unit);
             }
             Action::Ring { unit, run: _, high_bytes } => self.ring(unit, high_bytes),
             Action::Reclaim { unit, run: _, bytes } => self.reclaim(unit, bytes),

@@ -4,6 +4,7 @@ use super::status::OneLine;
 use super::why::{account, said};
 use super::words::{Bytes, Calendar, Dated, ProcedureWords, Tenths};
 use crate::engine::snapshot::{Incident, Killer};
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 /// One incident, and what is known of it beside its record.
@@ -23,6 +24,12 @@ pub struct Story<'a> {
     pub limit_bytes: Option<u64>,
     /// `memory.peak`.
     pub peak_bytes: Option<u64>,
+    /// Parts of `memory.stat` when memory was exhausted.
+    pub memory_stat: &'a BTreeMap<String, u64>,
+    /// `MemAvailable` of the machine then.
+    pub available_bytes: Option<u64>,
+    /// `some avg10` of `/proc/pressure/cpu` then, in hundredths of a percent.
+    pub cpu_some_avg10: Option<u16>,
     /// The end of what the run has said.
     pub words: &'a str,
 }
@@ -94,6 +101,26 @@ pub fn table(out: &mut dyn Write, stories: &[Story<'_>]) -> fmt::Result {
     Ok(())
 }
 
+/// What memory was made of, and how the machine was. What was 0 is left out.
+fn evidence(out: &mut dyn Write, story: &Story<'_>) -> fmt::Result {
+    // Of `memory.stat` these are numbers of pages, or of times.
+    let is_count = |name: &str| name.starts_with("pg") || name.starts_with("workingset");
+    let parts = story.memory_stat.iter().filter(|(_, value)| **value > 0).map(|(name, value)| {
+        let name = OneLine(name);
+        if is_count(name.0) { format!("{name} {value}") } else { format!("{name} {}", Bytes(*value)) }
+    });
+    let parts: Vec<String> = parts.collect();
+    if !parts.is_empty() {
+        writeln!(out, "  memory.stat when it was exhausted: {}", parts.join(", "))?;
+    }
+    let Some(available) = story.available_bytes else { return Ok(()) };
+    write!(out, "  the machine then: {} available", Bytes(available))?;
+    if let Some(cpu) = story.cpu_some_avg10 {
+        write!(out, ", tasks waited for a processor {} % of 10 s", Tenths::of(cpu.into(), 100))?;
+    }
+    writeln!(out)
+}
+
 /// Writes all that is known of one.
 ///
 /// # Errors
@@ -107,6 +134,7 @@ pub fn show(out: &mut dyn Write, story: &Story<'_>) -> fmt::Result {
     if let Some(peak) = story.peak_bytes {
         writeln!(out, "  memory.peak: {}, over all runs since its cgroup was made", Bytes(peak))?;
     }
+    evidence(out, story)?;
     said(out, "last words", story.words)?;
     if !story.kept {
         writeln!(out, "  it is not on a disk: the next reboot takes it away")?;

@@ -6,6 +6,7 @@
 use crate::engine::event::{Event, LeftBehind, Time};
 use crate::engine::snapshot::{Incident, ProcedureResult};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 
@@ -44,8 +45,24 @@ pub struct Rest<'a> {
     pub limit_bytes: Option<u64>,
     /// `memory.peak`, over all runs of the unit since its cgroup was made.
     pub peak_bytes: Option<u64>,
+    /// Parts of `memory.stat` when memory was exhausted.
+    pub memory_stat: MemoryStat<'a>,
+    /// `MemAvailable` of the machine then.
+    pub available_bytes: Option<u64>,
+    /// `some avg10` of the machine's `/proc/pressure/cpu` then, in hundredths of a percent.
+    pub cpu_some_avg10: Option<u16>,
     /// The end of what the run has said, with its procedure's lines marked.
     pub words: &'a str,
+}
+
+/// Names and values, in JSON an object of those that there are.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryStat<'a>(pub &'a [(&'static str, Option<u64>)]);
+
+impl Serialize for MemoryStat<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().filter_map(|(name, value)| Some((name, (*value)?))))
+    }
 }
 
 /// Writes the letter: two lines without an end of the second. It is never whole in our memory: of that PID 1 would keep
@@ -161,6 +178,15 @@ pub struct Kept {
     /// As in [`Rest`].
     #[serde(default)]
     pub peak_bytes: Option<u64>,
+    /// As in [`Rest`].
+    #[serde(default)]
+    pub memory_stat: BTreeMap<String, u64>,
+    /// As in [`Rest`].
+    #[serde(default)]
+    pub available_bytes: Option<u64>,
+    /// As in [`Rest`].
+    #[serde(default)]
+    pub cpu_some_avg10: Option<u16>,
     /// As in [`Rest`].
     #[serde(default)]
     pub words: String,
@@ -279,7 +305,14 @@ mod tests {
             began_unix_ms: 1_790_000_000_000,
             incident: incident(),
         };
-        let rest = Rest { limit_bytes: Some(1), peak_bytes: None, words };
+        let rest = Rest {
+            limit_bytes: Some(1),
+            peak_bytes: None,
+            memory_stat: MemoryStat(&[]),
+            available_bytes: None,
+            cpu_some_avg10: None,
+            words,
+        };
         let mut letter = Vec::new();
         write_letter(&mut letter, &brief, &rest, events.iter()).expect("JSON");
         letter

@@ -3,7 +3,7 @@
 use super::{Outcome, Server, fixture, program, reply};
 use lifeboat::engine::event::{Event, Time};
 use lifeboat::engine::snapshot::{Incident, IncidentStore, Snapshot};
-use lifeboat::wire::incident::{Brief, Rest, file_name, file_of, write_letter};
+use lifeboat::wire::incident::{Brief, MemoryStat, Rest, file_name, file_of, write_letter};
 use lifeboat::wire::reply::StatusReply;
 use std::borrow::Cow;
 use std::fs;
@@ -17,7 +17,15 @@ fn boot_id() -> String {
 fn file(number: u32, unit: &str, boot_id: &str, incident: Incident) -> Vec<u8> {
     let brief = Brief { unit, boot_id, began_unix_ms: 1_724_928_420_000, incident };
     let words = "going down\nprocedure: saved 3 records\n";
-    let rest = Rest { limit_bytes: Some(32 << 20), peak_bytes: Some(32 << 20), words };
+    let memory_stat = [("anon", Some(31 << 20)), ("file", Some(0)), ("kernel", None), ("pgscan", Some(7))];
+    let rest = Rest {
+        limit_bytes: Some(32 << 20),
+        peak_bytes: Some(32 << 20),
+        memory_stat: MemoryStat(&memory_stat),
+        available_bytes: Some(200 << 20),
+        cpu_some_avg10: Some(1_234),
+        words,
+    };
     let mut letter = Vec::new();
     write_letter(&mut letter, &brief, &rest, [(Time(0), Event::Boot)].iter()).expect("JSON");
     file_of(number, &letter)
@@ -79,6 +87,8 @@ fn incidents_of_all_boots() {
         "incident 16: recorder, run 1, 2024-08-29 10:47 UTC, an earlier boot",
         "14213  frozen",
         "memory.peak: 32 MiB",
+        "memory.stat when it was exhausted: anon 31 MiB, pgscan 7\n",
+        "the machine then: 200 MiB available, tasks waited for a processor 12.3 % of 10 s\n",
         "freed: 27.9 MiB; left behind: 4 MiB, of them 3 MiB shmem (tmpfs or memfd pages that outlive the kill), 512 KiB page cache",
         "    procedure: saved 3 records",
     ] {

@@ -97,6 +97,9 @@ impl All {
             incident: &kept.incident,
             limit_bytes: kept.limit_bytes,
             peak_bytes: kept.peak_bytes,
+            memory_stat: &kept.memory_stat,
+            available_bytes: kept.available_bytes,
+            cpu_some_avg10: kept.cpu_some_avg10,
             words: &kept.words,
         }
     }
@@ -119,6 +122,9 @@ impl All {
                 began_unix_ms: u64::try_from(began_us / 1_000).unwrap_or(0),
                 incident: *incident,
                 peak_bytes: None,
+                memory_stat: BTreeMap::new(),
+                available_bytes: None,
+                cpu_some_avg10: None,
                 words: String::new(),
             };
             self.found.insert(incident.number, Found { kept, text: None });
