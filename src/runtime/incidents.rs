@@ -15,6 +15,7 @@ use crate::sys::aside::wait_for_child;
 use crate::sys::error::SysError;
 use crate::sys::spawn::{Program, SpawnError, Start, start};
 use crate::sys::{children, clock, memory};
+use crate::wire::episode::Recorded;
 use crate::wire::incident::{Brief, Rest, write_letter};
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -135,7 +136,10 @@ impl Lifeboat {
             words: &String::from_utf8_lossy(&words),
         };
         let events = self.engine.recorder().events().filter(|(_, event)| event.concerns(unit));
-        self.incidents.send(number, |out| write_letter(out, &brief, &rest, events));
+        let episode = self.engine.episode(unit, number);
+        let episode = episode.as_ref().map(|episode| (&seat.unit.policy, episode));
+        let recorded = Recorded(episode.map_err(|missing| *missing));
+        self.incidents.send(number, |out| write_letter(out, &brief, &rest, &recorded, events));
     }
 
     /// At the end of a turn: the next letter goes out when nothing is more urgent.

@@ -6,6 +6,7 @@
 
 pub mod base64;
 pub mod codec;
+pub mod episode;
 pub mod incident;
 pub mod interface;
 pub mod notify;
