@@ -130,7 +130,7 @@ impl From<LimitOutcome> for LimitAnswer {
     }
 }
 
-/// Everything that the engine can ask for. What is no deed about a unit is never written down (`serde(skip)`).
+/// Everything that the engine can ask for. What is no deed is never written down (`serde(skip)`), and stands last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// Look whether the unit's conditions are met, now that it would start: `ConditionsChecked`, at once. `run` is the
@@ -205,6 +205,8 @@ pub enum Action {
     Dismiss { unit: UnitId },
     /// Keep the record of the incident of this number, which is closed, beyond the end of the machine.
     KeepIncident { unit: UnitId, number: u32 },
+    /// All units are down: end the machine (or, below another init, this process).
+    Finish { how: ShutdownKind },
     /// Tell the log.
     #[serde(skip)]
     Log(Record),
@@ -214,8 +216,6 @@ pub enum Action {
     /// Answer a request to change a limit.
     #[serde(skip)]
     ReplyLimit { client: ClientId, answer: LimitAnswer },
-    /// All units are down: end the machine (or, below another init, this process).
-    Finish { how: ShutdownKind },
 }
 
 impl Action {

@@ -17,6 +17,7 @@ use super::event::{Event, Role, Time};
 use super::exhaustion::may_be_rescued;
 use super::limits::{EPISODE_CHECKPOINTS_MAX, EPISODE_ENTRIES_MAX, EPISODES_MAX};
 use super::moment::Moment;
+use super::numbers::fingerprint;
 use super::policy::{MemoryPolicy, UnitId};
 use super::restart::History;
 use super::service::{Rest, State};
@@ -37,9 +38,7 @@ pub struct Checkpoint {
 }
 
 /// One line of an episode.
-///
-/// `wire::episode` writes it as serde would: so there is one piece of code that writes an event, not several.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// So much of the reserve is held by others from here on; at first 0.
     Others(u64),
@@ -97,7 +96,9 @@ struct Slot {
     entries: usize,
     /// In the order in which they are needed; the first is of before the first turn.
     checkpoints: [Option<Checkpoint>; EPISODE_CHECKPOINTS_MAX],
-    last: Checkpoint,
+    /// How the unit stood behind the last turn: the checkpoint's fingerprint, and its incident.
+    last: u64,
+    incident: Option<u32>,
     /// What others held of the reserve by the last entry, and before this turn.
     others: (u64, u64),
     /// In this turn one of its timers is due.
@@ -151,7 +152,8 @@ impl Episodes {
             is_cut: false,
             entries: 0,
             checkpoints: [Some(stands), None, None],
-            last: stands,
+            last: fingerprint(&stands),
+            incident: stands.moment.incident.map(|incident| incident.number),
             others: (0, 0),
             is_due: false,
             next: None,
@@ -292,17 +294,18 @@ impl Engine {
     fn note_turn(&mut self, at: usize, event: Event, stands: &Checkpoint, (plan, first): (&Plan, usize)) {
         let (now, Some(slot)) = (self.now, self.episodes.slots.get(at)) else { return };
         let (unit, is_own) = (slot.unit, self.is_own(slot, event));
-        if !is_own && *stands == slot.last && deeds(plan, first, unit).next().is_none() {
+        let print = fingerprint(stands);
+        if !is_own && print == slot.last && deeds(plan, first, unit).next().is_none() {
             return;
         }
         let is_long = slot.entries > EPISODE_ENTRIES_MAX / 2;
-        let (before, after) = (slot.last.moment.incident, stands.moment.incident);
+        let (before, after) = (slot.incident, stands.moment.incident.map(|incident| incident.number));
         let is_adopted = deeds(plan, first, unit).any(|deed| matches!(deed, Action::Adopt { .. }));
         // A fallback or a rescue that needs it may call it up again at once.
         let is_called = stands.moment.wished_in_turn == self.turn;
         let next = self.next_of(stands).filter(|_| is_own && !is_adopted && !is_called);
         let Some(slot) = self.episodes.slot(at) else { return };
-        slot.last = *stands;
+        (slot.last, slot.incident) = (print, after);
         if before.is_none() && after.is_none() && !is_under_way(&stands.moment) {
             slot.phase = Phase::Free;
             return;
@@ -320,7 +323,7 @@ impl Engine {
         }
         self.episodes.note(at, (Entry::Event(now, event), is_own), plan, first);
         if let (Some(incident), None, Some(slot)) = (before, after, self.episodes.slot(at)) {
-            (slot.next, slot.phase) = (next, Phase::Closed(incident.number));
+            (slot.next, slot.phase) = (next, Phase::Closed(incident));
         }
     }
 
@@ -395,7 +398,7 @@ impl Engine {
     /// Unit files have changed: what was recorded rests on definitions that may not hold any more.
     pub(super) fn lose_episodes(&mut self) {
         for slot in &mut self.episodes.slots {
-            match (slot.phase, slot.last.moment.incident) {
+            match (slot.phase, slot.incident) {
                 (Phase::Open, None) => slot.phase = Phase::Free,
                 (Phase::Open, Some(_)) => (slot.lost, slot.is_cut) = (Some(Missing::Reconfigured), true),
                 (Phase::Free | Phase::Closed(_), _) => {}

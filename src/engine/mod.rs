@@ -31,6 +31,7 @@ mod graph;
 mod limiting;
 pub mod limits;
 mod moment;
+pub mod numbers;
 mod otherwise;
 mod parking;
 pub mod policy;

@@ -8,13 +8,13 @@
 //! An episode comes out of a file, which anybody may have written: whatever it holds, this comes to an end.
 
 use super::action::Action;
-use super::episode::{Checkpoint, Entry, Missing, Next};
+use super::episode::{Checkpoint, Entry, Next};
 use super::event::{Event, Time};
 use super::policy::{UnitId, UnitPolicy};
 use super::record::Record;
 use super::snapshot::{Incident, Trouble};
 use super::{Engine, Plan};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::fmt;
 
 /// The only unit of the engine that replays.
@@ -29,25 +29,23 @@ const TIME_MAX: Time = Time(1 << 62);
 /// More starts are not remembered: a list of them is made, however long a policy has it.
 const TIMES_MAX: u32 = 10_000;
 
-/// An episode out of a file.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// An episode out of a file. Its fields are those of `Episode`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptEpisode {
-    policy: UnitPolicy,
-    unit: UnitId,
-    reserve_bytes: u64,
-    next: Option<Next>,
-    is_cut: bool,
-    checkpoints: Vec<Checkpoint>,
-    entries: Vec<Entry>,
-}
-
-/// What a file has of it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub enum Kept {
-    /// All of it.
-    Episode(Box<KeptEpisode>),
-    /// Nothing.
-    Missing(Missing),
+    /// By which definition the unit ran.
+    pub policy: UnitPolicy,
+    /// Its place in the table of then.
+    pub unit: UnitId,
+    /// What procedures could use together.
+    pub reserve_bytes: u64,
+    /// What came after it.
+    pub next: Option<Next>,
+    /// There was no room for its end.
+    pub is_cut: bool,
+    /// How the unit stood at first, and behind each turn of others.
+    pub checkpoints: Vec<Checkpoint>,
+    /// Its turns.
+    pub entries: Vec<Entry>,
 }
 
 /// Why there is nothing to replay.

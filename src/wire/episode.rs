@@ -2,16 +2,22 @@
 //! text out.
 
 use super::incident::{FILE_BYTES_MAX, Unreadable};
+use super::numbers::{Strange, whole};
 use crate::engine::episode::{Entry, Episode, Missing};
 use crate::engine::event::{Event, Time};
-use crate::engine::policy::UnitPolicy;
-use crate::engine::replay::{Kept, KeptEpisode};
-use serde::Deserialize;
+use crate::engine::numbers::numbers;
+use crate::engine::policy::{UnitId, UnitPolicy};
+use crate::engine::replay::KeptEpisode;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, Write};
 
 /// Who writes. Another version may decide otherwise, and that is then no fault of the file.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Of the rows of numbers. Another one wherever what is declared of a checkpoint, a policy, a deed or what comes next is:
+/// a row of another layout is not understood.
+pub const LAYOUT: u32 = 1;
 
 /// By which definition the unit ran, and its episode; or why there is none.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +26,11 @@ pub struct Recorded<'a>(pub Result<(&'a UnitPolicy, &'a Episode<'a>), Missing>);
 impl Recorded<'_> {
     /// Writes it as the last but one field of a file, where it has no more than so many bytes, else why it is not
     /// there. Gives how many bytes that took.
-    pub(super) fn write(&self, out: &mut dyn Write, room: usize) -> io::Result<usize> {
+    pub(super) fn write(
+        &self,
+        take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+        room: usize,
+    ) -> io::Result<usize> {
         let mut bytes = 0;
         let fits = self.0.and_then(|recorded| {
             let counted = pieces(recorded, &mut |piece| {
@@ -30,11 +40,11 @@ impl Recorded<'_> {
             if counted.is_ok() && bytes <= room { Ok(recorded) } else { Err(Missing::TooLong) }
         });
         match fits {
-            Ok(recorded) => pieces(recorded, &mut |piece| out.write_all(piece))?,
+            Ok(recorded) => pieces(recorded, take)?,
             Err(missing) => {
                 let text = format!(",\"replay\":{{\"Missing\":\"{missing:?}\"}}");
                 bytes = text.len();
-                out.write_all(text.as_bytes())?;
+                take(text.as_bytes())?;
             }
         }
         Ok(bytes)
@@ -49,15 +59,16 @@ fn pieces(
     let mut piece = Vec::new();
     let Episode { unit, reserve_bytes, is_cut, .. } = episode;
     write!(piece, ",\"replay_by\":\"{VERSION}\",\"replay\":{{\"Episode\":{{\"unit\":{},", unit.0)?;
-    write!(piece, "\"reserve_bytes\":{reserve_bytes},\"is_cut\":{is_cut},\"next\":")?;
-    serde_json::to_writer(&mut piece, &episode.next)?;
-    piece.extend(b",\"policy\":");
-    serde_json::to_writer(&mut piece, policy)?;
+    write!(piece, "\"reserve_bytes\":{reserve_bytes},\"is_cut\":{is_cut},\"layout\":{LAYOUT},\"next\":[")?;
+    append_row(&mut piece, &episode.next);
+    piece.extend(b",\"policy\":[");
+    append_row(&mut piece, policy);
+    piece.extend(b",\"checkpoints\":[");
     take(&piece)?;
-    take(b",\"checkpoints\":[")?;
     for (at, checkpoint) in episode.checkpoints.iter().flatten().enumerate() {
         begin(&mut piece, at);
-        serde_json::to_writer(&mut piece, checkpoint)?;
+        piece.push(b'[');
+        append_row(&mut piece, checkpoint);
         take(&piece)?;
     }
     take(b"],\"entries\":[")?;
@@ -67,6 +78,18 @@ fn pieces(
         take(&piece)?;
     }
     take(b"]}}")
+}
+
+/// What stands behind its bracket, and the other bracket.
+fn append_row(piece: &mut Vec<u8>, value: &impl Serialize) {
+    numbers(value, &mut |number| {
+        if piece.last() != Some(&b'[') {
+            piece.push(b',');
+        }
+        // A list of bytes takes everything.
+        let _ = write!(piece, "{number}");
+    });
+    piece.push(b']');
 }
 
 /// The next of a list.
@@ -86,8 +109,8 @@ fn append(piece: &mut Vec<u8>, entry: &Entry) -> io::Result<()> {
             append_event(piece, *time, event)?;
         }
         Entry::Deed(deed) => {
-            piece.extend(b"{\"Deed\":");
-            serde_json::to_writer(&mut *piece, deed)?;
+            piece.extend(b"{\"Deed\":[");
+            append_row(piece, deed);
         }
     }
     piece.push(b'}');
@@ -156,6 +179,32 @@ struct Parts {
     replay: Option<serde_json::Value>,
 }
 
+/// What a file has, before its rows are understood.
+#[derive(Deserialize)]
+enum Kept {
+    Episode(Written),
+    Missing(Missing),
+}
+
+#[derive(Deserialize)]
+struct Written {
+    unit: UnitId,
+    reserve_bytes: u64,
+    is_cut: bool,
+    next: Vec<u64>,
+    policy: Vec<u64>,
+    checkpoints: Vec<Vec<u64>>,
+    entries: Vec<Line>,
+}
+
+#[derive(Deserialize)]
+enum Line {
+    Others(u64),
+    Event(Time, Event),
+    Elsewhere,
+    Deed(Vec<u64>),
+}
+
 /// What a file has to replay, and which version of lifeboat wrote that.
 ///
 /// # Errors
@@ -167,9 +216,40 @@ pub fn read_episode(text: &[u8]) -> Result<(KeptEpisode, String), NoEpisode> {
     let broken = |error: serde_json::Error| NoEpisode::Unreadable(Unreadable::Broken(error.to_string()));
     let Parts { replay_by, replay } = serde_json::from_slice(text).map_err(broken)?;
     let replay = replay.ok_or(NoEpisode::Absent)?;
-    match serde_json::from_value(replay) {
-        Ok(Kept::Episode(episode)) => Ok((*episode, replay_by)),
-        Ok(Kept::Missing(missing)) => Err(NoEpisode::Missing(missing)),
-        Err(error) => Err(NoEpisode::Strange { by: replay_by, why: error.to_string() }),
+    let strange = |why: &dyn fmt::Display| NoEpisode::Strange { by: replay_by.clone(), why: why.to_string() };
+    // Of another layout nothing else is looked at.
+    match replay.pointer("/Episode/layout").map(serde_json::Value::as_u64) {
+        Some(layout) if layout != Some(u64::from(LAYOUT)) => {
+            return Err(strange(&format_args!("its layout is not {LAYOUT}")));
+        }
+        Some(_) | None => {}
+    }
+    let kept = match serde_json::from_value(replay).map_err(|error| strange(&error))? {
+        Kept::Episode(kept) => kept,
+        Kept::Missing(missing) => return Err(NoEpisode::Missing(missing)),
+    };
+    let episode = kept.understood().map_err(|error| strange(&error))?;
+    Ok((episode, replay_by))
+}
+
+impl Written {
+    fn understood(self) -> Result<KeptEpisode, Strange> {
+        let entry = |line| {
+            Ok(match line {
+                Line::Others(bytes) => Entry::Others(bytes),
+                Line::Event(time, event) => Entry::Event(time, event),
+                Line::Elsewhere => Entry::Elsewhere,
+                Line::Deed(row) => Entry::Deed(whole(&row)?),
+            })
+        };
+        Ok(KeptEpisode {
+            policy: whole(&self.policy)?,
+            unit: self.unit,
+            reserve_bytes: self.reserve_bytes,
+            next: whole(&self.next)?,
+            is_cut: self.is_cut,
+            checkpoints: self.checkpoints.iter().map(|row| whole(row)).collect::<Result<_, _>>()?,
+            entries: self.entries.into_iter().map(entry).collect::<Result<_, _>>()?,
+        })
     }
 }

@@ -72,7 +72,7 @@ pub fn write_letter<'e>(
     append(&mut piece, rest)?;
     out.write_all(&piece)?;
     let room = FILE_BYTES_MAX.saturating_sub(piece.len() + FRAME_BYTES);
-    let room = room.saturating_sub(recorded.write(out, room)?);
+    let room = room.saturating_sub(recorded.write(&mut |piece| out.write_all(piece), room)?);
     // Each is written twice: at first only to know how much room it takes.
     let mut lengths = Vec::new();
     for (time, event) in events.clone() {

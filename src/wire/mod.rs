@@ -10,6 +10,7 @@ pub mod episode;
 pub mod incident;
 pub mod interface;
 pub mod notify;
+mod numbers;
 pub mod reply;
 pub mod request;
 
