@@ -17,7 +17,7 @@ use super::event::{Event, Role, Time};
 use super::exhaustion::may_be_rescued;
 use super::limits::{EPISODE_CHECKPOINTS_MAX, EPISODE_ENTRIES_MAX, EPISODES_MAX};
 use super::moment::Moment;
-use super::numbers::fingerprint;
+use super::numbers::{fingerprint, fold};
 use super::policy::{MemoryPolicy, UnitId};
 use super::restart::History;
 use super::service::{Rest, State};
@@ -37,13 +37,32 @@ pub struct Checkpoint {
     pub(super) rings: bool,
 }
 
+impl Checkpoint {
+    /// The same for units that stand alike, also where they and their incidents have other numbers.
+    pub(super) fn print(&self) -> u64 {
+        let Self { mut moment, timers, history: _, memory, rings } = *self;
+        moment.forget_numbers();
+        fingerprint(&(moment, timers, memory, rings))
+    }
+}
+
+/// The print of all turns so far, with one more. `stands` is 0 where others may have had a say in how the unit stands.
+pub(super) fn print_of_turns(before: u64, at: Time, stands: u64) -> u64 {
+    fold(fold(before, at.0), stands)
+}
+
+/// What of a print is written down.
+pub(super) fn written(print: u64) -> u32 {
+    u32::try_from(print >> 32).unwrap_or(0)
+}
+
 /// One line of an episode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// So much of the reserve is held by others from here on; at first 0.
     Others(u64),
-    /// A turn begins: when, and what happened.
-    Event(Time, Event),
+    /// A turn: when, what happened, and the print of all turns so far, and of how the unit stood behind each.
+    Event(Time, Event, u32),
     /// Others had a say in this turn. Behind it the unit stands as its next checkpoint says.
     Elsewhere,
     /// What was decided in this turn. Words are not recorded: they follow.
@@ -96,8 +115,10 @@ struct Slot {
     entries: usize,
     /// In the order in which they are needed; the first is of before the first turn.
     checkpoints: [Option<Checkpoint>; EPISODE_CHECKPOINTS_MAX],
-    /// How the unit stood behind the last turn: the checkpoint's fingerprint, and its incident.
+    /// How the unit stood behind the last turn: the checkpoint's print, and the incident.
     last: u64,
+    /// The print of what is recorded.
+    print: u64,
     incident: Option<u32>,
     /// What others held of the reserve by the last entry, and before this turn.
     others: (u64, u64),
@@ -152,7 +173,8 @@ impl Episodes {
             is_cut: false,
             entries: 0,
             checkpoints: [Some(stands), None, None],
-            last: fingerprint(&stands),
+            last: stands.print(),
+            print: stands.print(),
             incident: stands.moment.incident.map(|incident| incident.number),
             others: (0, 0),
             is_due: false,
@@ -173,6 +195,7 @@ impl Episodes {
     fn begin_anew(&mut self, at: usize, stands: Checkpoint) {
         if let Some(slot) = self.slot(at) {
             slot.entries = 0;
+            slot.print = stands.print();
             slot.others.0 = 0;
             slot.checkpoints = [Some(stands), None, None];
         }
@@ -294,7 +317,7 @@ impl Engine {
     fn note_turn(&mut self, at: usize, event: Event, stands: &Checkpoint, (plan, first): (&Plan, usize)) {
         let (now, Some(slot)) = (self.now, self.episodes.slots.get(at)) else { return };
         let (unit, is_own) = (slot.unit, self.is_own(slot, event));
-        let print = fingerprint(stands);
+        let print = stands.print();
         if !is_own && print == slot.last && deeds(plan, first, unit).next().is_none() {
             return;
         }
@@ -321,7 +344,10 @@ impl Engine {
                 None => slot.is_cut = true,
             }
         }
-        self.episodes.note(at, (Entry::Event(now, event), is_own), plan, first);
+        let is_closed = before.is_some() && after.is_none();
+        slot.print = print_of_turns(slot.print, now, if is_closed { 0 } else { print });
+        let head = Entry::Event(now, event, written(slot.print));
+        self.episodes.note(at, (head, is_own), plan, first);
         if let (Some(incident), None, Some(slot)) = (before, after, self.episodes.slot(at)) {
             (slot.next, slot.phase) = (next, Phase::Closed(incident));
         }

@@ -144,6 +144,19 @@ pub(super) struct Moment {
 }
 
 impl Moment {
+    /// Leaves out what has other numbers, or is not there, where its events are decided again.
+    pub(super) fn forget_numbers(&mut self) {
+        if let Some(incident) = &mut self.incident {
+            (incident.number, incident.unit) = (0, UnitId(0));
+        }
+        if let Some(Trouble::Exhausted { incident }) = &mut self.trouble {
+            *incident = 0;
+        }
+        if let Some(Trouble::RequirementDown { .. } | Trouble::Conflict { .. }) = self.trouble {
+            self.trouble = None;
+        }
+    }
+
     /// Before anything has happened.
     pub(super) fn new(state: State, trouble: Option<Trouble>) -> Self {
         Self {

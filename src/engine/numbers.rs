@@ -19,11 +19,14 @@ pub fn numbers(value: &impl Serialize, take: &mut dyn FnMut(u64)) {
 
 /// The same for equal values, and not for others, as good as ever.
 pub(super) fn fingerprint(value: &impl Serialize) -> u64 {
-    let mut print = 0_u64;
-    numbers(value, &mut |number| {
-        print = (print.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95);
-    });
+    let mut print = 0;
+    numbers(value, &mut |number| print = fold(print, number));
     print
+}
+
+/// Adds a number to a print.
+pub fn fold(print: u64, number: u64) -> u64 {
+    (print.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95)
 }
 
 /// A value that is never to be written.

@@ -8,7 +8,7 @@
 //! An episode comes out of a file, which anybody may have written: whatever it holds, this comes to an end.
 
 use super::action::Action;
-use super::episode::{Checkpoint, Entry, Next};
+use super::episode::{Checkpoint, Entry, Next, print_of_turns, written};
 use super::event::{Event, Time};
 use super::policy::{UnitId, UnitPolicy};
 use super::record::Record;
@@ -97,6 +97,8 @@ pub enum Difference {
     Deeds,
     /// The incident was closed then, and is not now; or the other way round, in the last turn.
     Closing,
+    /// The last turn led to the same deeds, but the unit stands otherwise behind it: what is decided later may differ.
+    State,
     /// The deeds are the same, but the record of the incident is another one: now it is this.
     Record(Box<Incident>),
     /// What comes after the incident.
@@ -108,6 +110,17 @@ pub enum Difference {
     },
 }
 
+/// How far an episode goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum End {
+    /// To the end of its incident: the record was compared.
+    Compared,
+    /// There was no room for the rest.
+    Cut,
+    /// The end was others' doing.
+    Elsewhere,
+}
+
 /// What a replay came to.
 #[derive(Clone, Debug, Serialize)]
 pub struct Replay {
@@ -115,8 +128,8 @@ pub struct Replay {
     pub turns: Vec<Turn>,
     /// `None`: all is the same.
     pub difference: Option<Difference>,
-    /// The record was compared: the end of the incident is there, and rests on what is recorded.
-    pub is_whole: bool,
+    /// Whether the end of the incident was decided again, and its record compared.
+    pub end: End,
     /// What comes after the incident, where that was compared.
     pub next: Option<Next>,
 }
@@ -134,15 +147,16 @@ pub fn replay(episode: &KeptEpisode, record: &Incident) -> Result<Replay, Unfit>
     engine.incident_count = record.number.saturating_sub(1);
     let mut plan = Plan::for_units(1);
     let mut others = 0;
-    let mut replay = Replay { turns: Vec::new(), difference: None, is_whole: false, next: None };
+    let mut replay = Replay { turns: Vec::new(), difference: None, end: End::Cut, next: None };
+    let mut print = first.print();
     let mut entries = episode.entries.iter().peekable();
     while let Some(entry) = entries.next() {
-        let (at, event) = match *entry {
+        let (at, event, print_then) = match *entry {
             Entry::Others(bytes) => {
                 others = bytes;
                 continue;
             }
-            Entry::Event(at, event) => (at, event),
+            Entry::Event(at, event, print) => (at, event, print),
             // Each stands behind the head of its turn.
             Entry::Elsewhere | Entry::Deed(_) => return Err(Unfit::Inconsistent),
         };
@@ -157,17 +171,26 @@ pub fn replay(episode: &KeptEpisode, record: &Incident) -> Result<Replay, Unfit>
         if elsewhere {
             engine.stand_at(checkpoints.next().ok_or(Unfit::Inconsistent)?)?;
             replay.turns.push(turn);
+            print = engine.print_behind(print, at, false);
             continue;
         }
         let had_incident = engine.has_open_incident(UNIT);
         engine.take_turn(episode.unit, others, (at, event), &mut plan);
-        replay.is_whole = had_incident && !engine.has_open_incident(UNIT);
-        turn.take(&mut plan, episode.unit, replay.is_whole);
+        let is_closed = had_incident && !engine.has_open_incident(UNIT);
+        replay.end = if is_closed { End::Compared } else { End::Cut };
+        turn.take(&mut plan, episode.unit, is_closed);
         let closed_then = turn.then.iter().any(is_closing);
         let same = turn.is_same();
         replay.turns.push(turn);
-        if !same || closed_then != replay.is_whole {
-            replay.difference = Some(if same { Difference::Closing } else { Difference::Deeds });
+        print = engine.print_behind(print, at, is_closed);
+        let stands_alike = written(print) == print_then;
+        replay.difference = match (same, closed_then == is_closed, stands_alike) {
+            (false, _, _) => Some(Difference::Deeds),
+            (true, false, _) => Some(Difference::Closing),
+            (true, true, false) => Some(Difference::State),
+            (true, true, true) => None,
+        };
+        if replay.difference.is_some() {
             return Ok(replay);
         }
     }
@@ -179,14 +202,23 @@ pub fn replay(episode: &KeptEpisode, record: &Incident) -> Result<Replay, Unfit>
 }
 
 impl Replay {
+    /// All is the same, from the first turn to the end.
+    #[must_use]
+    pub fn is_same(&self) -> bool {
+        self.difference.is_none() && self.end == End::Compared
+    }
+
     fn compare_the_end(&mut self, engine: &Engine, episode: &KeptEpisode, record: &Incident) {
-        // The last turn was others', or there was no room for it.
-        let ends_elsewhere = self.turns.last().is_some_and(|turn| turn.elsewhere);
-        if !self.is_whole {
-            if !episode.is_cut && !ends_elsewhere {
+        if self.turns.last().is_some_and(|turn| turn.elsewhere) && !episode.is_cut {
+            self.end = End::Elsewhere;
+        }
+        match self.end {
+            End::Compared => {}
+            End::Cut if !episode.is_cut => {
                 self.difference = Some(Difference::Closing);
+                return;
             }
-            return;
+            End::Cut | End::Elsewhere => return,
         }
         let closed = engine.incidents.back().copied();
         let closed = closed.map(|now| Incident { number: record.number, unit: record.unit, ..now });
@@ -219,9 +251,12 @@ impl Turn {
 
     fn is_same(&self) -> bool {
         // Numbers of incidents go on from boot to boot.
-        let plain = |action: &Action| match *action {
-            Action::KeepIncident { unit, .. } => Action::KeepIncident { unit, number: 0 },
-            other => other,
+        let plain = |action: &Action| {
+            let mut plain = *action;
+            if let Action::KeepIncident { number, .. } = &mut plain {
+                *number = 0;
+            }
+            plain
         };
         self.then.iter().map(plain).eq(self.now.iter().map(plain))
     }
@@ -241,6 +276,11 @@ impl Engine {
         let own = own.and_then(|service| service.policy.procedure).map_or(0, |it| it.reserve_bytes());
         self.reserve_used_bytes = others.saturating_add(own);
         self.handle(at, event, plan);
+    }
+
+    fn print_behind(&self, before: u64, at: Time, is_closed: bool) -> u64 {
+        let stands = self.checkpoint(UNIT).filter(|_| !is_closed);
+        print_of_turns(before, at, stands.map_or(0, |stands| stands.print()))
     }
 
     /// Puts the unit where it stood.

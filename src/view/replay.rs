@@ -6,7 +6,7 @@ use super::words::{self, Bytes, ExitWords, Millis, Percent, Tenths};
 use crate::engine::action::Action;
 use crate::engine::episode::Next;
 use crate::engine::event::{Event, MemoryEvents, Role, Time};
-use crate::engine::replay::{Difference, Replay, Turn};
+use crate::engine::replay::{Difference, End, Replay, Turn};
 use crate::engine::snapshot::Incident;
 use std::fmt::{self, Display, Write};
 
@@ -60,13 +60,26 @@ fn same(out: &mut dyn Write, story: &Story<'_>) -> fmt::Result {
     if let Some(next) = replay.next {
         writeln!(out, "  then: {}", next_words(next))?;
     }
-    write!(out, "the same: {turns} turns, {deeds} decisions")?;
-    match (replay.is_whole, replay.next) {
-        (true, Some(_)) => write!(out, ", the record of the incident, and what comes after it")?,
-        (true, None) => write!(out, " and the record of the incident; what comes after it is not compared")?,
-        (false, _) => write!(out, "; its end is not recorded, and was not compared")?,
+    let seen = format!("{turns} turns, {deeds} decisions");
+    match (replay.end, replay.next) {
+        (End::Compared, Some(_)) => {
+            writeln!(out, "the same: {seen}, the record of the incident, and what comes after it")
+        }
+        (End::Compared, None) => {
+            writeln!(
+                out,
+                "the same: {seen} and the record of the incident; what comes after it is not compared"
+            )
+        }
+        (End::Cut, _) => writeln!(
+            out,
+            "NOT WHOLE: {seen} are the same; lifeboat had no room to record what came then, up to the incident's end"
+        ),
+        (End::Elsewhere, _) => writeln!(
+            out,
+            "NOT WHOLE: {seen} are the same; the incident's end was others' doing, and cannot be decided again"
+        ),
     }
-    writeln!(out)
 }
 
 fn differs(out: &mut dyn Write, story: &Story<'_>, difference: &Difference) -> fmt::Result {
@@ -79,6 +92,13 @@ fn differs(out: &mut dyn Write, story: &Story<'_>, difference: &Difference) -> f
         Difference::Deeds | Difference::Closing => {
             writeln!(out, "DIFFERENT in turn {number}, at {ms} ms: {}", EventWords(&last.event))?;
             parted(out, last, difference)?;
+        }
+        Difference::State => {
+            writeln!(out, "DIFFERENT in turn {number}, at {ms} ms: {}", EventWords(&last.event))?;
+            writeln!(
+                out,
+                "  the same decisions, but it does not stand as it stood then: what is decided later may differ"
+            )?;
         }
         Difference::Record(now) => {
             writeln!(out, "DIFFERENT: the same decisions, but another record of the incident")?;

@@ -104,9 +104,11 @@ fn append(piece: &mut Vec<u8>, entry: &Entry) -> io::Result<()> {
     match entry {
         Entry::Others(bytes) => return write!(piece, "{{\"Others\":{bytes}}}"),
         Entry::Elsewhere => return piece.write_all(b"\"Elsewhere\""),
-        Entry::Event(time, event) => {
+        Entry::Event(time, event, print) => {
             piece.extend(b"{\"Event\":");
             append_event(piece, *time, event)?;
+            piece.pop();
+            write!(piece, ",{print}]")?;
         }
         Entry::Deed(deed) => {
             piece.extend(b"{\"Deed\":[");
@@ -200,7 +202,7 @@ struct Written {
 #[derive(Deserialize)]
 enum Line {
     Others(u64),
-    Event(Time, Event),
+    Event(Time, Event, u32),
     Elsewhere,
     Deed(Vec<u64>),
 }
@@ -237,7 +239,7 @@ impl Written {
         let entry = |line| {
             Ok(match line {
                 Line::Others(bytes) => Entry::Others(bytes),
-                Line::Event(time, event) => Entry::Event(time, event),
+                Line::Event(time, event, print) => Entry::Event(time, event, print),
                 Line::Elsewhere => Entry::Elsewhere,
                 Line::Deed(row) => Entry::Deed(whole(&row)?),
             })

@@ -22,10 +22,10 @@ pub(crate) fn replay(context: &Context, file: &Path) -> Result<Exit, Failure> {
     let kept = read(&text).map_err(|error| nothing(&NoEpisode::Unreadable(error)))?;
     let (episode, version) = read_episode(&text).map_err(|error| nothing(&error))?;
     let found = decide_again(&episode, &kept.incident).map_err(|error| nothing(&error))?;
-    let exit = if found.difference.is_none() { Exit::Ok } else { Exit::Failed };
+    let exit = if found.is_same() { Exit::Ok } else { Exit::Failed };
     if context.json {
         let text = output::json(&json!({
-            "number": kept.number, "unit": kept.unit, "same": found.difference.is_none(),
+            "number": kept.number, "unit": kept.unit, "same": found.is_same(),
             "decided_by": version, "decided_again_by": VERSION, "replay": found,
         }))?;
         return output::finish(&text, exit);
