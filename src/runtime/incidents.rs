@@ -86,7 +86,7 @@ impl Incidents {
         incidents
     }
 
-    fn send(&mut self, number: u32, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
+    fn send(&mut self, number: u32, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) {
         let written = memory::file_in_memory(c"incident").and_then(|text| {
             let mut out = BufWriter::with_capacity(4 << 10, &text);
             let written = write(&mut out).and_then(|()| out.flush());

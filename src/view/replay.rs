@@ -19,6 +19,8 @@ pub struct Story<'a> {
     pub versions: (&'a str, &'a str),
     /// The record as it was written then.
     pub record: &'a Incident,
+    /// The file is as lifeboat wrote it.
+    pub is_as_written: bool,
     /// What came of it.
     pub replay: &'a Replay,
 }
@@ -61,24 +63,26 @@ fn same(out: &mut dyn Write, story: &Story<'_>) -> fmt::Result {
         writeln!(out, "  then: {}", next_words(next))?;
     }
     let seen = format!("{turns} turns, {deeds} decisions");
-    match (replay.end, replay.next) {
+    let what = match (replay.end, replay.next) {
         (End::Compared, Some(_)) => {
-            writeln!(out, "the same: {seen}, the record of the incident, and what comes after it")
+            format!("{seen}, the record of the incident, and what comes after it")
         }
         (End::Compared, None) => {
-            writeln!(
-                out,
-                "the same: {seen} and the record of the incident; what comes after it is not compared"
-            )
+            format!("{seen} and the record of the incident; what comes after it is not compared")
         }
-        (End::Cut, _) => writeln!(
-            out,
-            "NOT WHOLE: {seen} are the same; lifeboat had no room to record what came then, up to the incident's end"
-        ),
-        (End::Elsewhere, _) => writeln!(
-            out,
-            "NOT WHOLE: {seen} are the same; the incident's end was others' doing, and cannot be decided again"
-        ),
+        (End::Cut, _) => {
+            format!("{seen} are the same; there was no room to record what came then, up to the end")
+        }
+        (End::Elsewhere, _) => {
+            format!("{seen} are the same; the incident's end was others' doing, and is not decided again")
+        }
+    };
+    match (story.is_as_written, replay.end) {
+        (false, _) => {
+            writeln!(out, "CHANGED: the file is not as lifeboat wrote it. Of what it says now: {what}")
+        }
+        (true, End::Compared) => writeln!(out, "the same: {what}"),
+        (true, End::Cut | End::Elsewhere) => writeln!(out, "NOT WHOLE: {what}"),
     }
 }
 
@@ -111,10 +115,12 @@ fn differs(out: &mut dyn Write, story: &Story<'_>, difference: &Difference) -> f
         }
     }
     let (then, now) = story.versions;
-    if then == now {
+    if !story.is_as_written {
+        writeln!(out, "the file is not as lifeboat {} wrote it", OneLine(then))
+    } else if then == now {
         writeln!(
             out,
-            "lifeboat {now} decided then and decides now: the file was changed, or a fault was found"
+            "lifeboat {now} decided then and decides now, and the file is as it was written: a fault"
         )
     } else {
         writeln!(out, "lifeboat {} decided then, and {now} decides now", OneLine(then))

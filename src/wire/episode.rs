@@ -5,7 +5,7 @@ use super::incident::{FILE_BYTES_MAX, Unreadable};
 use super::numbers::{Strange, whole};
 use crate::engine::episode::{Entry, Episode, Missing};
 use crate::engine::event::{Event, Time};
-use crate::engine::numbers::numbers;
+use crate::engine::numbers::{fold, numbers};
 use crate::engine::policy::{UnitId, UnitPolicy};
 use crate::engine::replay::KeptEpisode;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,15 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// a row of another layout is not understood.
 pub const LAYOUT: u32 = 1;
 
+/// What stands behind an episode: the print of its text.
+const SEAL: &str = ",\"replay_seal\"";
+const SEAL_BYTES: usize = SEAL.len() + 21;
+
+/// Adds text to a print. White space does not count: a tool may have laid out the file anew.
+fn seal(print: u64, text: &[u8]) -> u64 {
+    text.iter().filter(|byte| **byte > b' ').fold(print, |print, byte| fold(print, u64::from(*byte)))
+}
+
 /// By which definition the unit ran, and its episode; or why there is none.
 #[derive(Clone, Copy, Debug)]
 pub struct Recorded<'a>(pub Result<(&'a UnitPolicy, &'a Episode<'a>), Missing>);
@@ -31,23 +40,27 @@ impl Recorded<'_> {
         take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
         room: usize,
     ) -> io::Result<usize> {
-        let mut bytes = 0;
+        let (mut bytes, mut print) = (0, 0);
         let fits = self.0.and_then(|recorded| {
             let counted = pieces(recorded, &mut |piece| {
                 bytes += piece.len();
+                print = seal(print, piece);
                 Ok(())
             });
-            if counted.is_ok() && bytes <= room { Ok(recorded) } else { Err(Missing::TooLong) }
+            if counted.is_ok() && bytes + SEAL_BYTES <= room { Ok(recorded) } else { Err(Missing::TooLong) }
         });
-        match fits {
-            Ok(recorded) => pieces(recorded, take)?,
-            Err(missing) => {
-                let text = format!(",\"replay\":{{\"Missing\":\"{missing:?}\"}}");
-                bytes = text.len();
-                take(text.as_bytes())?;
+        let text = match fits {
+            Ok(recorded) => {
+                pieces(recorded, take)?;
+                format!("{SEAL}:{print}")
             }
-        }
-        Ok(bytes)
+            Err(missing) => {
+                bytes = 0;
+                format!(",\"replay\":{{\"Missing\":\"{missing:?}\"}}")
+            }
+        };
+        take(text.as_bytes())?;
+        Ok(bytes + text.len())
     }
 }
 
@@ -179,6 +192,7 @@ struct Parts {
     #[serde(default)]
     replay_by: String,
     replay: Option<serde_json::Value>,
+    replay_seal: Option<u64>,
 }
 
 /// What a file has, before its rows are understood.
@@ -207,16 +221,27 @@ enum Line {
     Deed(Vec<u64>),
 }
 
-/// What a file has to replay, and which version of lifeboat wrote that.
+/// What a file has to replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// That.
+    pub episode: KeptEpisode,
+    /// Which version of lifeboat wrote it.
+    pub by: String,
+    /// It is as lifeboat wrote it.
+    pub is_as_written: bool,
+}
+
+/// Finds what a file has to replay.
 ///
 /// # Errors
 /// Where it has nothing, why.
-pub fn read_episode(text: &[u8]) -> Result<(KeptEpisode, String), NoEpisode> {
+pub fn read_episode(text: &[u8]) -> Result<Found, NoEpisode> {
     if text.len() > FILE_BYTES_MAX {
         return Err(NoEpisode::Unreadable(Unreadable::TooLong));
     }
     let broken = |error: serde_json::Error| NoEpisode::Unreadable(Unreadable::Broken(error.to_string()));
-    let Parts { replay_by, replay } = serde_json::from_slice(text).map_err(broken)?;
+    let Parts { replay_by, replay, replay_seal } = serde_json::from_slice(text).map_err(broken)?;
     let replay = replay.ok_or(NoEpisode::Absent)?;
     let strange = |why: &dyn fmt::Display| NoEpisode::Strange { by: replay_by.clone(), why: why.to_string() };
     // Of another layout nothing else is looked at.
@@ -231,7 +256,16 @@ pub fn read_episode(text: &[u8]) -> Result<(KeptEpisode, String), NoEpisode> {
         Kept::Missing(missing) => return Err(NoEpisode::Missing(missing)),
     };
     let episode = kept.understood().map_err(|error| strange(&error))?;
-    Ok((episode, replay_by))
+    let is_as_written = replay_seal.is_some() && replay_seal == print_of(text);
+    Ok(Found { episode, by: replay_by, is_as_written })
+}
+
+/// The print of what stands from its first field to its seal. What stands behind has no texts of others.
+fn print_of(file: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(file).ok()?;
+    let sealed = text.get(text.rfind("\"replay_by\"")?..text.rfind(&SEAL[1..])?)?;
+    let sealed = sealed.trim_end().strip_suffix(',')?;
+    Some(seal(seal(0, b","), sealed.as_bytes()))
 }
 
 impl Written {

@@ -55,7 +55,7 @@ pub struct Rest<'a> {
 /// # Errors
 /// What `out` fails with.
 pub fn write_letter<'e>(
-    out: &mut dyn Write,
+    out: &mut impl Write,
     brief: &Brief<'_>,
     rest: &Rest<'_>,
     recorded: &Recorded<'_>,
@@ -86,7 +86,9 @@ pub fn write_letter<'e>(
         taken <= room
     });
     let left_out = lengths.len() - fits.count();
-    write!(out, ",\"events_left_out\":{left_out},\"events\":[")?;
+    piece.clear();
+    write!(piece, ",\"events_left_out\":{left_out},\"events\":[")?;
+    out.write_all(&piece)?;
     for (at, (time, event)) in events.skip(left_out).enumerate() {
         begin(&mut piece, at);
         append_event(&mut piece, *time, event)?;

@@ -8,7 +8,7 @@ use lifeboat::engine::policy::{RunId, UnitId, UnitPolicy};
 use lifeboat::engine::replay::replay;
 use lifeboat::engine::{Engine, Plan};
 use lifeboat::unit::load;
-use lifeboat::wire::episode::{Recorded, read_episode};
+use lifeboat::wire::episode::{Found, Recorded, read_episode};
 use lifeboat::wire::incident::{Brief, Rest, file_of, read, write_letter};
 use serde_json::Value;
 use std::fs;
@@ -207,7 +207,7 @@ fn hostile_incidents_come_to_an_end() {
         let mut changed = whole.clone();
         *changed.pointer_mut(place).expect("it was there") = other.clone();
         let text = serde_json::to_vec(&changed).expect("JSON");
-        if let Ok((episode, _)) = read_episode(&text) {
+        if let Ok(Found { episode, .. }) = read_episode(&text) {
             decided += u32::from(replay(&episode, &record).is_ok());
         }
     }

@@ -7,7 +7,7 @@ use lifeboat::engine::event::Event;
 use lifeboat::engine::policy::{UnitId, UnitPolicy};
 use lifeboat::engine::replay::{KeptEpisode, replay};
 use lifeboat::engine::snapshot::Incident;
-use lifeboat::wire::episode::{NoEpisode, Recorded, read_episode};
+use lifeboat::wire::episode::{Found, NoEpisode, Recorded, read_episode};
 use lifeboat::wire::incident::{Brief, Rest, file_of, read, write_letter};
 
 /// How many incidents there were, and what came of them.
@@ -81,7 +81,7 @@ impl Definitions {
         self.replayed.incidents += 1;
         let file = self.file(engine, unit, number);
         let record = read(&file).map_err(|error| error.to_string())?.incident;
-        let (episode, _) = match read_episode(&file) {
+        let Found { episode, is_as_written, .. } = match read_episode(&file) {
             Ok(found) => found,
             Err(NoEpisode::Missing(_)) => return Ok(()),
             Err(error) => return Err(error.to_string()),
@@ -90,6 +90,9 @@ impl Definitions {
         if let Some(difference) = again.difference {
             let last = again.turns.last();
             return Err(format!("incident {number} of unit {}: {difference:?}\n{last:#?}", unit.0));
+        }
+        if !is_as_written {
+            return Err(format!("incident {number}: its seal does not fit"));
         }
         self.replayed.same += 1;
         self.replayed.whole += u64::from(again.is_same());

@@ -7,7 +7,7 @@ use crate::output;
 use lifeboat::engine::replay::replay as decide_again;
 use lifeboat::view::replay::{Story, write};
 use lifeboat::view::status::OneLine;
-use lifeboat::wire::episode::{NoEpisode, VERSION, read_episode};
+use lifeboat::wire::episode::{Found, NoEpisode, VERSION, read_episode};
 use lifeboat::wire::incident::read;
 use serde_json::json;
 use std::path::Path;
@@ -20,18 +20,20 @@ pub(crate) fn replay(context: &Context, file: &Path) -> Result<Exit, Failure> {
     };
     let text = text_of(file).map_err(|error| nothing(&error))?;
     let kept = read(&text).map_err(|error| nothing(&NoEpisode::Unreadable(error)))?;
-    let (episode, version) = read_episode(&text).map_err(|error| nothing(&error))?;
+    let Found { episode, by, is_as_written } = read_episode(&text).map_err(|error| nothing(&error))?;
     let found = decide_again(&episode, &kept.incident).map_err(|error| nothing(&error))?;
-    let exit = if found.is_same() { Exit::Ok } else { Exit::Failed };
+    let is_same = found.is_same() && is_as_written;
+    let exit = if is_same { Exit::Ok } else { Exit::Failed };
     if context.json {
         let text = output::json(&json!({
-            "number": kept.number, "unit": kept.unit, "same": found.is_same(),
-            "decided_by": version, "decided_again_by": VERSION, "replay": found,
+            "number": kept.number, "unit": kept.unit, "same": is_same,
+            "as_written": is_as_written,
+            "decided_by": by, "decided_again_by": VERSION, "replay": found,
         }))?;
         return output::finish(&text, exit);
     }
-    let versions = (version.as_str(), VERSION);
-    let story = Story { unit: &kept.unit, versions, record: &kept.incident, replay: &found };
+    let versions = (by.as_str(), VERSION);
+    let story = Story { unit: &kept.unit, versions, record: &kept.incident, replay: &found, is_as_written };
     let mut text = String::new();
     // A String takes everything.
     let _ = write(&mut text, &story);
