@@ -118,10 +118,9 @@ fn differs(out: &mut dyn Write, story: &Story<'_>, difference: &Difference) -> f
     if !story.is_as_written {
         writeln!(out, "the file is not as lifeboat {} wrote it", OneLine(then))
     } else if then == now {
-        writeln!(
-            out,
-            "lifeboat {now} decided then and decides now, and the file is as it was written: a fault"
-        )
+        let record = if let Difference::Record(_) = difference { "its record was changed, or " } else { "" };
+        let words = "decided then and decides now, and the episode is as it was written";
+        writeln!(out, "lifeboat {now} {words}: {record}a fault was found")
     } else {
         writeln!(out, "lifeboat {} decided then, and {now} decides now", OneLine(then))
     }

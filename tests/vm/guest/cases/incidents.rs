@@ -125,7 +125,9 @@ fn an_incident_can_be_replayed(guest: &mut Guest) -> Result<(), String> {
     ensure(text.contains(", the record of the incident, and what comes after it"), || text.clone())?;
     let whole = read(&path)?;
     for (name, text, expected, words) in [
-        ("changed", whole.replace("\"Freeze\"", "\"Thaw\""), 1, "DIFFERENT in turn "),
+        ("event", whole.replacen("\"Frozen\"", "\"Emptied\"", 1), 2, ""),
+        ("later", whole.replacen("{\"Event\":[", "{\"Event\":[1", 1), 1, "DIFFERENT in turn 1"),
+        ("limit", whole.replacen("\"reserve_bytes\":", "\"reserve_bytes\":1", 1), 1, "CHANGED: "),
         (
             "record",
             whole.replacen("\"killer\":\"lifeboat\"", "\"killer\":\"kernel-cgroup\"", 1),
