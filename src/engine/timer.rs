@@ -1,7 +1,7 @@
 //! The timer table: one slot for each timer of each unit, ordered by a binary heap that knows its positions.
 //!
-//! Of two that are due at the same time the one of the earlier slot comes first, however the heap has grown: so a unit's
-//! timers come in the same order when its events are replayed (`replay`).
+//! Of two that are due at the same time the one of the earlier slot comes first, however the heap has grown: so a
+//! unit's timers come in the same order when its events are replayed (`replay`).
 //!
 //! Setting, clearing and taking the next are O(log n); nothing is allocated but in `new` and `grow`, and a timer that
 //! is set again replaces itself, so the table cannot grow by itself.
