@@ -15,8 +15,8 @@ use std::io::{self, Write};
 /// Who writes. Another version may decide otherwise, and that is then no fault of the file.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Of the rows of numbers. Another one wherever what is declared of a checkpoint, a policy, a deed or what comes next is:
-/// a row of another layout is not understood.
+/// Of the rows of numbers. Another one wherever what is declared of a checkpoint, a policy, a deed or what comes next
+/// is: a row of another layout is not understood.
 pub const LAYOUT: u32 = 1;
 
 /// What stands behind an episode: the print of its text.
