@@ -137,7 +137,7 @@ fn with(change: impl FnOnce(&mut Value)) -> Vec<u8> {
 /// changed, rows of numbers have: then `wire::episode::LAYOUT` goes up, and `UPDATE_GOLDEN=1` writes the file anew.
 #[test]
 fn rows_are_of_their_layout() {
-    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cli/replay.json");
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/replay/kept.json");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&kept, file()).expect("the fixture");
     }
