@@ -116,7 +116,7 @@ fn changed(from: &str, to: &str) -> Vec<u8> {
 fn a_kept_incident_is_decided_again() {
     let found = replayed(&file(), &[]);
     assert_eq!((found.code, &*found.err), (0, ""), "{}", found.out);
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cli/replay.txt");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/replay/kept.txt");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&golden, &found.out).expect("the fixture");
     }
