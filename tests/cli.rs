@@ -4,6 +4,8 @@
 mod incidents;
 #[path = "cli/limits.rs"]
 mod limits;
+#[path = "cli/replay.rs"]
+mod replay;
 
 use lifeboat::engine::action::{LimitAnswer, LimitOutcome, Reply};
 use lifeboat::engine::event::{Below, ShutdownKind, Verb};

@@ -11,6 +11,8 @@ mod invariants;
 mod random_changes;
 #[path = "support/random_units.rs"]
 mod random_units;
+#[path = "support/replays.rs"]
+mod replays;
 #[path = "support/rng.rs"]
 mod rng;
 
@@ -24,6 +26,7 @@ use lifeboat::engine::setting::{Limit, Setting};
 use lifeboat::engine::{Engine, Plan};
 use random_changes::Table;
 use random_units::{RESERVE_BYTES, random_rescue, random_units};
+use replays::{Definitions, Replayed};
 use rng::Rng;
 use std::fmt::Write;
 
@@ -55,6 +58,8 @@ struct World {
     now: Time,
     events: u64,
     log: Option<Vec<Turn>>,
+    /// Of a world whose incidents are replayed.
+    definitions: Option<Definitions>,
     prints: bool,
 }
 
@@ -77,6 +82,7 @@ impl World {
             now: Time(0),
             events: 0,
             log: keeps.then(Vec::new),
+            definitions: keeps.then(|| Definitions::new(&units)),
             prints,
         };
         (world, units)
@@ -96,6 +102,7 @@ impl World {
         self.watch.reconfigure(&changes);
         self.kernel.at(self.now);
         self.kernel.reconfigure(&changes);
+        self.definitions.iter_mut().for_each(|definitions| definitions.change(&changes));
         self.engine.reconfigure(self.now, changes.clone(), &mut self.plan);
         self.perform(Told::Changes(changes))
     }
@@ -114,11 +121,24 @@ impl World {
             self.watch.action(self.now, action, &mut self.kernel)?;
             self.kernel.perform(action);
             self.table.performed(action);
+            self.keep(action)?;
         }
         if let Some(log) = &mut self.log {
             log.push((self.now, told, actions));
         }
         self.watch.turn(self.now, &self.engine, &self.kernel)
+    }
+
+    fn keep(&mut self, action: Action) -> Result<(), Violation> {
+        match (&mut self.definitions, action) {
+            (Some(definitions), Action::Adopt { unit }) => definitions.adopt(unit),
+            (Some(definitions), Action::KeepIncident { unit, number }) => {
+                let violation = |detail| Violation { invariant: Invariant::IncidentsReplay, detail };
+                definitions.keep(&self.engine, unit, number).map_err(violation)?;
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Goes to what comes next: a deadline of the engine or something in the kernel.
@@ -239,7 +259,7 @@ fn story(world: &World, seed: u64, violation: &Violation) -> String {
 }
 
 /// Lives one seed; `Err` tells the story of what went wrong.
-fn run(seed: u64, prints: bool) -> Result<u64, String> {
+fn run(seed: u64, prints: bool) -> Result<(u64, Replayed), String> {
     let keeps = seed.is_multiple_of(8);
     let (mut world, units) = World::new(seed, keeps, prints);
     if prints {
@@ -251,7 +271,7 @@ fn run(seed: u64, prints: bool) -> Result<u64, String> {
     {
         return Err(format!("seed {seed}: the replay of its events leads to other actions\n"));
     }
-    Ok(world.events)
+    Ok((world.events, world.definitions.map_or_else(Replayed::default, |definitions| definitions.replayed)))
 }
 
 fn number_from(variable: &str) -> Option<u64> {
@@ -260,36 +280,42 @@ fn number_from(variable: &str) -> Option<u64> {
 }
 
 /// Runs every `threads`-th seed.
-fn share(first: u64, count: u64, threads: u64) -> (u64, Vec<String>) {
-    let mut events = 0;
+fn share(first: u64, count: u64, threads: u64) -> (u64, Replayed, Vec<String>) {
+    let (mut events, mut replayed) = (0, Replayed::default());
     let mut failures = Vec::new();
     for seed in (first..count).step_by(usize::try_from(threads).unwrap()) {
         match run(seed, false) {
-            Ok(count) => events += count,
+            Ok((count, more)) => {
+                events += count;
+                replayed.add(more);
+            }
             Err(story) => failures.push(story),
         }
     }
-    (events, failures)
+    (events, replayed, failures)
 }
 
 #[test]
 fn no_seed_breaks_an_invariant() {
     if let Some(seed) = number_from("LIFEBOAT_SEED") {
-        run(seed, true).unwrap_or_else(|story| panic!("{story}"));
+        let (_, replayed) = run(seed, true).unwrap_or_else(|story| panic!("{story}"));
+        println!("{replayed:?}");
         return;
     }
     let count = number_from("LIFEBOAT_SEEDS").unwrap_or(SEEDS);
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
     let shares: Vec<_> =
         (0..threads).map(|first| std::thread::spawn(move || share(first, count, threads))).collect();
-    let mut events = 0;
+    let (mut events, mut replayed) = (0, Replayed::default());
     let mut failures = Vec::new();
     for share in shares {
-        let (count, failed) = share.join().unwrap();
+        let (count, more, failed) = share.join().unwrap();
         events += count;
+        replayed.add(more);
         failures.extend(failed);
     }
     println!("{count} seeds, {events} events, {} failures", failures.len());
+    println!("{replayed:?}");
     let shown: String = failures.iter().take(3000).map(String::as_str).collect();
     assert!(failures.is_empty(), "{} of {count} seeds fail\n{shown}", failures.len());
 }

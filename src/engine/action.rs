@@ -130,7 +130,7 @@ impl From<LimitOutcome> for LimitAnswer {
     }
 }
 
-/// Everything that the engine can ask for.
+/// Everything that the engine can ask for. What is no deed is never written down (`serde(skip)`), and stands last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// Look whether the unit's conditions are met, now that it would start: `ConditionsChecked`, at once. `run` is the
@@ -208,12 +208,65 @@ pub enum Action {
     Dismiss { unit: UnitId },
     /// Keep the record of the incident of this number, which is closed, beyond the end of the machine.
     KeepIncident { unit: UnitId, number: u32 },
-    /// Tell the log.
-    Log(Record),
-    /// Answer a request.
-    Reply { client: ClientId, reply: Reply },
-    /// Answer a request to change a limit.
-    ReplyLimit { client: ClientId, answer: LimitAnswer },
     /// All units are down: end the machine (or, below another init, this process).
     Finish { how: ShutdownKind },
+    /// Tell the log.
+    #[serde(skip)]
+    Log(Record),
+    /// Answer a request.
+    #[serde(skip)]
+    Reply { client: ClientId, reply: Reply },
+    /// Answer a request to change a limit.
+    #[serde(skip)]
+    ReplyLimit { client: ClientId, answer: LimitAnswer },
+}
+
+impl Action {
+    /// Whom it is about: what is told, answers, and the end of the machine are about no unit.
+    #[must_use]
+    pub fn unit(&self) -> Option<UnitId> {
+        let mut copy = *self;
+        copy.unit_mut().copied()
+    }
+
+    /// The same, to be renumbered.
+    pub(in crate::engine) fn unit_mut(&mut self) -> Option<&mut UnitId> {
+        match self {
+            Self::CheckConditions { unit, .. }
+            | Self::Park { unit, .. }
+            | Self::ParkOtherwise { unit, .. }
+            | Self::MakeBallast { unit, .. }
+            | Self::Lend { unit, .. }
+            | Self::TakeBack { unit, .. }
+            | Self::ReadPeak { unit, .. }
+            | Self::Spawn { unit, .. }
+            | Self::LookForPath { unit, .. }
+            | Self::Probe { unit, .. }
+            | Self::EndProbe { unit, .. }
+            | Self::Freeze { unit, .. }
+            | Self::Hold { unit, .. }
+            | Self::Thaw { unit, .. }
+            | Self::TryLimit { unit, .. }
+            | Self::EndLimit { unit, .. }
+            | Self::Listen { unit, .. }
+            | Self::LookIdle { unit, .. }
+            | Self::StartProcedure { unit, .. }
+            | Self::Signal { unit, .. }
+            | Self::SignalAll { unit, .. }
+            | Self::KillCgroup { unit, .. }
+            | Self::Doorbells { unit, .. }
+            | Self::Ring { unit, .. }
+            | Self::Reclaim { unit, .. }
+            | Self::ReleaseMemory { unit, .. }
+            | Self::NotifyPressure { unit, .. }
+            | Self::RunCommand { unit, .. }
+            | Self::KillCommand { unit, .. }
+            | Self::CloseDescriptors { unit, .. }
+            | Self::Sample { unit, .. }
+            | Self::Adopt { unit, .. }
+            | Self::Dismiss { unit, .. }
+            | Self::KeepIncident { unit, .. } => Some(unit),
+            Self::Log(_) | Self::Reply { .. } | Self::ReplyLimit { .. } | Self::Finish { .. } => None,
+        }
+    }
 }

@@ -18,12 +18,13 @@ use super::snapshot::Verdict;
 use super::starting::ESRCH;
 use super::timer::TimerKind;
 use super::{Engine, Plan};
+use serde::{Deserialize, Serialize};
 
 /// `SIGKILL` of signal(7).
 const SIGKILL: i32 = 9;
 
 /// What is known of a unit's ballast. What was learned outlives its runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Canary {
     /// The present one has so many bytes.
     bytes: u64,

@@ -45,6 +45,7 @@ impl Engine {
         if self.shutdown.is_some() {
             return;
         }
+        self.lose_episodes();
         let mut replaced = Vec::new();
         let mut removed = Vec::new();
         let mut adjusted = Vec::new();

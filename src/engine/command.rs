@@ -13,12 +13,13 @@ use super::record::Record;
 use super::snapshot::{CommandView, KillReason, ProcedureResult};
 use super::timer::TimerKind;
 use super::{Engine, Plan};
+use serde::{Deserialize, Serialize};
 
 /// `SIGKILL` of signal(7).
 const SIGKILL: i32 = 9;
 
 /// How far the present command is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
     /// There is none.
     #[default]
@@ -30,7 +31,7 @@ enum Stage {
 }
 
 /// A unit's commands between two turns.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Commands {
     /// Counts them.
     number: RunId,

@@ -14,9 +14,10 @@ use super::service::{Loan, Service, State};
 use super::snapshot::Verdict;
 use super::timer::TimerKind;
 use super::{Engine, Plan};
+use serde::{Deserialize, Serialize};
 
 /// How the engine hears of a service's memory. A run begins with `Listening`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Hearing {
     /// The doorbells ring.
     #[default]
@@ -28,7 +29,7 @@ pub(super) enum Hearing {
 }
 
 /// What the last readings said of a filling cgroup.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Trend {
     pub(super) hearing: Hearing,
     last: Option<(Time, u64)>,
@@ -40,7 +41,7 @@ pub(super) struct Trend {
 
 /// How far the unreclaimable bytes have been in this run, and have come down from again: a garbage collector's
 /// saw-tooth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Peaks {
     present: u64,
     /// Growth below this is nothing new.

@@ -14,9 +14,10 @@ use super::service::{End, Procedure, Service, State};
 use super::snapshot::{Desired, Drill, KillReason, ProcedureResult};
 use super::timer::TimerKind;
 use super::{Engine, Plan};
+use serde::{Deserialize, Serialize};
 
 /// How far the procedure is from standing in its parking place again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Rearm {
     /// It need not.
     #[default]

@@ -396,6 +396,18 @@ impl Event {
     /// It is about this unit, or about the whole machine.
     #[must_use]
     pub fn concerns(&self, this: UnitId) -> bool {
+        self.unit().is_none_or(|unit| unit == this)
+    }
+
+    /// Whom it is about; `None`: the whole machine, or nobody.
+    #[must_use]
+    pub fn unit(&self) -> Option<UnitId> {
+        let mut copy = *self;
+        copy.unit_mut().copied()
+    }
+
+    /// The same, to be renumbered.
+    pub(in crate::engine) fn unit_mut(&mut self) -> Option<&mut UnitId> {
         match self {
             Self::ConditionsChecked { unit, .. }
             | Self::Parked { unit, .. }
@@ -422,13 +434,13 @@ impl Event {
             | Self::PressureRang { unit, .. }
             | Self::LimitAsked { unit, .. }
             | Self::LimitTried { unit, .. }
-            | Self::Asked { unit, .. } => *unit == this,
+            | Self::Asked { unit, .. } => Some(unit),
             Self::Boot
             | Self::Deadline
             | Self::ClientGone { .. }
             | Self::ShutdownAsked { .. }
             | Self::IncidentsAhead { .. }
-            | Self::Reconfigured { .. } => true,
+            | Self::Reconfigured { .. } => None,
         }
     }
 }

@@ -19,9 +19,10 @@ use super::setting::{Limit, Setting};
 use super::snapshot::Verdict;
 use super::timer::TimerKind;
 use super::{Engine, Plan};
+use serde::{Deserialize, Serialize};
 
 /// What is being done about a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Stage {
     /// It is written at once.
     AtOnce,
@@ -34,7 +35,7 @@ pub(super) enum Stage {
 }
 
 /// A limit that is being changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Limiting {
     client: Option<ClientId>,
     limit: Limit,

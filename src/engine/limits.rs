@@ -102,3 +102,18 @@ pub const WARNED_READ_MS: u64 = 5_000;
 
 /// A warn stage is due again only when its unit has been below it by this part of `memory.max`.
 pub const WARN_ROOM_DIVISOR: u64 = 16;
+
+/// Units whose way to an exhaustion, and through it, is recorded at the same time. More than that are read closely at
+/// once only where the whole machine is short; whose incident has no room then says so.
+pub const EPISODES_MAX: usize = 4;
+
+/// Events and decisions that are recorded of one of them: 30 to 50 from the first doorbell to the kill, and as many
+/// again for readings that go on for long.
+pub const EPISODE_ENTRIES_MAX: usize = 160;
+
+/// How often others may have a say in one of them, and one for its beginning: a stop that is asked for meanwhile, room
+/// in the reserve.
+pub const EPISODE_CHECKPOINTS_MAX: usize = 3;
+
+/// Starts, and exhaustions, of a unit that a checkpoint has room for. A start limit above is rare.
+pub const HISTORY_TIMES_MAX: usize = 16;

@@ -23,12 +23,15 @@ mod demand;
 mod doorbell;
 mod drill;
 mod ending;
+pub mod episode;
 mod escalation;
 pub mod event;
 mod exhaustion;
 mod graph;
 mod limiting;
 pub mod limits;
+mod moment;
+pub mod numbers;
 mod otherwise;
 mod parking;
 pub mod policy;
@@ -36,6 +39,7 @@ mod readiness;
 pub mod record;
 pub mod recorder;
 mod reload;
+pub mod replay;
 mod requests;
 mod restart;
 mod service;
@@ -49,6 +53,7 @@ mod timer;
 mod warning;
 
 use action::Action;
+use episode::Episodes;
 use escalation::Rescue;
 use event::{Event, Time};
 use limiting::Room;
@@ -143,6 +148,7 @@ pub struct Engine {
     units: Vec<Service>,
     timers: Timers,
     recorder: Recorder,
+    episodes: Episodes,
     marked: VecDeque<UnitId>,
     /// They start in the next rounds, in this order.
     lined_up: VecDeque<UnitId>,
@@ -179,6 +185,7 @@ impl Engine {
             units,
             timers: Timers::new(count),
             recorder: Recorder::new(),
+            episodes: Episodes::new(),
             marked: VecDeque::with_capacity(count),
             lined_up: VecDeque::with_capacity(count),
             starts_left: limits::STARTS_AT_ONCE,
@@ -208,6 +215,16 @@ impl Engine {
         self.now = now;
         self.turn += 1;
         self.recorder.record(now, event);
+        self.watch_episodes(&event);
+        let first = plan.actions.len();
+        self.decide(event, plan);
+        self.settle(plan);
+        self.booting = false;
+        self.note_episodes(event, first, plan);
+    }
+
+    /// The event changes whom it is about, and marks whom that may concern.
+    fn decide(&mut self, event: Event, plan: &mut Plan) {
         match event {
             Event::Boot => self.boot(),
             Event::Deadline => self.deadlines(plan),
@@ -258,8 +275,6 @@ impl Engine {
             // Recorded only: what it led to was done by `reconfigure`.
             Event::Reconfigured { changes: _ } => {}
         }
-        self.settle(plan);
-        self.booting = false;
     }
 
     /// When `Event::Deadline` is wanted next; `None` while nothing waits for the time.

@@ -11,9 +11,10 @@ use super::record::Record;
 use super::service::{End, Procedure, State};
 use super::snapshot::{KillReason, ProcedureResult};
 use super::{Engine, Plan};
+use serde::{Deserialize, Serialize};
 
 /// How far the second procedure of the present run has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Otherwise {
     /// There is none, or the first has not failed.
     #[default]

@@ -369,36 +369,50 @@ impl DescriptorPolicy {
 }
 
 /// Everything about a unit that decisions rest on.
+///
+/// It is written down with an incident, but for what says how it stands to other units, and what a checkpoint has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitPolicy {
     /// The unit's name: its file name without `.ron`.
+    #[serde(skip)]
     pub name: String,
     /// One line for people.
+    #[serde(skip)]
     pub description: String,
     /// Service, task or target.
     pub kind: Kind,
     /// Started at boot.
+    #[serde(skip)]
     pub autostart: bool,
     /// Order only: where these are on their way up too, this unit waits until they are RUNNING (a task: DONE) or have
     /// failed, and it is stopped before them.
+    #[serde(skip)]
     pub after: Vec<UnitId>,
     /// `after`, said by the other side.
+    #[serde(skip)]
     pub before: Vec<UnitId>,
     /// Started with this unit and before it; where one of these is down, this unit is stopped or not started.
+    #[serde(skip)]
     pub requires: Vec<UnitId>,
     /// Started with this unit and before it; whether they come up, and stay up, is no matter.
+    #[serde(skip)]
     pub wants: Vec<UnitId>,
     /// Never up at the same time as this unit: the start of one stops the other, and waits for its end.
+    #[serde(skip)]
     pub conflicts: Vec<UnitId>,
     /// What it does when one of `requires` begins a new run.
+    #[serde(skip)]
     pub on_requirement_restart: OnRequirementRestart,
     /// What must be so for it to be started, as it was written; the runtime looks. One that is not so: SKIPPED.
+    #[serde(skip)]
     pub conditions: Vec<String>,
     /// The memory bound, if any.
+    #[serde(skip)]
     pub memory: Option<MemoryPolicy>,
     /// When it is warned that its memory comes to an end.
     pub warn: WarnPolicy,
     /// What its running is worth, 0 to 100: under shortage the highest is served first.
+    #[serde(skip)]
     pub utility: u8,
     /// How it shows that it is ready.
     pub ready: Ready,
@@ -425,6 +439,7 @@ pub struct UnitPolicy {
     /// What happens when it ends by itself.
     pub restart: RestartPolicy,
     /// Found unfit before anything started: it stays FATAL with this reason, and everything else goes on.
+    #[serde(skip)]
     pub refused: Option<Trouble>,
 }
 

@@ -12,9 +12,10 @@ use super::service::State;
 use super::snapshot::KillReason;
 use super::timer::TimerKind;
 use super::{Engine, Plan};
+use serde::{Deserialize, Serialize};
 
 /// What the service has said since the reload began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Said {
     #[default]
     Nothing,
@@ -23,7 +24,7 @@ enum Said {
 }
 
 /// The reload that is under way.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Reload {
     pub(super) under_way: bool,
     /// Its command is not over.

@@ -3,8 +3,10 @@
 //! run.
 
 use super::event::Time;
+use super::limits::HISTORY_TIMES_MAX;
 use super::policy::{ExhaustionBudget, Kind, RestartPolicy, RestartWhen};
 use super::service::{End, Service};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// What comes after the end of a run.
@@ -25,6 +27,14 @@ pub(super) enum Next {
 pub(super) struct Restarts {
     starts: VecDeque<Time>,
     exhaustions: VecDeque<Time>,
+    quick_deaths: u32,
+}
+
+/// The same as a value that can be copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct History {
+    starts: [Option<Time>; HISTORY_TIMES_MAX],
+    exhaustions: [Option<Time>; HISTORY_TIMES_MAX],
     quick_deaths: u32,
 }
 
@@ -50,6 +60,33 @@ impl Restarts {
             exhaustions: VecDeque::with_capacity(policy.exhaustion.times as usize),
             quick_deaths: 0,
         }
+    }
+
+    /// `None` where it is too long.
+    pub(super) fn history(&self) -> Option<History> {
+        let mut history = History {
+            starts: [None; HISTORY_TIMES_MAX],
+            exhaustions: [None; HISTORY_TIMES_MAX],
+            quick_deaths: self.quick_deaths,
+        };
+        if self.starts.len().max(self.exhaustions.len()) > HISTORY_TIMES_MAX {
+            return None;
+        }
+        for (to, from) in history.starts.iter_mut().zip(&self.starts) {
+            *to = Some(*from);
+        }
+        for (to, from) in history.exhaustions.iter_mut().zip(&self.exhaustions) {
+            *to = Some(*from);
+        }
+        Some(history)
+    }
+
+    /// The other way round.
+    pub(super) fn recall(&mut self, history: &History) {
+        self.forget();
+        self.starts.extend(history.starts.iter().flatten());
+        self.exhaustions.extend(history.exhaustions.iter().flatten());
+        self.quick_deaths = history.quick_deaths;
     }
 
     /// A person asked: the past does not count any more.

@@ -16,28 +16,20 @@
 //! Every run ends through `Killing`, however it came to its end. So no run leaves a process behind, and none begins
 //! while one of the last run lives.
 
-use super::canary::Canary;
-use super::command::Commands;
-use super::doorbell::Trend;
 use super::drill::Rearm;
-use super::event::{Exit, MemoryEvents, MemorySample, SpawnStage, Time};
+use super::event::{Exit, MemoryEvents, SpawnStage, Time};
 use super::exhaustion::may_be_rescued;
 use super::graph::Links;
-use super::limiting::Limiting;
-use super::otherwise::Otherwise;
-use super::policy::{Kind, RunId, UnitId, UnitPolicy};
-use super::reload::Reload;
+use super::moment::Moment;
+use super::policy::{Kind, RunId, UnitPolicy};
 use super::restart::Restarts;
 use super::setting::Setting;
-use super::snapshot::{
-    Desired, Drill, Failure, Incident, KillReason, KilledBy, MemoryView, RefusedSetting, StateName, Trouble,
-    UnitView,
-};
-use super::standstill::Standstill;
-use super::warning::Warnings;
+use super::snapshot::{Failure, KillReason, MemoryView, RefusedSetting, StateName, Trouble, UnitView};
+use serde::{Deserialize, Serialize};
+use std::ops::{Deref, DerefMut};
 
 /// How a unit is at rest: no process, and none on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Rest {
     /// Down because it was asked to be, or never started.
     Stopped,
@@ -56,7 +48,7 @@ pub(super) enum Rest {
 }
 
 /// Where a unit stands. In `Down`, `Waiting` and `Backoff` it has no process; in the others it has, or is about to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum State {
     /// At rest.
     Down(Rest),
@@ -110,7 +102,7 @@ impl State {
 
 /// Why the present run ends. Decided when the end begins; a graver reason may replace it (a stop that becomes an
 /// exhaustion).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum End {
     /// It was told to.
     Asked(KillReason),
@@ -127,7 +119,7 @@ pub(super) enum End {
 }
 
 /// The procedure's process in the present run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Procedure {
     /// The unit has none, or it is not made yet.
     Absent,
@@ -140,7 +132,7 @@ pub(super) enum Procedure {
 }
 
 /// Memory beyond its bound, while the service saves itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Loan {
     /// None.
     #[default]
@@ -154,7 +146,7 @@ pub(super) enum Loan {
 }
 
 /// What must end before the run is over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Open {
     pub(super) main: bool,
     pub(super) service_cgroup: bool,
@@ -193,185 +185,37 @@ pub(super) struct Service {
     pub(super) policy: UnitPolicy,
     /// What takes the policy's place as soon as nothing of the present run is left.
     pub(super) successor: Option<Box<Successor>>,
-    /// It was taken out: it goes when nothing of it is left.
-    pub(super) leaving: bool,
-    /// It comes up when all that leave are gone.
-    pub(super) newcomer: bool,
     /// Its neighbours in the graph.
     pub(super) links: Links,
-    pub(super) desired: Desired,
-    /// The turn in which it was last wished up.
-    pub(super) wished_in_turn: u64,
-    pub(super) state: State,
-    pub(super) since: Time,
-    pub(super) run: RunId,
-    /// The number of the last run that another unit had in this place.
-    pub(super) inherited: RunId,
-    pub(super) run_began: Time,
-    /// It became ready in this run.
-    pub(super) up_since: Option<Time>,
-    /// It said in this run that it is ready, maybe before its `execve` was told.
-    pub(super) said_ready: bool,
-    /// A health check is open.
-    pub(super) probing: bool,
-    /// Health checks that failed, since the last good one.
-    pub(super) misses: u32,
-    /// By when it is to be ready.
-    pub(super) ready_by: Time,
-    pub(super) pid: Option<u32>,
-    pub(super) open: Open,
-    /// What runs beside it.
-    pub(super) commands: Commands,
-    pub(super) reload: Reload,
-    pub(super) procedure: Procedure,
-    /// It was not needed, and waits where it is for the run that follows at once.
-    pub(super) keeps_parked: bool,
-    /// When it last came to stand in its parking place.
-    pub(super) parked_at: Time,
-    pub(super) end: Option<End>,
-    /// The time at which the end began.
-    pub(super) end_began: Time,
-    /// It was wished up: what it requires is to be wished up too, once.
-    pub(super) calls_requirements: bool,
-    /// Why it was last wished down.
-    pub(super) down_reason: KillReason,
-    /// The unit that runs in its stead, since it was given up.
-    pub(super) fallback: Option<UnitId>,
-    /// It runs in another one's stead.
-    pub(super) stands_in: bool,
-    /// While it does: it would be up without that too.
-    pub(super) for_itself: bool,
-    /// The rescue needs it.
-    pub(super) spared: bool,
-    /// It was wished down: what requires it is to be wished down too, once.
-    pub(super) calls_dependents: bool,
-    /// A restart was asked: after the stop comes a start.
-    pub(super) again: bool,
-    /// When it said that it is on its way out.
-    pub(super) said_stopping: Option<Time>,
-    /// That restart was not asked for by a person: a unit that it requires begins a new run.
-    pub(super) follows: bool,
-    /// Its conditions are being looked at.
-    pub(super) checking: bool,
-    /// It went down, or did not come up at boot, because of this unit, with which it conflicts.
-    pub(super) rival: Option<UnitId>,
-    /// A limit that is being changed while it runs.
-    pub(super) limiting: Option<Limiting>,
-    /// Somebody needs it now: it does not rest before its next run.
-    pub(super) demanded: bool,
-    pub(super) kill_tries: u8,
-    /// It did not die by any number of kills: nothing waits for it.
-    pub(super) stuck: bool,
-    pub(super) holds_reserve: bool,
-    pub(super) loan: Loan,
-    /// Whether its procedure is on its way back from a drill.
-    pub(super) rearm: Rearm,
-    /// Its second procedure.
-    pub(super) otherwise: Otherwise,
-    /// Its last drill.
-    pub(super) drill: Option<Drill>,
-    /// It was told, since that one, that it was busy when the next was due.
-    pub(super) drill_put_off: bool,
-    /// The procedure comes as soon as the service is killed and gone.
-    pub(super) saves_after_kill: bool,
-    /// It stands in the queue of units to be looked at in this turn.
-    pub(super) marked: bool,
-    /// It waits for a round in which it may start.
-    pub(super) lined_up: bool,
     pub(super) restarts: Restarts,
-    /// errno(3) of the settings that the kernel did not take in the present or last run; 0 of all others.
-    pub(super) refused_settings: [u8; Setting::COUNT],
-    pub(super) last_exit: Option<Exit>,
-    /// Who killed its first process in this run, where lifeboat did not.
-    pub(super) killed_by: Option<KilledBy>,
-    pub(super) trouble: Option<Trouble>,
-    pub(super) counters: MemoryEvents,
-    pub(super) counters_at_start: MemoryEvents,
-    /// `oom_kill` of the procedure's own cgroup when the run began, and now.
-    pub(super) procedure_oom_kill: (u64, u64),
-    pub(super) sample: Option<(Time, MemorySample)>,
-    pub(super) trend: Trend,
-    pub(super) warnings: Warnings,
-    pub(super) standstill: Standstill,
-    pub(super) canary: Canary,
-    pub(super) incident: Option<Incident>,
-    pub(super) incidents: u32,
-    /// The number of its last incident.
-    pub(super) last_incident: u32,
+    /// Everything else.
+    pub(super) moment: Moment,
+}
+
+/// What is said of a service below is said of its moment.
+impl Deref for Service {
+    type Target = Moment;
+
+    fn deref(&self) -> &Moment {
+        &self.moment
+    }
+}
+
+impl DerefMut for Service {
+    fn deref_mut(&mut self) -> &mut Moment {
+        &mut self.moment
+    }
 }
 
 impl Service {
     pub(super) fn new(policy: UnitPolicy) -> Self {
-        let rest = if policy.refused.is_some() { Rest::Fatal } else { Rest::Stopped };
-        Self {
-            restarts: Restarts::new(&policy.restart),
-            trouble: policy.refused,
-            policy,
-            successor: None,
-            leaving: false,
-            newcomer: false,
-            links: Links::default(),
-            desired: Desired::Down,
-            wished_in_turn: 0,
-            state: State::Down(rest),
-            since: Time::default(),
-            run: RunId(0),
-            inherited: RunId(0),
-            run_began: Time::default(),
-            up_since: None,
-            said_ready: false,
-            probing: false,
-            misses: 0,
-            ready_by: Time::default(),
-            pid: None,
-            open: Open::default(),
-            commands: Commands::default(),
-            reload: Reload::default(),
-            procedure: Procedure::Absent,
-            keeps_parked: false,
-            parked_at: Time::default(),
-            end: None,
-            end_began: Time::default(),
-            calls_requirements: false,
-            calls_dependents: false,
-            down_reason: KillReason::StopAsked,
-            fallback: None,
-            stands_in: false,
-            for_itself: false,
-            spared: false,
-            again: false,
-            said_stopping: None,
-            follows: false,
-            checking: false,
-            rival: None,
-            limiting: None,
-            demanded: false,
-            kill_tries: 0,
-            stuck: false,
-            holds_reserve: false,
-            loan: Loan::None,
-            saves_after_kill: false,
-            rearm: Rearm::No,
-            otherwise: Otherwise::No,
-            drill: None,
-            drill_put_off: false,
-            marked: false,
-            lined_up: false,
-            refused_settings: [0; Setting::COUNT],
-            last_exit: None,
-            killed_by: None,
-            counters: MemoryEvents::default(),
-            counters_at_start: MemoryEvents::default(),
-            procedure_oom_kill: (0, 0),
-            sample: None,
-            trend: Trend::default(),
-            warnings: Warnings::default(),
-            standstill: Standstill::default(),
-            canary: Canary::default(),
-            incident: None,
-            incidents: 0,
-            last_incident: 0,
-        }
+        let restarts = Restarts::new(&policy.restart);
+        let (state, trouble) = match policy.refused {
+            Some(trouble) => (State::Down(Rest::Fatal), Some(trouble)),
+            None => (State::Down(Rest::Stopped), None),
+        };
+        let moment = Moment::new(state, trouble);
+        Self { policy, successor: None, links: Links::default(), restarts, moment }
     }
 
     /// Its procedure waits for its work, or will in a moment, or the service saves itself without one.

@@ -11,6 +11,7 @@ use super::policy::{MemoryPolicy, UnitId};
 use super::record::Record;
 use super::snapshot::Verdict;
 use super::{Engine, Plan};
+use serde::{Deserialize, Serialize};
 
 /// `full avg10` from which it stands still, and below which it moves again, in hundredths of a percent. Standstills had
 /// 77 to 99 %: what little runs between two sleeps counts, and a slow processor needs longer for it.
@@ -18,7 +19,7 @@ const STILL: u16 = 6_000;
 const MOVES: u16 = 4_000;
 
 /// What the readings of the present run say of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Standstill {
     seen: MemoryEvents,
     /// The last readings at which `high`, and `max`, had risen.
@@ -63,9 +64,10 @@ impl Engine {
             return false;
         };
         let saves = service.can_save() && service.saves_on_exhaustion();
+        let counters = service.counters;
         let still = &mut service.standstill;
         let was_held = still.held;
-        still.held = still.judge(now, service.counters, sample, high_bytes);
+        still.held = still.judge(now, counters, sample, high_bytes);
         if still.held == was_held {
             return false;
         }

@@ -122,7 +122,8 @@ impl Engine {
         service.sample = None;
         service.warnings = Warnings::default();
         service.trend.begin();
-        service.standstill.begin(service.counters);
+        let counters = service.counters;
+        service.standstill.begin(counters);
         service.canary.begin();
         service.restarts.started(now, &service.policy.restart);
         let (run, parks) = (service.run, service.policy.procedure.is_some_and(|it| it.has_program));

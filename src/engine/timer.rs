@@ -1,5 +1,8 @@
 //! The timer table: one slot for each timer of each unit, ordered by a binary heap that knows its positions.
 //!
+//! Of two that are due at the same time the one of the earlier slot comes first, however the heap has grown: so a
+//! unit's timers come in the same order when its events are replayed (`replay`).
+//!
 //! Setting, clearing and taking the next are O(log n); nothing is allocated but in `new` and `grow`, and a timer that
 //! is set again replaces itself, so the table cannot grow by itself.
 
@@ -54,11 +57,14 @@ const KINDS: [TimerKind; 13] = [
     TimerKind::Ballast,
 ];
 const KIND_COUNT: u32 = 13;
+
+/// When each timer of a unit is due, in the order of `KINDS`.
+pub(super) type TimersOfUnit = [Option<Time>; KINDS.len()];
 const ABSENT: u32 = u32::MAX;
 
 /// # Invariants
 /// - `heap[position[slot]] == slot` for every slot that is set; `position[slot] == ABSENT` for every other.
-/// - No entry of the heap is due before its parent.
+/// - No entry of the heap comes before its parent.
 #[derive(Debug)]
 pub(super) struct Timers {
     due: Vec<Time>,
@@ -127,6 +133,25 @@ impl Timers {
         }
     }
 
+    /// All of a unit.
+    pub(super) fn of(&self, unit: UnitId) -> TimersOfUnit {
+        KINDS.map(|kind| {
+            let slot = Self::slot(unit, kind) as usize;
+            let is_set = self.position.get(slot).is_some_and(|at| *at != ABSENT);
+            self.due.get(slot).copied().filter(|_| is_set)
+        })
+    }
+
+    /// The other way round.
+    pub(super) fn set_all(&mut self, unit: UnitId, timers: &TimersOfUnit) {
+        for (kind, due) in KINDS.into_iter().zip(timers) {
+            match due {
+                Some(due) => self.set(unit, kind, *due),
+                None => self.clear(unit, kind),
+            }
+        }
+    }
+
     pub(super) fn next(&self) -> Option<Time> {
         self.heap.first().map(|&slot| self.due_of(slot))
     }
@@ -147,8 +172,8 @@ impl Timers {
         self.due.get(slot as usize).copied().unwrap_or(Time(u64::MAX))
     }
 
-    fn due_at(&self, at: usize) -> Time {
-        self.heap.get(at).map_or(Time(u64::MAX), |&slot| self.due_of(slot))
+    fn rank_at(&self, at: usize) -> (Time, u32) {
+        self.heap.get(at).map_or((Time(u64::MAX), ABSENT), |&slot| (self.due_of(slot), slot))
     }
 
     fn place(&mut self, at: usize) {
@@ -169,7 +194,7 @@ impl Timers {
         self.place(at);
         while at > 0 {
             let parent = (at - 1) / 2;
-            if self.due_at(parent) <= self.due_at(at) {
+            if self.rank_at(parent) <= self.rank_at(at) {
                 return;
             }
             self.swap(at, parent);
@@ -180,8 +205,8 @@ impl Timers {
     fn sink(&mut self, mut at: usize) {
         loop {
             let left = 2 * at + 1;
-            let child = if self.due_at(left + 1) < self.due_at(left) { left + 1 } else { left };
-            if child >= self.heap.len() || self.due_at(at) <= self.due_at(child) {
+            let child = if self.rank_at(left + 1) < self.rank_at(left) { left + 1 } else { left };
+            if child >= self.heap.len() || self.rank_at(at) <= self.rank_at(child) {
                 return;
             }
             self.swap(at, child);

@@ -15,6 +15,7 @@ use super::service::{Service, State};
 use super::snapshot::KillReason;
 use super::timer::TimerKind;
 use super::{Engine, Plan};
+use serde::{Deserialize, Serialize};
 
 /// Growth is trusted to go on when it has gone on for this part of a stage's time, or when so little is left of it.
 const STEADY_DIVISOR: u64 = 16;
@@ -24,7 +25,7 @@ const STEADY_DIVISOR: u64 = 16;
 const RING_ROOM_DIVISOR: u64 = 32;
 
 /// A stage in the present run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Standing {
     /// It was given, and the service has not come down from it.
     above: bool,
@@ -32,7 +33,7 @@ struct Standing {
 }
 
 /// The warn stages of a service in its present run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Warnings {
     stages: [Standing; WARN_STAGES_MAX],
     /// `memory.high` waits there to ring.

@@ -77,7 +77,7 @@ fn deciding_and_telling_allocate_nothing() {
     let mut plan = Plan::for_units(names.len());
     let null = || console::open_null().expect("/dev/null");
     let story = Story::of(Some(null()), Some(null()), true);
-    let (mut told, mut saves) = (0, 0);
+    let (mut told, mut saves, mut episodes) = (0, 0, 0);
     let mut turn = |now: Time, event: Event| {
         engine.handle(now, event, &mut plan);
         while let Some(action) = plan.take() {
@@ -86,6 +86,10 @@ fn deciding_and_telling_allocate_nothing() {
                 told += 1;
             }
             saves += u32::from(matches!(action, Action::StartProcedure { .. }));
+            if let Action::KeepIncident { unit, number } = action {
+                let found = engine.episode(unit, number);
+                episodes += u32::from(found.is_ok_and(|it| !it.is_cut && !it.entries.is_empty()));
+            }
         }
     };
     let allocations = made_by(|| {
@@ -105,6 +109,8 @@ fn deciding_and_telling_allocate_nothing() {
         }
     });
     assert_eq!((allocations, saves), (0, 2 * 40));
+    // Each way to an exhaustion is recorded meanwhile.
+    assert_eq!(episodes, 3 * 40);
     assert!(told > 500, "{told} records");
 }
 

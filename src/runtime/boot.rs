@@ -9,7 +9,6 @@ use super::conditions::Surroundings;
 use super::control::Control;
 use super::errand::Errands;
 use super::event_loop::Lifeboat;
-use super::evidence::Evidences;
 use super::incidents::Incidents;
 use super::kill_log::KillLog;
 use super::output::Outputs;
@@ -249,7 +248,6 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         can_shield,
         surroundings,
         incidents: Incidents::new(view.incidents.clone()),
-        evidences: Evidences::open(),
         system: view,
         null,
         output,

@@ -8,7 +8,6 @@ use super::Config;
 use super::conditions::Surroundings;
 use super::control::Control;
 use super::errand::{Errands, Job};
-use super::evidence::Evidences;
 use super::incidents::Incidents;
 use super::kill_log::KillLog;
 use super::limiting::Helper;
@@ -77,7 +76,6 @@ pub(super) struct Lifeboat {
     pub(super) errands: Errands,
     /// What is to outlive the machine.
     pub(super) incidents: Incidents,
-    pub(super) evidences: Evidences,
     /// The unit whose memory is read next when somebody looks.
     pub(super) next_reading: usize,
     /// Set by the engine's last action.

@@ -29,7 +29,7 @@ pub(super) struct Evidence {
 }
 
 /// The last ones, and the machine's files.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Evidences {
     meminfo: Option<File>,
     cpu_pressure: Option<File>,
@@ -42,7 +42,7 @@ impl Evidences {
     pub(super) fn open() -> Self {
         let open = |path| File::open(path).ok();
         let (meminfo, cpu_pressure) = (open("/proc/meminfo"), open("/proc/pressure/cpu"));
-        Self { meminfo, cpu_pressure, kept: [None; KEPT], next: 0 }
+        Self { meminfo, cpu_pressure, ..Self::default() }
     }
 
     /// What is known of the unit's exhaustion, once.
@@ -76,12 +76,12 @@ fn read<'a>(file: Option<&File>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
 impl Lifeboat {
     /// With the first reading of an exhaustion.
     pub(super) fn note_evidence(&mut self, unit: UnitId) {
-        if !self.engine.has_open_incident(unit) || self.evidences.place_of(unit).is_some() {
+        if !self.engine.has_open_incident(unit) || self.incidents.evidences.place_of(unit).is_some() {
             return;
         }
         let group = self.seats.get(usize::from(unit.0)).and_then(|seat| seat.group(Role::Service));
         let memory_stat = group.and_then(|group| group.stat(stat_values).ok()).unwrap_or_default();
-        self.evidences.note(unit, memory_stat);
+        self.incidents.evidences.note(unit, memory_stat);
     }
 }
 

@@ -5,6 +5,7 @@
 //! boot only looks how many incidents there are already, so that numbers go on.
 
 use super::event_loop::Lifeboat;
+use super::evidence::Evidences;
 use super::incident_store::NO_DISK;
 use super::perform::PROCEDURE;
 use super::story;
@@ -16,6 +17,7 @@ use crate::sys::aside::wait_for_child;
 use crate::sys::error::SysError;
 use crate::sys::spawn::{Program, SpawnError, Start, start};
 use crate::sys::{children, clock, memory};
+use crate::wire::episode::Recorded;
 use crate::wire::incident::{Brief, MemoryStat, Rest, write_letter};
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -70,13 +72,15 @@ pub(super) struct Incidents {
     /// That were too many, since the last one that was told.
     dropped: u32,
     complained: Option<Time>,
+    /// What was seen when memory was exhausted.
+    pub(super) evidences: Evidences,
 }
 
 impl Incidents {
     /// Keeps them there; nowhere where there is no store.
     pub(super) fn new(store: Option<IncidentStore>) -> Self {
         let store = store.filter(|store| store.keep > 0);
-        let mut incidents = Self { store, ..Self::default() };
+        let mut incidents = Self { store, evidences: Evidences::open(), ..Self::default() };
         if incidents.store.is_some() {
             // The kernel's own text: no disk.
             let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -86,7 +90,7 @@ impl Incidents {
         incidents
     }
 
-    fn send(&mut self, number: u32, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
+    fn send(&mut self, number: u32, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) {
         let written = memory::file_in_memory(c"incident").and_then(|text| {
             let mut out = BufWriter::with_capacity(4 << 10, &text);
             let written = write(&mut out).and_then(|()| out.flush());
@@ -114,7 +118,7 @@ impl Incidents {
 impl Lifeboat {
     /// An incident is closed: what is known of it goes into a letter, before the unit's next run changes it.
     pub(super) fn keep_incident(&mut self, unit: UnitId, number: u32) {
-        let evidence = self.evidences.take(unit).unwrap_or_default();
+        let evidence = self.incidents.evidences.take(unit).unwrap_or_default();
         let Some(incident) = self.engine.incident(number).copied().filter(|_| self.incidents.store.is_some())
         else {
             return;
@@ -144,7 +148,10 @@ impl Lifeboat {
             words: &String::from_utf8_lossy(&words),
         };
         let events = self.engine.recorder().events().filter(|(_, event)| event.concerns(unit));
-        self.incidents.send(number, |out| write_letter(out, &brief, &rest, events));
+        let episode = self.engine.episode(unit, number);
+        let episode = episode.as_ref().map(|episode| (&seat.unit.policy, episode));
+        let recorded = Recorded(episode.map_err(|missing| *missing));
+        self.incidents.send(number, |out| write_letter(out, &brief, &rest, &recorded, events));
     }
 
     /// At the end of a turn: the next letter goes out when nothing is more urgent.

@@ -3,6 +3,7 @@
 //! lifeboat writes it as a letter of two lines for a process aside: first what a line of the kernel log can hold, then
 //! the rest. That process gives the incident its number, and makes a file, or a line, of the letter.
 
+use super::episode::{Recorded, append_event, begin};
 use crate::engine::event::{Event, LeftBehind, Time};
 use crate::engine::snapshot::{Incident, ProcedureResult};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use std::io::{self, Write};
 /// The format's version. One that only gains fields keeps its number.
 pub const FORMAT: u32 = 1;
 
-/// A file has at most so many bytes: older events are left out.
+/// A file has at most so many bytes: older events are left out. What is needed to replay it goes before them.
 pub const FILE_BYTES_MAX: usize = 64 << 10;
 
 /// A line of the kernel log has no more.
@@ -39,7 +40,7 @@ pub struct Brief<'a> {
 }
 
 /// What else a file has.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Rest<'a> {
     /// `memory.max`.
     pub limit_bytes: Option<u64>,
@@ -56,7 +57,7 @@ pub struct Rest<'a> {
 }
 
 /// Names and values, in JSON an object of those that there are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct MemoryStat<'a>(pub &'a [(&'static str, Option<u64>)]);
 
 impl Serialize for MemoryStat<'_> {
@@ -71,9 +72,10 @@ impl Serialize for MemoryStat<'_> {
 /// # Errors
 /// What `out` fails with.
 pub fn write_letter<'e>(
-    out: &mut dyn Write,
+    out: &mut impl Write,
     brief: &Brief<'_>,
     rest: &Rest<'_>,
+    recorded: &Recorded<'_>,
     events: impl Iterator<Item = &'e (Time, Event)> + Clone,
 ) -> io::Result<()> {
     let mut piece = Vec::new();
@@ -86,12 +88,13 @@ pub fn write_letter<'e>(
     piece.push(b',');
     append(&mut piece, rest)?;
     out.write_all(&piece)?;
-    // Each is written twice: at first only to know how much room it takes.
     let room = FILE_BYTES_MAX.saturating_sub(piece.len() + FRAME_BYTES);
+    let room = room.saturating_sub(recorded.write(&mut |piece| out.write_all(piece), room)?);
+    // Each is written twice: at first only to know how much room it takes.
     let mut lengths = Vec::new();
-    for event in events.clone() {
+    for (time, event) in events.clone() {
         piece.clear();
-        serde_json::to_writer(&mut piece, event)?;
+        append_event(&mut piece, *time, event)?;
         lengths.push(piece.len() + 1);
     }
     let mut taken = 0;
@@ -100,13 +103,12 @@ pub fn write_letter<'e>(
         taken <= room
     });
     let left_out = lengths.len() - fits.count();
-    write!(out, ",\"events_left_out\":{left_out},\"events\":[")?;
-    for (at, event) in events.skip(left_out).enumerate() {
-        piece.clear();
-        if at > 0 {
-            piece.push(b',');
-        }
-        serde_json::to_writer(&mut piece, event)?;
+    piece.clear();
+    write!(piece, ",\"events_left_out\":{left_out},\"events\":[")?;
+    out.write_all(&piece)?;
+    for (at, (time, event)) in events.skip(left_out).enumerate() {
+        begin(&mut piece, at);
+        append_event(&mut piece, *time, event)?;
         out.write_all(&piece)?;
     }
     out.write_all(b"]")
@@ -253,6 +255,7 @@ pub fn read(text: &[u8]) -> Result<Kept, Unreadable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::episode::Missing;
     use crate::engine::event::{Exit, MemoryEvents, MemorySample, Role};
     use crate::engine::policy::{RunId, UnitId};
     use crate::engine::snapshot::{Cause, Killer, Verdict};
@@ -305,16 +308,10 @@ mod tests {
             began_unix_ms: 1_790_000_000_000,
             incident: incident(),
         };
-        let rest = Rest {
-            limit_bytes: Some(1),
-            peak_bytes: None,
-            memory_stat: MemoryStat(&[]),
-            available_bytes: None,
-            cpu_some_avg10: None,
-            words,
-        };
+        let rest = Rest { limit_bytes: Some(1), words, ..Rest::default() };
+        let recorded = Recorded(Err(Missing::Busy));
         let mut letter = Vec::new();
-        write_letter(&mut letter, &brief, &rest, events.iter()).expect("JSON");
+        write_letter(&mut letter, &brief, &rest, &recorded, events.iter()).expect("JSON");
         letter
     }
 

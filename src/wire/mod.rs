@@ -6,9 +6,11 @@
 
 pub mod base64;
 pub mod codec;
+pub mod episode;
 pub mod incident;
 pub mod interface;
 pub mod notify;
+mod numbers;
 pub mod reply;
 pub mod request;
 

@@ -1,8 +1,10 @@
 //! `lifeboatctl incidents`: from lifeboat and its folder, and from a folder alone.
 
 use super::{Outcome, Server, fixture, program, reply};
+use lifeboat::engine::episode::Missing;
 use lifeboat::engine::event::{Event, Time};
 use lifeboat::engine::snapshot::{Incident, IncidentStore, Snapshot};
+use lifeboat::wire::episode::Recorded;
 use lifeboat::wire::incident::{Brief, MemoryStat, Rest, file_name, file_of, write_letter};
 use lifeboat::wire::reply::StatusReply;
 use std::borrow::Cow;
@@ -27,7 +29,8 @@ fn file(number: u32, unit: &str, boot_id: &str, incident: Incident) -> Vec<u8> {
         words,
     };
     let mut letter = Vec::new();
-    write_letter(&mut letter, &brief, &rest, [(Time(0), Event::Boot)].iter()).expect("JSON");
+    write_letter(&mut letter, &brief, &rest, &Recorded(Err(Missing::Busy)), [(Time(0), Event::Boot)].iter())
+        .expect("JSON");
     file_of(number, &letter)
 }
 

@@ -80,6 +80,13 @@ pub(crate) enum Verb {
     },
     /// Show the exhaustions of memory of this boot and of earlier ones
     Incidents(Incidents),
+    /// Decide a kept incident again, turn by turn: exit code 0 where all is the same, 1 where it differs, 2 where the
+    /// file has nothing to replay
+    Replay {
+        /// Its file, of any machine
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Show the end of what a unit has said: 1600 bytes, or as many as -BYTES says
     Tail(Tail),
     /// Read the unit files, and tell what an update would change

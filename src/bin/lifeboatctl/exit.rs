@@ -9,7 +9,7 @@ pub(crate) enum Exit {
     Ok,
     /// Not done.
     Failed,
-    /// The command line is wrong.
+    /// The command line is wrong; `replay`: the file has nothing to replay.
     Usage,
     /// `status`: at least one of the units is STOPPED, EXITED or FATAL.
     NotAllUp,

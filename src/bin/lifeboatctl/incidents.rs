@@ -157,7 +157,7 @@ impl All {
 }
 
 /// A file's bytes, and one more than it may have.
-fn text_of(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn text_of(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let most = u64::try_from(FILE_BYTES_MAX + 1).unwrap_or(u64::MAX);
     // A fifo, where there should be a file, must not hold us up.

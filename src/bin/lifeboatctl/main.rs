@@ -14,6 +14,7 @@ mod exit;
 mod incidents;
 mod limit;
 mod output;
+mod replay;
 mod run;
 mod shutdown;
 mod status;
@@ -53,6 +54,7 @@ fn run() -> Result<Exit, Failure> {
         cli::Verb::Drill(wish) => drill::drill(context, wish),
         cli::Verb::Why { name, all } => why::why(context, name, *all),
         cli::Verb::Incidents(what) => incidents::incidents(context, what),
+        cli::Verb::Replay { file } => replay::replay(context, file),
         cli::Verb::Limit(change) => limit::limit(context, change),
         cli::Verb::Tail(tail) => tail::tail(context, tail),
         cli::Verb::Reread => change::reread(context),

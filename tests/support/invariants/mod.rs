@@ -91,6 +91,8 @@ pub(crate) enum Invariant {
     StopsEnd,
     /// The times of an incident stand in order, and the numbers of incidents too.
     IncidentsInOrder,
+    /// The decisions of a closed incident are the same when they are made again from its file.
+    IncidentsReplay,
     /// Every incident that is closed is handed over once to be kept.
     IncidentsKept,
     /// A unit changes, or goes, only when no process of it lives.

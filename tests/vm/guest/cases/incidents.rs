@@ -13,6 +13,7 @@ use std::time::Duration;
 /// With an empty disk.
 pub(crate) const FIRST: &[Case] = &[
     Case { name: "incident-is-on-the-disk", deadline_s: 90, run: incident_is_on_the_disk },
+    Case { name: "an-incident-can-be-replayed", deadline_s: 60, run: an_incident_can_be_replayed },
     Case { name: "incident-tells-what-stays-charged", deadline_s: 60, run: incident_tells_what_stays },
     Case { name: "incident-on-a-full-disk", deadline_s: 90, run: incident_on_a_full_disk },
     Case { name: "incident-on-a-read-only-disk", deadline_s: 60, run: incident_on_a_read_only_disk },
@@ -113,6 +114,36 @@ fn incident_is_on_the_disk(guest: &mut Guest) -> Result<(), String> {
     ensure(after < before / 2, || format!("{after} of {before} bytes are still charged"))?;
     ensure(kept.began_unix_ms > 0, || "no time of day".into())?;
     bystander.is_unharmed(guest)
+}
+
+/// From the file alone the same decisions are made again; in a copy that was changed the difference is told.
+fn an_incident_can_be_replayed(guest: &mut Guest) -> Result<(), String> {
+    let path = file(1).display().to_string();
+    let text =
+        shows(&["replay", &path], &["release its procedure (exhaustion", "(procedure ended)", "the same: "])?;
+    guest.figure(&format!("replay:\n{text}"));
+    ensure(text.contains(", the record of the incident, and what comes after it"), || text.clone())?;
+    let whole = read(&path)?;
+    for (name, text, expected, words) in [
+        ("event", whole.replacen("\"Frozen\"", "\"Emptied\"", 1), 2, ""),
+        ("later", whole.replacen("{\"Event\":[", "{\"Event\":[1", 1), 1, "DIFFERENT in turn 1"),
+        ("limit", whole.replacen("\"reserve_bytes\":", "\"reserve_bytes\":1", 1), 1, "CHANGED: "),
+        (
+            "record",
+            whole.replacen("\"killer\":\"lifeboat\"", "\"killer\":\"kernel-cgroup\"", 1),
+            1,
+            "killer: then",
+        ),
+        ("without", whole.replacen("\"replay\"", "\"nothing\"", 1), 2, ""),
+        ("cut", whole[..whole.len() / 2].to_owned(), 2, ""),
+    ] {
+        let copy = format!("/run/{name}.json");
+        fs::write(&copy, text).map_err(|error| format!("{copy}: {error}"))?;
+        let (code, said) = run(&["/usr/bin/lifeboatctl", "replay", &copy])?;
+        expect(&format!("exit code for {name}: {said}"), &code, &expected)?;
+        ensure(said.contains(words), || format!("{name}: {said}"))?;
+    }
+    Ok(())
 }
 
 /// Files on tmpfs are charged to the cgroup, and are there after the kill.

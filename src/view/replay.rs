@@ -1,0 +1,294 @@
+//! `replay`: the turns of an incident with what was decided in them, and where then and now part.
+
+use super::record;
+use super::status::OneLine;
+use super::words::{self, Bytes, ExitWords, Millis, Percent, Tenths};
+use crate::engine::action::Action;
+use crate::engine::episode::Next;
+use crate::engine::event::{Event, MemoryEvents, Role, Time};
+use crate::engine::replay::{Difference, End, Replay, Turn};
+use crate::engine::snapshot::Incident;
+use std::fmt::{self, Display, Write};
+
+/// A replay, and what it is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Story<'a> {
+    /// The unit's name.
+    pub unit: &'a str,
+    /// Which lifeboat decided then, and which does now.
+    pub versions: (&'a str, &'a str),
+    /// The record as it was written then.
+    pub record: &'a Incident,
+    /// The file is as lifeboat wrote it.
+    pub is_as_written: bool,
+    /// What came of it.
+    pub replay: &'a Replay,
+}
+
+/// Writes all turns, what was decided in them, and whether it is the same.
+///
+/// # Errors
+/// Only what `out` fails with.
+pub fn write(out: &mut dyn Write, story: &Story<'_>) -> fmt::Result {
+    let Story { unit, record: Incident { number, .. }, replay, .. } = story;
+    let began = replay.turns.first().map_or(Time(0), |turn| turn.at);
+    writeln!(out, "incident {number} of {}, decided again; times from its first event", OneLine(unit))?;
+    for turn in &replay.turns {
+        let ms = Tenths::of(turn.at.since_us(began), 1_000).to_string();
+        writeln!(out, "{ms:>12} ms  {}", EventWords(&turn.event))?;
+        if turn.elsewhere {
+            writeln!(out, "                 (others had a say in this turn: taken as it was)")?;
+        }
+        let deeds = if turn.elsewhere { &turn.then } else { &turn.now };
+        if !deeds.is_empty() {
+            writeln!(out, "                 → {}", Deeds(deeds))?;
+        }
+        for words in &turn.words {
+            write!(out, "                   ")?;
+            record::write(out, words, &[OneLine(unit).to_string()])?;
+            writeln!(out)?;
+        }
+    }
+    match &replay.difference {
+        None => same(out, story),
+        Some(difference) => differs(out, story, difference),
+    }
+}
+
+fn same(out: &mut dyn Write, story: &Story<'_>) -> fmt::Result {
+    let replay = story.replay;
+    let compared = replay.turns.iter().filter(|turn| !turn.elsewhere);
+    let (turns, deeds) = compared.fold((0, 0), |(turns, deeds), turn| (turns + 1, deeds + turn.now.len()));
+    if let Some(next) = replay.next {
+        writeln!(out, "  then: {}", next_words(next))?;
+    }
+    let seen = format!("{turns} turns, {deeds} decisions");
+    let what = match (replay.end, replay.next) {
+        (End::Compared, Some(_)) => {
+            format!("{seen}, the record of the incident, and what comes after it")
+        }
+        (End::Compared, None) => {
+            format!("{seen} and the record of the incident; what comes after it is not compared")
+        }
+        (End::Cut, _) => {
+            format!("{seen} are the same; there was no room to record what came then, up to the end")
+        }
+        (End::Elsewhere, _) => {
+            format!("{seen} are the same; the incident's end was others' doing, and is not decided again")
+        }
+    };
+    match (story.is_as_written, replay.end) {
+        (false, _) => {
+            writeln!(out, "CHANGED: the file is not as lifeboat wrote it. Of what it says now: {what}")
+        }
+        (true, End::Compared) => writeln!(out, "the same: {what}"),
+        (true, End::Cut | End::Elsewhere) => writeln!(out, "NOT WHOLE: {what}"),
+    }
+}
+
+fn differs(out: &mut dyn Write, story: &Story<'_>, difference: &Difference) -> fmt::Result {
+    let (Some(last), Some(first)) = (story.replay.turns.last(), story.replay.turns.first()) else {
+        return writeln!(out, "DIFFERENT: no turn");
+    };
+    let number = story.replay.turns.len();
+    let ms = Tenths::of(last.at.since_us(first.at), 1_000);
+    match difference {
+        Difference::Deeds | Difference::Closing => {
+            writeln!(out, "DIFFERENT in turn {number}, at {ms} ms: {}", EventWords(&last.event))?;
+            parted(out, last, difference)?;
+        }
+        Difference::State => {
+            writeln!(out, "DIFFERENT in turn {number}, at {ms} ms: {}", EventWords(&last.event))?;
+            writeln!(
+                out,
+                "  the same decisions, but it does not stand as it stood then: what is decided later may differ"
+            )?;
+        }
+        Difference::Record(now) => {
+            writeln!(out, "DIFFERENT: the same decisions, but another record of the incident")?;
+            fields(out, story.record, now)?;
+        }
+        Difference::Next { then, now } => {
+            writeln!(out, "DIFFERENT in what comes after the incident")?;
+            writeln!(out, "  then: {}", next_words(*then))?;
+            writeln!(out, "  now:  {}", now.map_or_else(|| "not known".into(), next_words))?;
+        }
+    }
+    let (then, now) = story.versions;
+    if !story.is_as_written {
+        writeln!(out, "the file is not as lifeboat {} wrote it", OneLine(then))
+    } else if then == now {
+        let record = if let Difference::Record(_) = difference { "its record was changed, or " } else { "" };
+        let words = "decided then and decides now, and the episode is as it was written";
+        writeln!(out, "lifeboat {now} {words}: {record}a fault was found")
+    } else {
+        writeln!(out, "lifeboat {} decided then, and {now} decides now", OneLine(then))
+    }
+}
+
+fn parted(out: &mut dyn Write, turn: &Turn, difference: &Difference) -> fmt::Result {
+    writeln!(out, "  then: {}", Deeds(&turn.then))?;
+    write!(out, "  now:  {}", Deeds(&turn.now))?;
+    if *difference == Difference::Closing {
+        write!(out, "; the incident is not closed as it was then")?;
+    }
+    writeln!(out)
+}
+
+/// What of two records is not the same.
+fn fields(out: &mut dyn Write, then: &Incident, now: &Incident) -> fmt::Result {
+    let mut told = |name: &str, (then, now): (&dyn fmt::Debug, &dyn fmt::Debug)| {
+        let (then, now) = (format!("{then:?}"), format!("{now:?}"));
+        if then == now { Ok(()) } else { writeln!(out, "  {name}: then {then}, now {now}") }
+    };
+    told("run", (&then.run, &now.run))?;
+    told("cause", (&then.cause, &now.cause))?;
+    told("evidence", (&then.verdict, &now.verdict))?;
+    told("killer", (&then.killer, &now.killer))?;
+    told("began", (&then.began, &now.began))?;
+    told("frozen", (&then.frozen, &now.frozen))?;
+    told("procedure released", (&then.released, &now.released))?;
+    told("procedure running", (&then.procedure_running, &now.procedure_running))?;
+    told("procedure ended", (&then.procedure_ended, &now.procedure_ended))?;
+    told("killed", (&then.killed, &now.killed))?;
+    told("empty", (&then.emptied, &now.emptied))?;
+    told("procedure", (&then.procedure, &now.procedure))?;
+    told("first procedure", (&then.first_procedure, &now.first_procedure))?;
+    told("counters at the start", (&then.counters_at_start, &now.counters_at_start))?;
+    told("counters", (&then.counters, &now.counters))?;
+    told("memory", (&then.sample, &now.sample))?;
+    told("left behind", (&then.left, &now.left))
+}
+
+fn next_words(next: Next) -> String {
+    match next {
+        Next::Starts => "it starts again".into(),
+        Next::StartsAfterMs(ms) => format!("it starts again after {}", Millis(ms)),
+        Next::Rests => "it rests with its sockets open".into(),
+        Next::StaysDown => "it stays down".into(),
+        Next::Stays => "it does not die, and is left alone".into(),
+    }
+}
+
+/// An event in a few words.
+struct EventWords<'a>(&'a Event);
+
+impl Display for EventWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Event::Deadline => f.write_str("a deadline is due"),
+            Event::MemoryEvents { role, counters, .. } => {
+                match role {
+                    Role::Service => {}
+                    Role::Procedure => f.write_str("its procedure's ")?,
+                    Role::Command => f.write_str("its command's ")?,
+                    Role::Ballast => f.write_str("its ballast's ")?,
+                }
+                write!(f, "memory.events: {}", Counters(*counters))
+            }
+            Event::MemorySampled { sample, .. } => write!(
+                f,
+                "memory: {}, of which {} cannot be reclaimed; psi full {}",
+                Bytes(sample.current_bytes),
+                Bytes(sample.unreclaimable_bytes),
+                Percent(sample.psi_full_avg10)
+            ),
+            Event::PressureRang { .. } => f.write_str("memory.pressure rings"),
+            Event::Frozen { .. } => f.write_str("it is frozen"),
+            Event::ProcedureRunning { .. } => f.write_str("its procedure runs"),
+            Event::Exited { role, exit, .. } => {
+                write!(f, "the {}'s process has ended: {}", words::role(*role), ExitWords(*exit))
+            }
+            Event::Emptied { role, .. } => write!(f, "no process is left of the {}", words::role(*role)),
+            Event::LeftBehind { left, .. } => {
+                write!(f, "{} are charged to what is empty", Bytes(left.current_bytes))
+            }
+            Event::SpawnFailed { role, stage, errno, .. } => {
+                let (role, stage) = (words::role(*role), words::stage(*stage));
+                write!(f, "the {role} cannot be started: {stage}: {}", words::errno(*errno))
+            }
+            Event::Failed { effect, errno, .. } => {
+                write!(f, "the kernel has not done it: {effect:?}: {}", words::errno(*errno))
+            }
+            Event::Asked { verb, .. } => write!(f, "a person asks: {verb:?}"),
+            Event::ShutdownAsked { how } => write!(f, "the machine is to go down: {}", words::shutdown(*how)),
+            Event::IncidentsAhead { by } => write!(f, "{by} incidents of earlier boots are on record"),
+            // Seldom in an incident: by their names.
+            other => {
+                let text = format!("{other:?}");
+                f.write_str(text.split([' ', '{']).next().unwrap_or_default())
+            }
+        }
+    }
+}
+
+struct Counters(MemoryEvents);
+
+impl Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MemoryEvents { high, max, oom, oom_kill, oom_below } = self.0;
+        let counters =
+            [("high", high), ("max", max), ("oom", oom), ("oom_kill", oom_kill), ("oom below", oom_below)];
+        let mut before = "";
+        for (name, count) in counters.into_iter().filter(|(_, count)| *count > 0) {
+            write!(f, "{before}{name} {count}")?;
+            before = ", ";
+        }
+        if before.is_empty() { f.write_str("all 0") } else { Ok(()) }
+    }
+}
+
+struct Deeds<'a>(&'a [Action]);
+
+impl Display for Deeds<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("nothing");
+        }
+        for (at, deed) in self.0.iter().enumerate() {
+            if at > 0 {
+                f.write_str("; ")?;
+            }
+            deed_words(f, deed)?;
+        }
+        Ok(())
+    }
+}
+
+fn deed_words(f: &mut fmt::Formatter<'_>, deed: &Action) -> fmt::Result {
+    match deed {
+        Action::Doorbells { on: true, .. } => f.write_str("doorbells on"),
+        Action::Doorbells { on: false, .. } => f.write_str("doorbells off"),
+        Action::Sample { .. } => f.write_str("read its memory"),
+        Action::Freeze { .. } => f.write_str("freeze it"),
+        Action::Thaw { .. } => f.write_str("thaw it"),
+        Action::Lend { lend_bytes, .. } => write!(f, "lend it {}", Bytes(*lend_bytes)),
+        Action::TakeBack { lend_bytes, .. } => write!(f, "take {} back", Bytes(*lend_bytes)),
+        Action::ParkOtherwise { .. } => f.write_str("make its second procedure"),
+        Action::StartProcedure { order, .. } => {
+            let (cause, ms) = (order.cause.word(), Millis(u64::from(order.deadline_ms)));
+            write!(f, "release its procedure ({cause}, deadline {ms})")
+        }
+        Action::Signal { signal, reason, .. } => {
+            write!(f, "signal {signal} ({})", words::kill_reason(*reason))
+        }
+        Action::SignalAll { signal, reason, .. } => {
+            write!(f, "signal {signal} to all ({})", words::kill_reason(*reason))
+        }
+        Action::KillCgroup { role, reason, .. } => {
+            write!(f, "kill the {} ({})", words::role(*role), words::kill_reason(*reason))
+        }
+        Action::KillCommand { reason, .. } => write!(f, "kill its command ({})", words::kill_reason(*reason)),
+        Action::RunCommand { order, .. } => write!(f, "run its {}", words::command(order.kind)),
+        Action::Ring { high_bytes: Some(bytes), .. } => write!(f, "memory.high rings at {}", Bytes(*bytes)),
+        Action::Ring { high_bytes: None, .. } => f.write_str("memory.high lifted"),
+        Action::Reclaim { bytes, .. } => write!(f, "reclaim {}", Bytes(*bytes)),
+        Action::NotifyPressure { .. } => f.write_str("write to its MEMORY_PRESSURE_WATCH"),
+        Action::KeepIncident { .. } => f.write_str("keep the incident"),
+        // Seldom in an incident: by their names.
+        other => {
+            let text = format!("{other:?}");
+            f.write_str(text.split([' ', '{']).next().unwrap_or_default())
+        }
+    }
+}
