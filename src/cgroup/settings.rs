@@ -8,6 +8,7 @@ use crate::engine::setting::{Limit, Setting, Settings};
 use crate::sys::error::SysError;
 use crate::sys::memory::page_bytes;
 use rustix::fs::{FileType, major, minor};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The settings of one group.
@@ -143,14 +144,12 @@ fn set_list(path: &Path, list: &str) -> Result<(), SysError> {
 }
 
 /// The numbers in a list such as `0-3,8`.
-fn numbers(list: &str) -> Option<Vec<u32>> {
-    let mut all = Vec::new();
+fn numbers(list: &str) -> Option<BTreeSet<u32>> {
+    let mut all = BTreeSet::new();
     for part in list.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         all.extend(first.trim().parse::<u32>().ok()?..=last.trim().parse::<u32>().ok()?.min(4_095));
     }
-    all.sort_unstable();
-    all.dedup();
     Some(all)
 }
 

@@ -155,9 +155,11 @@ pub fn divide(
     overhead_bytes: u64,
     units: &mut [UnitPolicy],
 ) -> (BudgetView, Vec<Refusal>) {
-    let mut order: Vec<usize> = (0..units.len()).collect();
+    let mut order: Vec<usize> = Vec::with_capacity(units.len());
     let rank = |i: usize| (units.get(i).map(|unit| (Reverse(unit.utility), unit.name.as_str())), i);
-    order.sort_unstable_by(|&a, &b| rank(a).cmp(&rank(b)));
+    for new in 0..units.len() {
+        order.insert(order.partition_point(|at| rank(*at) < rank(new)), new);
+    }
 
     let mut refusals = Vec::new();
     let is_outgrown = |unit: &UnitPolicy| unit.procedure.is_some_and(|p| p.reserve_bytes() > reserve_bytes);

@@ -326,14 +326,17 @@ impl Engine {
     pub fn snapshot(&self, now: Time, mut system: SystemView) -> Snapshot {
         system.shutting_down = self.shutdown.map(|shutdown| shutdown.how);
         system.rescue_called_by = self.rescue.called_by;
-        let present = self.units.iter().enumerate();
-        let mut present: Vec<_> = present.filter(|(_, unit)| unit.state != State::Down(Rest::Gone)).collect();
-        present.sort_unstable_by(|(a_at, a), (b_at, b)| (&a.policy.name, a_at).cmp(&(&b.policy.name, b_at)));
+        let mut present: Vec<&Service> = Vec::with_capacity(self.units.len());
+        for unit in self.units.iter().filter(|unit| unit.state != State::Down(Rest::Gone)) {
+            // Most are in order already.
+            let at = present.partition_point(|other| other.policy.name <= unit.policy.name);
+            present.insert(at, unit);
+        }
         Snapshot {
             generation: self.generation,
             time: now,
             system,
-            units: present.into_iter().map(|(_, service)| service.view(now)).collect(),
+            units: present.into_iter().map(|service| service.view(now)).collect(),
             names: self.units.iter().map(|service| service.policy.name.clone()).collect(),
             incidents: self.incidents.iter().copied().collect(),
         }

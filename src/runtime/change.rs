@@ -92,8 +92,11 @@ pub(super) fn plan(
             break budget;
         }
     };
-    let mut changes = planner.changes();
-    changes.sort_unstable_by(|a, b| (&a.name, a.unit).cmp(&(&b.name, b.unit)));
+    let mut changes: Vec<Planned> = Vec::new();
+    for new in planner.changes() {
+        let place = changes.partition_point(|other| (&other.name, other.unit) < (&new.name, new.unit));
+        changes.insert(place, new);
+    }
     Plan { changes, budget, faults: planner.faults }
 }
 
@@ -307,16 +310,12 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn changes(&self) -> Vec<Planned> {
-        self.fates
-            .iter()
-            .enumerate()
-            .filter_map(|(at, fate)| {
-                let unit = u16::try_from(at).ok().map(UnitId)?;
-                let (name, difference, effect, step) = self.change(at, fate.as_ref()?)?;
-                Some(Planned { unit, name, difference, effect, step })
-            })
-            .collect()
+    fn changes(&self) -> impl Iterator<Item = Planned> {
+        self.fates.iter().enumerate().filter_map(|(at, fate)| {
+            let unit = u16::try_from(at).ok().map(UnitId)?;
+            let (name, difference, effect, step) = self.change(at, fate.as_ref()?)?;
+            Some(Planned { unit, name, difference, effect, step })
+        })
     }
 
     fn change(&self, at: usize, fate: &Fate) -> Option<(String, Difference, Effect, Option<Step>)> {

@@ -22,6 +22,7 @@ use crate::engine::snapshot::{Snapshot, SystemView};
 use crate::engine::{Engine, Plan};
 use crate::sys::clock;
 use crate::sys::error::SysError;
+use crate::sys::few::sort_few;
 use crate::sys::poll::{Poller, Ready, ReadyBuffer};
 use crate::sys::signals::Signals;
 use crate::unit::{Wishes, is_instance};
@@ -111,7 +112,7 @@ impl Lifeboat {
             count += 1;
         }
         let ready = ready.get_mut(..count).unwrap_or_default();
-        ready.sort_unstable_by_key(|ready| ready.map(|ready| ready.token));
+        sort_few(ready, |ready| ready.map(|ready| ready.token));
         let mut deadlines_done = false;
         for ready in ready.iter().flatten() {
             let Some(source) = Source::of(ready.token) else { continue };

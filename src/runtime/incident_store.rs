@@ -8,6 +8,7 @@
 use super::log_file::cure;
 use crate::sys::kmsg::{LineWriter, Priority, open_kmsg};
 use crate::wire::incident::{FILE_BYTES_MAX, file_name, file_of, line_of, number_of};
+use std::collections::BinaryHeap;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -127,8 +128,7 @@ impl Store {
                 let _ = fs::remove_file(self.folder.join(name));
             }
         }
-        numbers.sort_unstable();
-        Ok(numbers)
+        Ok(BinaryHeap::from(numbers).into_sorted_vec())
     }
 
     /// Writes an incident under its number, or under a higher one behind those that are there: that one. Only then the

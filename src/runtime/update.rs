@@ -13,6 +13,7 @@ use crate::engine::change::Change;
 use crate::engine::event::{ClientId, Event, Role, Verb};
 use crate::engine::policy::{Class, UnitId, UnitPolicy};
 use crate::sys::clock;
+use crate::sys::few::sort_few;
 use crate::unit::{enabled, is_instance};
 use crate::view::words;
 use crate::wire::reply::{ChangeReply, ChangesReply, Effect, Empty, ErrorReply};
@@ -265,7 +266,7 @@ impl Lifeboat {
             self.engine.set_room(plan.budget.guaranteed_bytes, plan.budget.pool_bytes);
         }
         self.make_room(&new);
-        changes.sort_unstable_by_key(|(unit, _)| *unit);
+        sort_few(&mut changes, |(unit, _)| *unit);
         self.reconfigure(changes);
         let rescue = self.rescue.as_deref().and_then(|name| self.id_of(name));
         self.engine.set_rescue(rescue.filter(|unit| !self.engine.is_leaving(*unit)));

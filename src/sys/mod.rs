@@ -9,6 +9,7 @@ pub mod connect;
 pub mod console;
 pub mod epitaph;
 pub mod error;
+pub mod few;
 pub mod handed;
 pub mod kmsg;
 pub mod memory;

@@ -1,6 +1,6 @@
 //! Circles of `after` and `requires`: which units wait for each other, and by which way round.
 
-use std::collections::VecDeque;
+use std::collections::{BinaryHeap, VecDeque};
 
 /// Edges by position: `edges[a]` holds every `b` that `a` waits for.
 pub(super) type Edges = [Vec<usize>];
@@ -14,11 +14,8 @@ pub(super) fn groups(edges: &Edges) -> Vec<Vec<usize>> {
     for start in 0..edges.len() {
         search.from(start);
     }
-    for group in &mut search.found {
-        group.sort_unstable();
-    }
-    search.found.sort_unstable();
-    search.found
+    let sorted = search.found.into_iter().map(|group| BinaryHeap::from(group).into_sorted_vec());
+    BinaryHeap::from_iter(sorted).into_sorted_vec()
 }
 
 struct Search<'e> {

@@ -13,6 +13,7 @@ use super::step::{Refused, Step};
 use super::{HANDED_MAX, Handed, Place, SpawnError, Start, Way};
 use crate::engine::event::SpawnStage;
 use crate::engine::setting::Setting;
+use crate::sys::few::sort_few;
 use crate::sys::memory::{DescriptorLimit, descriptor_limit_of_children};
 use linux_raw_sys::general::{CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, clone_args};
 use nix::errno::Errno;
@@ -384,7 +385,7 @@ unsafe fn close_the_rest(plan: &Plan<'_>) {
     for (place, fd) in kept.iter_mut().zip(given) {
         *place = fd;
     }
-    kept.sort_unstable();
+    sort_few(&mut kept, |fd| *fd);
     let mut first = libc::STDERR_FILENO + 1;
     for fd in kept {
         if first < fd {
