@@ -108,6 +108,9 @@ fn incident_is_on_the_disk(guest: &mut Guest) -> Result<(), String> {
     expect("unit", &kept.unit.as_str(), &LEAKS)?;
     expect("record", &kept.incident, &incident)?;
     expect("boot", &kept.boot_id.as_str(), &read("/proc/sys/kernel/random/boot_id")?.trim())?;
+    let held: u64 = ["anon", "shmem"].iter().filter_map(|name| kept.memory_stat.get(*name)).sum();
+    ensure(Some(held) > kept.limit_bytes.map(|limit| limit / 2), || format!("{:?}", kept.memory_stat))?;
+    ensure(kept.available_bytes > Some(0), || "no MemAvailable".into())?;
     expect("limit", &kept.limit_bytes, &Some(16 << 20))?;
     let before = incident.sample.map_or(0, |sample| sample.current_bytes);
     let after = kept.incident.left.map_or(u64::MAX, |left| left.current_bytes);
