@@ -6,7 +6,7 @@
 
 use super::action::{Action, Reply};
 use super::event::{ClientId, Exit, Role};
-use super::limits::{DRILL_AGAIN_MS, START_DEADLINE_MS};
+use super::limits::{DRILL_AGAIN_MS, KILL_RETRY_MS, KILL_TRIES_MAX, START_DEADLINE_MS};
 use super::policy::{RunId, ServiceMode, UnitId};
 use super::record::Record;
 use super::requests::Until;
@@ -153,20 +153,27 @@ impl Engine {
             self.kill(unit, reason, plan);
             return;
         }
-        let (run, last_exit) = (service.run, service.last_exit);
+        let last_exit = service.last_exit;
         if let Some(exit) = last_exit.filter(|_| !service.open.main) {
             service.end = Some(End::Own(exit));
             self.kill(unit, KillReason::LeftBehind, plan);
             return;
         }
         service.end = None;
-        service.rearm = Rearm::Emptying;
         service.procedure = Procedure::Over;
-        service.open.procedure_cgroup = true;
-        plan.push(Action::KillCgroup { unit, run, role: Role::Procedure, reason: KillReason::NotNeeded });
+        self.make_way(unit, KillReason::NotNeeded, plan);
         self.go_on(unit, plan);
-        self.timers.set(unit, TimerKind::Drill, self.now.plus_ms(START_DEADLINE_MS));
         self.listen(unit, plan);
+    }
+
+    /// Kills what a procedure has left, as often as at the end of a run, so that another can take its place.
+    fn make_way(&mut self, unit: UnitId, reason: KillReason, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        let run = service.run;
+        (service.rearm, service.kill_tries) = (Rearm::Emptying, 1);
+        service.open.procedure_cgroup = true;
+        plan.push(Action::KillCgroup { unit, run, role: Role::Procedure, reason });
+        self.timers.set(unit, TimerKind::Drill, self.now.plus_ms(KILL_RETRY_MS));
     }
 
     /// Both the process and all that it has left must be gone before another takes its place.
@@ -177,6 +184,7 @@ impl Engine {
         }
         let run = service.run;
         service.rearm = Rearm::Parking;
+        self.timers.set(unit, TimerKind::Drill, self.now.plus_ms(START_DEADLINE_MS));
         self.give_back_reserve(unit, plan);
         plan.push(Action::Park { unit, run });
     }
@@ -186,17 +194,14 @@ impl Engine {
     pub(super) fn procedure_lost(&mut self, unit: UnitId, exit: Exit, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
-        let (run, healthy_ms) = (service.run, service.policy.restart.healthy_ms);
+        let healthy_ms = service.policy.restart.healthy_ms;
         let stood = now.since_us(service.parked_at) >= u64::from(healthy_ms) * 1_000;
         plan.tell(Record::ProcedureLost { unit, exit });
-        if !stood {
+        if stood {
+            self.make_way(unit, KillReason::LeftBehind, plan);
+        } else {
             self.rearm_failed(unit, plan);
-            return;
         }
-        service.rearm = Rearm::Emptying;
-        service.open.procedure_cgroup = true;
-        plan.push(Action::KillCgroup { unit, run, role: Role::Procedure, reason: KillReason::LeftBehind });
-        self.timers.set(unit, TimerKind::Drill, now.plus_ms(START_DEADLINE_MS));
     }
 
     pub(super) fn rearmed(&mut self, unit: UnitId, plan: &mut Plan) {
@@ -266,8 +271,16 @@ impl Engine {
     }
 
     pub(super) fn drill_due(&mut self, unit: UnitId, plan: &mut Plan) {
-        if self.unit(unit).is_some_and(|service| service.rearm != Rearm::No) {
-            self.rearm_failed(unit, plan);
+        let Some(service) = self.unit_mut(unit) else { return };
+        match service.rearm {
+            Rearm::Emptying if service.kill_tries < KILL_TRIES_MAX => {
+                service.kill_tries += 1;
+                let (run, reason) = (service.run, KillReason::LeftBehind);
+                plan.push(Action::KillCgroup { unit, run, role: Role::Procedure, reason });
+                self.timers.set(unit, TimerKind::Drill, self.now.plus_ms(KILL_RETRY_MS));
+            }
+            Rearm::Emptying | Rearm::Parking => self.rearm_failed(unit, plan),
+            Rearm::No => {}
         }
     }
 }
