@@ -84,7 +84,9 @@ mod tests {
     use super::*;
     use crate::engine::event::Time;
     use crate::sys::poll::{Interest, Poller, ReadyBuffer};
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
+    use nix::sys::socket::{
+        AddressFamily, Shutdown, SockFlag, SockType, SockaddrIn, bind, getsockname, shutdown, socket,
+    };
     use std::net::TcpListener;
     use std::os::fd::{AsFd, AsRawFd};
     use std::os::unix::net::UnixListener;
@@ -120,7 +122,8 @@ mod tests {
         check(connect_unix(&path), Err(libc::ENOENT));
         let listener = UnixListener::bind(&path).expect("a socket");
         check(connect_unix(&path), Ok(true));
-        drop(listener);
+        // A child of another test may have a copy for a moment, so dropping it is not enough.
+        shutdown(listener.as_raw_fd(), Shutdown::Both).expect("a shutdown");
         check(connect_unix(&path), Err(libc::ECONNREFUSED));
         check(connect_unix(Path::new(&"/x".repeat(200))), Err(libc::ENAMETOOLONG));
     }
