@@ -41,18 +41,23 @@ impl FakeKernel {
 
     pub(super) fn park(&mut self, unit: UnitId, run: RunId) {
         if !self.parks_already(unit, run) {
+            self.forget_first(unit, run);
             self.make(unit, run);
         }
     }
 
-    /// The runtime tells an end once, and an empty cgroup as it is: no word of the first comes after the second.
+    /// The runtime tells an end once, and an empty cgroup as it is: no word of the first comes after the second. This
+    /// is so after a drill too, when another takes its place.
     pub(super) fn forget_first(&mut self, unit: UnitId, run: RunId) {
         let id = (unit, run, Role::Procedure);
         let before = self.heap.len();
         self.heap.retain(|Reverse(next)| match next.item {
-            Item::Event(Event::Exited { unit, run, role, .. } | Event::Emptied { unit, run, role }) => {
-                (unit, run, role) != id
-            }
+            Item::Event(
+                Event::Exited { unit, run, role, .. }
+                | Event::SpawnFailed { unit, run, role, .. }
+                | Event::Emptied { unit, run, role },
+            ) => (unit, run, role) != id,
+            Item::Event(Event::ProcedureRunning { unit, run }) => (unit, run, Role::Procedure) != id,
             Item::Event(_) | Item::Happening(..) | Item::Outside(_) => true,
         });
         self.pending -= before - self.heap.len();

@@ -54,7 +54,7 @@ impl Watch {
                 // Another may take the place of one that is over, unless the unit goes.
                 Action::Log(Record::ProcedureLost { unit, .. }) => {
                     let seen = &mut self.seen[usize::from(unit.0)];
-                    seen.rearms = seen.procedure_over;
+                    (seen.rearms, seen.rearm_kills) = (seen.procedure_over, 0);
                 }
                 Action::Log(Record::Drill { unit, to_the_end: false }) => {
                     self.seen[usize::from(unit.0)].drills = true;
@@ -333,7 +333,7 @@ impl Watch {
     /// It goes on as if nothing had been; its procedure is parked anew.
     fn back_from_drill(&mut self, now: Time, unit: UnitId, run: RunId) {
         if let Some(seen) = self.present(unit, run) {
-            (seen.drills, seen.rearms) = (false, true);
+            (seen.drills, seen.rearms, seen.rearm_kills) = (false, true, 1);
             (seen.ending, seen.goes_since, seen.kills, seen.alive) = (false, None, [0, 0], now);
         }
     }
@@ -342,7 +342,7 @@ impl Watch {
         let left = kernel.truth(unit, run).procedure.populated();
         let Some(seen) = self.present(unit, run) else { return Ok(()) };
         let fits = std::mem::take(&mut seen.rearms) && !left;
-        (seen.parked, seen.procedure_over, seen.releases) = (false, false, 0);
+        (seen.parked, seen.procedure_over, seen.releases, seen.rearm_kills) = (false, false, 0, 0);
         hold(Invariant::ReleasedOnce, fits, || format!("{unit:?} {run:?} parks again, left behind: {left}"))
     }
 
@@ -374,8 +374,9 @@ impl Watch {
             .filter(|(other, ..)| *other != unit)
             // What outlives all kills, or most of them, does not keep its share for ever.
             .filter(|(other, ..)| {
-                let kills = self.seen[usize::from(other.0)].kills;
-                kills.iter().all(|kills| *kills < u32::from(KILL_TRIES_MAX))
+                let seen = &self.seen[usize::from(other.0)];
+                let most = u32::from(KILL_TRIES_MAX);
+                seen.kills.iter().all(|kills| *kills < most) && seen.rearm_kills < most
             })
             .map(|(other, _, truth)| {
                 let works = truth.released && truth.procedure.populated();
@@ -399,14 +400,19 @@ impl Watch {
         let Some(seen) = self.present(id.0, id.1) else { return Ok(()) };
         if role == Role::Procedure && seen.rearms && !seen.ending {
             // Room for the procedure that takes the place of a lost one, beside the service.
-            return Ok(());
+            seen.rearm_kills += 1;
+            let most = u32::from(KILL_TRIES_MAX);
+            return hold(Invariant::NothingHangs, seen.rearm_kills <= most, || {
+                format!("{id:?} is killed for ever")
+            });
         }
         seen.goes_since.get_or_insert(now);
         seen.ending = true;
         seen.kills[usize::from(role == Role::Procedure)] += 1;
         let saved = !seen.must_save || seen.releases == 1 || seen.procedure_over || seen.otherwise;
         if role == last && !saved {
-            let ready = kernel.truth(id.0, id.1).procedure.main;
+            // One that never came to stand in its parking place cannot be let go.
+            let ready = seen.parked && kernel.truth(id.0, id.1).procedure.main;
             hold(Invariant::SavedBeforeKilled, !ready, || {
                 format!("{id:?} was killed without its procedure")
             })?;

@@ -140,6 +140,8 @@ struct Seen {
     stopping: bool,
     /// Kills asked for, of the service and of the procedure.
     kills: [u32; 2],
+    /// The same of what a drill's procedure has left, or a lost one.
+    rearm_kills: u32,
     releases: u32,
     /// It is on its way to its procedure and back; then that its procedure is to be parked anew.
     drills: bool,
