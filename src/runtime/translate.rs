@@ -261,7 +261,8 @@ impl Lifeboat {
         }
         let run = seat.run;
         self.events.push_back(Event::Emptied { unit, run, role });
-        if role == Role::Service && self.has_strayed(seat) {
+        // The way of an exhaustion allocates nothing, and does not ask: it ends wherever its process is.
+        if role == Role::Service && !self.engine.has_open_incident(unit) && self.has_strayed(seat) {
             self.events.push_back(Event::Strayed { unit, run });
         }
     }
