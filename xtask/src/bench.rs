@@ -12,7 +12,7 @@ use std::process::Command;
 const ROUNDS: usize = 5;
 
 /// The names of the benchmarks, and the group that each of them boots.
-const BENCHES: [(&str, &str); 8] = [
+const BENCHES: [(&str, &str); 9] = [
     ("loss", "loss"),
     ("latency", "latency"),
     ("idle", "boot50"),
@@ -21,10 +21,11 @@ const BENCHES: [(&str, &str); 8] = [
     ("paper", "paper"),
     ("exhaustions", "exhaustions"),
     ("guards", "guards"),
+    ("cache", "cache"),
 ];
 
 /// They take long, or are a part of another one: only when they are named.
-const ONLY_NAMED: [&str; 4] = ["idle", "paper", "exhaustions", "guards"];
+const ONLY_NAMED: [&str; 5] = ["idle", "paper", "exhaustions", "guards", "cache"];
 
 /// Runs the named benchmark, or all of them; those that count rounds take `rounds` instead of their own number.
 ///
@@ -37,7 +38,8 @@ pub fn run(kit: &Kit, kernel: Kernel, name: Option<&str>, rounds: Option<u32>) -
     let known = |wanted: &str| wanted == "boot" || BENCHES.iter().any(|(bench, _)| *bench == wanted);
     if let Some(name) = name.filter(|name| !known(name)) {
         return Err(Error::new(format!("bench {name}: there is no such benchmark")).cure(
-            "use one of loss, latency, boot, idle, restart, units1000, shapes, paper, exhaustions, guards",
+            "use one of loss, latency, boot, idle, restart, units1000, shapes, paper, exhaustions, guards, \
+             cache",
         ));
     }
     let mut count = Count::default();

@@ -9,6 +9,21 @@ use shapes::{PAPERS, SHAPES};
 /// Calm before each leak: the driver reads what was saved before the next life is exhausted.
 const CALM: &str = "250ms";
 
+/// What reads through page cache at its limit; whatever can listen to its memory does.
+const READS: &str = r#"(
+    description: "Reads a file of 500 MiB again and again: nothing but page cache",
+    autostart: false,
+    command: ["/usr/bin/vm-guest", "churn", "/mnt/large", "/run/reads-a-large-file.rounds"],
+    memory: (max: "32MiB", class: Guaranteed, guard: Shield, warn: [(at: "50%", do: Log), (within: "10s", do: Log)]),
+    shutdown: (
+        procedure: ["/usr/bin/vm-guest", "exit", "0"],
+        on: [Exhaustion],
+        memory: "8MiB",
+        then: Stop,
+    ),
+)
+"#;
+
 /// The names of the units and their texts.
 pub(crate) fn all() -> Vec<(String, String)> {
     let papers = PAPERS.iter().map(|program| {
@@ -39,7 +54,7 @@ pub(crate) fn all() -> Vec<(String, String)> {
         let text = unit((&name, &ring, shape.leak), (shape.max_mib, guard), shutdown, rest);
         (name, text)
     });
-    papers.chain(shapes).collect()
+    papers.chain(shapes).chain([("reads-a-large-file".to_owned(), READS.to_owned())]).collect()
 }
 
 fn unit(

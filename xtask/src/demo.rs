@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::{self, Image};
-use crate::qemu::{End, Machine, Patience, Source};
+use crate::qemu::{End, Machine, Patience, Source, Threads};
 use crate::setup::{Kernel, Kit};
 use crate::vm::TRIES;
 use std::time::Duration;
@@ -57,6 +57,7 @@ pub fn run(kit: &Kit, kernel: Kernel, shell: bool) -> Result<()> {
         initramfs: Image::Demo.path(),
         cmdline: format!("lifeboat.demo={}", if shell { "shell" } else { "auto" }),
         ram_mib: RAM_MIB,
+        threads: Threads::Single,
         disk: None,
     };
     if shell {

@@ -4,7 +4,7 @@
 //! started by the unit `driver`) runs the cases, reports them, and ends the machine; how it ended is judged here.
 
 use crate::image::Image;
-use crate::qemu::{End, Source};
+use crate::qemu::{End, Source, Threads};
 use crate::setup::Kernel;
 
 /// When a group runs unasked.
@@ -31,12 +31,15 @@ pub struct Group {
     pub cmdline: &'static str,
     /// The guest's memory in MiB.
     pub ram_mib: u32,
+    /// How its processors are emulated.
+    pub threads: Threads,
     /// The time that the whole boot may take, in seconds.
     pub deadline_s: u64,
     /// Where and by which text PID 1 shows that it is up.
     pub marker: (Source, &'static str),
-    /// It gets an empty disk, which must hold a clean file system with the guest's last words afterwards.
-    pub disk: bool,
+    /// The size in MiB of an empty disk that it gets, which must hold a clean file system with the guest's last words
+    /// afterwards.
+    pub disk_mib: Option<u32>,
     /// The group that is booted after it with the same disk.
     pub then: Option<&'static str>,
     /// Texts that its console must show, in this order.
@@ -45,6 +48,9 @@ pub struct Group {
     pub end: End,
 }
 
+/// Enough for a file system with a file that is larger than some units' memory.
+const DISK_MIB: Option<u32> = Some(64);
+
 /// A group of ordinary cases; the others say how they differ.
 const CASES: Group = Group {
     name: "main",
@@ -52,9 +58,10 @@ const CASES: Group = Group {
     image: Image::Test,
     cmdline: "",
     ram_mib: 1280,
+    threads: Threads::Single,
     deadline_s: 900,
     marker: (Source::Console, "lifeboat 0."),
-    disk: false,
+    disk_mib: None,
     then: None,
     shows: &[],
     end: End::PoweredOff,
@@ -74,8 +81,9 @@ const BOOT50: Group = Group {
 const STAMP: (Source, &str) = (Source::Report, "stamp exec");
 
 /// All groups, in the order in which they run.
-pub const GROUPS: [Group; 34] = [
-    CASES,
+pub const GROUPS: [Group; 36] = [
+    // Of words that nobody knows the kernel makes arguments of PID 1.
+    Group { cmdline: "nobody-knows-this-word", ..CASES },
     Group { name: "changes", when: When::NewestKernel, deadline_s: 3_000, ..CASES },
     Group { name: "no-memory", cmdline: "cgroup_disable=memory", deadline_s: 300, ..CASES },
     Group { name: "no-psi", cmdline: "psi=0", deadline_s: 300, ..CASES },
@@ -122,12 +130,13 @@ pub const GROUPS: [Group; 34] = [
     asked("ctl-halt", &HALTS, End::Halted),
     asked("telinit", &REBOOTS, End::Rebooted),
     asked("limit-poweroff", &LIMIT_POWERS_OFF, End::PoweredOff),
+    asked("then-reboot", &THEN_REBOOTS, End::Rebooted),
     asked("rescue", &RESCUES, End::PoweredOff),
-    Group { name: "disk", deadline_s: 180, disk: true, ..CASES },
-    Group { name: "incidents", deadline_s: 240, disk: true, then: Some("incidents-again"), ..CASES },
-    Group { name: "incidents-again", when: When::Named, deadline_s: 180, disk: true, ..CASES },
+    Group { name: "disk", deadline_s: 180, disk_mib: DISK_MIB, ..CASES },
+    Group { name: "incidents", deadline_s: 240, disk_mib: DISK_MIB, then: Some("incidents-again"), ..CASES },
+    Group { name: "incidents-again", when: When::Named, deadline_s: 180, disk_mib: DISK_MIB, ..CASES },
     // What other people's programs do is no matter of the kernel's version.
-    Group { name: "real", when: When::NewestKernel, image: Image::Real, disk: true, ..CASES },
+    Group { name: "real", when: When::NewestKernel, image: Image::Real, disk_mib: DISK_MIB, ..CASES },
     BOOT50,
     Group {
         name: "boot50-busybox",
@@ -150,7 +159,17 @@ pub const GROUPS: [Group; 34] = [
     Group { name: "loss", when: When::NewestKernel, deadline_s: 1800, ..CASES },
     Group { name: "exhaustions", when: When::Named, image: Image::Bench, deadline_s: 3_600, ..CASES },
     Group { name: "guards", when: When::Named, image: Image::Bench, deadline_s: 3_600, ..CASES },
-    Group { name: "paper", when: When::Named, image: Image::Bench, deadline_s: 1800, ..CASES },
+    Group { name: "cache", when: When::Named, image: Image::Bench, disk_mib: Some(640), ..CASES },
+    // A procedure of some milliseconds is compared with itself: what lifeboat does meanwhile on the other processor
+    // is not to count as the procedure's time, which is what processors in turns would do.
+    Group {
+        name: "paper",
+        when: When::Named,
+        image: Image::Bench,
+        threads: Threads::Multi,
+        deadline_s: 1800,
+        ..CASES
+    },
 ];
 
 /// What is above goes down before what is below, each unit by its own way, and then the machine.
@@ -166,6 +185,14 @@ const LIMIT_POWERS_OFF: [&str; 4] = [
     "going down: power off",
     "above: STOPPED",
     "reboot: Power down",
+];
+
+const THEN_REBOOTS: [&str; 5] = [
+    "saves-and-reboots: procedure ended with exit code 0",
+    "saves-and-reboots: calls for a reboot",
+    "going down: reboot",
+    "above: STOPPED",
+    "reboot: Restarting system",
 ];
 
 /// The last words are those of the image's sulogin.

@@ -2,7 +2,7 @@
 //!
 //! `demo.cpio` is what `cargo xtask demo` boots; `test.cpio` has the units and the driver of the tests instead;
 //! `small.cpio` holds a few units for a machine with little memory; `real.cpio` runs programs of others; `bench.cpio`
-//! holds the services whose exhaustions are measured; the `boot50` pair starts the same fifty trivial services under
+//! holds the services of the benchmarks; the `boot50` pair starts the same fifty trivial services under
 //! lifeboat and under BusyBox init.
 
 use crate::bench_units;
@@ -48,7 +48,7 @@ pub enum Image {
     Real,
     /// Services to be killed, and runit to compare.
     Restart,
-    /// Services whose exhaustions are measured.
+    /// Services that are exhausted, or only read, while somebody measures.
     Bench,
     /// A thousand trivial units, each in its own limited cgroup.
     Units1000,

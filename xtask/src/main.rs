@@ -14,8 +14,8 @@ cargo xtask COMMAND
   vm [--kernel V] [--group G]... [--case C]... [--console] [--keep] [--jobs N] [--rounds N]
                                boot the guests of the vm tests (both kernels and all groups unless named);
                                --console shows each console live, --keep writes it to target/vm/logs
-  bench [loss|latency|boot|idle|restart|units1000|shapes|paper|exhaustions|guards] [--kernel V] [--rounds N]
-                               boot the guests that measure, and print their figures; the last three take long,
+  bench [loss|latency|boot|idle|restart|units1000|shapes|paper|exhaustions|guards|cache] [--kernel V] [--rounds N]
+                               boot the guests that measure, and print their figures; the last four take long,
                                run only when they are named, and repeat each measurement N times (exhaustions: at
                                most so often)
   image                        build the programs and pack the images

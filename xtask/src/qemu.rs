@@ -24,8 +24,20 @@ pub struct Machine<'a> {
     pub cmdline: String,
     /// The guest's memory in MiB.
     pub ram_mib: u32,
+    /// The host's threads for its two processors.
+    pub threads: Threads,
     /// The file of its only disk, if it has one: `/dev/nvme0n1`, for which both kernels need no module.
     pub disk: Option<PathBuf>,
+}
+
+/// QEMU's `thread=` of `-accel tcg`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// One for all processors, which take turns: the same on every machine.
+    Single,
+    /// One for each processor. It loses a boot now and then to the kernel's text patching, and is no faster; but what
+    /// one processor does takes no time from what runs on the other.
+    Multi,
 }
 
 /// How long a guest may take.
@@ -127,11 +139,14 @@ impl Machine<'_> {
         if status.success() { Ok(()) } else { Err(Error::new(format!("QEMU failed ({status})"))) }
     }
 
-    /// Software emulation on one thread: slower than KVM, and the same on every machine. Two threads are not faster
-    /// and lose a boot now and then to the kernel's text patching.
+    /// Software emulation: slower than KVM, and the same on every machine.
     fn command(&self) -> Command {
+        let accelerator = match self.threads {
+            Threads::Single => "tcg,thread=single",
+            Threads::Multi => "tcg,thread=multi",
+        };
         let mut command = Command::new(self.qemu);
-        command.args(["-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2"]);
+        command.args(["-M", "q35", "-accel", accelerator, "-cpu", "max", "-smp", "2"]);
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         command.arg("-m").arg(self.ram_mib.to_string());
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(&self.initramfs);

@@ -92,13 +92,18 @@ impl Options {
     /// # Errors
     /// When there is no such group.
     pub fn named(kernels: &[Kernel], names: &[String]) -> Result<Self> {
-        let mut boots = Vec::new();
+        let mut boots: Vec<(Kernel, &'static Group)> = Vec::new();
         for name in names {
             let group = Group::find(name).ok_or_else(|| {
                 let all: Vec<_> = GROUPS.iter().map(|group| group.name).collect();
                 Error::new(format!("--group {name}: there is no such group"))
                     .cure(format!("use one of {}", all.join(", ")))
             })?;
+            // One that needs the disk of another comes with that one.
+            let group = GROUPS.iter().find(|first| first.then == Some(group.name)).unwrap_or(group);
+            if boots.iter().any(|(_, known)| known.name == group.name) {
+                continue;
+            }
             boots.extend(kernels.iter().map(|kernel| (*kernel, group)));
         }
         Ok(Self { boots, console: false, keep: false, jobs: 1, cases: Vec::new(), rounds: None })
@@ -214,7 +219,7 @@ fn boot_with(
         let mut watch = Watch::new(&title, options.console);
         let disk_name = format!("{}-{}", kernel.version(), group.name);
         if used.is_none() {
-            own = group.disk.then(|| Disk::empty(&disk_name)).transpose()?;
+            own = group.disk_mib.map(|mib| Disk::empty(&disk_name, mib)).transpose()?;
         }
         let disk = used.as_ref().or(own.as_ref());
         let boot = watch.boot(kit, (kernel, group), options, disk.map(Disk::path))?;
@@ -315,6 +320,7 @@ impl Watch {
             initramfs: group.image.path(),
             cmdline: words.join(" "),
             ram_mib: group.ram_mib,
+            threads: group.threads,
             disk: disk.map(Path::to_path_buf),
         };
         let until_end = Duration::from_secs(group.deadline_s);
