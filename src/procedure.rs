@@ -76,7 +76,9 @@ impl Order {
         order.pidfd = copied("LIFEBOAT_PIDFD")?;
         order.cgroup = copied("LIFEBOAT_CGROUP_FD")?;
         let names = variable("LISTEN_FDNAMES").unwrap_or_default();
-        for (number, name) in (LISTEN_FDS_START..).zip(names.split(':').filter(|name| !name.is_empty())) {
+        // Not only for the process of LISTEN_PID: a script may have its saving done by a program.
+        let names = Some(names.as_str()).filter(|names| !names.is_empty()).into_iter();
+        for (number, name) in (LISTEN_FDS_START..).zip(names.flat_map(|names| names.split(':'))) {
             let fd = copy_of(number).map_err(|cause| SysError::new("copy the stored", name, cause))?;
             order.stored.push((name.to_owned(), fd));
         }
@@ -109,12 +111,14 @@ impl Order {
         let reason = word("LIFEBOAT_REASON").ok_or_else(|| nonsense("LIFEBOAT_REASON"))?;
         let number =
             |name: &str| word(name).and_then(|it| it.parse::<u32>().ok()).ok_or_else(|| nonsense(name));
-        let (main_pid, deadline_ms) = (number("LIFEBOAT_MAINPID")?, number("LIFEBOAT_DEADLINE_MS")?);
+        // Not there where the service has no first process any more.
+        let main_pid = word("LIFEBOAT_MAINPID").map_or(Ok(0), |_| number("LIFEBOAT_MAINPID"))?;
+        let deadline_ms = number("LIFEBOAT_DEADLINE_MS")?;
         let deadline = Instant::now().checked_add(Duration::from_millis(deadline_ms.into()));
         Ok(Self { reason, main_pid, deadline, pidfd: None, cgroup: None, stored: Vec::new() })
     }
 
-    /// Why: `exhaustion`, `oom-kill`, `stop`, `failure` or `drill`.
+    /// Why: `exhaustion`, `kernel-oom-kill`, `stop`, `failure` or `drill`.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
@@ -261,7 +265,7 @@ mod tests {
         let most = u64::MAX;
         check("", "NAMES");
         check("x NAMES=", "LIFEBOAT_REASON");
-        check("LIFEBOAT_REASON=stop NAMES=", "LIFEBOAT_MAINPID");
+        check("LIFEBOAT_REASON=stop NAMES=", "LIFEBOAT_DEADLINE_MS");
         check("LIFEBOAT_REASON=stop LIFEBOAT_MAINPID=-1 NAMES=", "LIFEBOAT_MAINPID");
         check(&format!("{WORDS} NAMES="), "PIDFDS");
         check(&format!("{WORDS} PIDFDS=1 CGROUPS=0 STORED={most}0 NAMES="), "STORED");

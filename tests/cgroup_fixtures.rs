@@ -24,13 +24,13 @@ fn captured(kernel: &str, file: &str) -> Vec<u8> {
 
 #[test]
 fn captured_files_are_understood() {
-    let check = |kernel: &str, max, oom, unreclaimable_bytes, full_total_us| {
+    let check = |kernel: &str, max, oom, unreclaimable_bytes| {
         let events = MemoryEvents { high: 0, max, oom, oom_kill: 0, oom_below: 0 };
-        let pressure = Pressure { some_avg10: 0, full_avg10: 0, full_total_us };
+        let pressure = Pressure { some_avg10: 0, full_avg10: 0 };
         let state = GroupState { populated: true, frozen: true };
         let file = |name| captured(kernel, name);
         assert_eq!(parse::memory_events(&file("memory.events.local")), Ok(events), "{kernel}");
-        assert_eq!(parse::unreclaimable_bytes(&file("memory.stat")), Ok(unreclaimable_bytes), "{kernel}");
+        assert_eq!(parse::unreclaimable_bytes(&file("memory.stat"), 0), Ok(unreclaimable_bytes), "{kernel}");
         assert_eq!(parse::pressure(&file("memory.pressure")), Ok(pressure), "{kernel}");
         assert_eq!(parse::group_state(&file("cgroup.events")), Ok(state), "{kernel}");
         assert_eq!(parse::number(&file("memory.current")), Ok(32 * MIB), "{kernel}");
@@ -38,14 +38,36 @@ fn captured_files_are_understood() {
         assert_eq!(parse::limit(&file("memory.swap.max")), Ok(Some(0)), "{kernel}");
     };
     // anon + kernel - slab_reclaimable; on 6.1 the lists were a page behind `anon`.
-    check("linux-6.12", 54, 3, 33_415_168 + 139_264 - 2_736, 18_321);
-    check("linux-6.1", 36, 2, 33_423_360 + 131_072 - 2_760, 18_137);
+    check("linux-6.12", 54, 3, 33_415_168 + 139_264 - 2_736);
+    check("linux-6.1", 36, 2, 33_423_360 + 131_072 - 2_760);
+}
+
+#[test]
+fn refaults_are_those_of_files_and_of_swap() {
+    let check = |text: &str, expected| assert_eq!(parse::refaults(text.as_bytes()), expected, "{text:?}");
+    check("workingset_refault_anon 3\nworkingset_refault_file 4\nworkingset_nodes 9\n", Ok(7));
+    check("workingset_refault 5\n", Ok(5));
+    check("workingset_refault_file 4294967298\n", Ok(2));
+    check("anon 1\n", Ok(0));
+    check("workingset_refault_file -1\n", Err(ParseError::NotANumber("workingset_refault_file")));
+}
+
+#[test]
+fn what_is_available_is_never_nothing() {
+    let check = |text: &str, kib| {
+        assert_eq!(parse::available_kib(text.as_bytes()), std::num::NonZeroU32::new(kib), "{text:?}");
+    };
+    check("MemTotal:       1024 kB\nMemFree:  12 kB\nMemAvailable:     512 kB\nBuffers: 1 kB\n", 512);
+    check("MemAvailable: 0 kB\n", 1);
+    check("MemAvailable: 99999999999 kB\n", u32::MAX);
+    check("MemAvailable: x kB\n", 0);
+    check("MemTotal: 5 kB\n", 0);
 }
 
 #[test]
 fn u_counts_each_page_once() {
     let check = |text: &str, expected| {
-        assert_eq!(parse::unreclaimable_bytes(text.as_bytes()), expected, "{text:?}");
+        assert_eq!(parse::unreclaimable_bytes(text.as_bytes(), 0), expected, "{text:?}");
     };
     let base = "anon 100\nfile 900\nshmem 20\n";
     // Nothing locked: anon and shmem are on the anon lists.
@@ -68,6 +90,23 @@ fn u_counts_each_page_once() {
     check("anon -1\nshmem 0\nunevictable 0\n", Err(ParseError::NotANumber("anon")));
     check("anon 1\nshmem 0\nunevictable", Err(ParseError::Cut));
     check("", Err(ParseError::Cut));
+}
+
+/// What may be swapped out is on the anonymous lists; locked and the kernel's is not.
+#[test]
+fn u_is_less_where_there_is_room_in_swap() {
+    let check = |room_bytes, in_swap_too: &str, expected| {
+        let text = "anon 100\nshmem 20\nkernel 7\ninactive_anon 50\nactive_anon 40\nunevictable 30\n";
+        let text = format!("{text}{in_swap_too}");
+        assert_eq!(parse::unreclaimable_bytes(text.as_bytes(), room_bytes), Ok(expected), "{room_bytes}");
+    };
+    check(0, "", 127);
+    check(10, "", 117);
+    check(90, "", 37);
+    check(u64::MAX, "", 37);
+    check(0, "swapcached 25\n", 102);
+    check(10, "swapcached 25\n", 92);
+    check(u64::MAX, "swapcached 25\n", 37);
 }
 
 #[test]
@@ -105,7 +144,7 @@ fn strange_files_are_errors() {
     let pressure = |text: &str, expected| assert_eq!(parse::pressure(text.as_bytes()), expected, "{text:?}");
     let some = "some avg10=12.34 avg60=0.00 avg300=0.00 total=5\n";
     let full = "full avg10=100.00 avg60=0.00 avg300=0.00 total=77\n";
-    let found = Pressure { some_avg10: 1_234, full_avg10: 10_000, full_total_us: 77 };
+    let found = Pressure { some_avg10: 1_234, full_avg10: 10_000 };
     pressure(&format!("{some}{full}"), Ok(found));
     pressure(some, Err(ParseError::Missing("full")));
     pressure(full, Err(ParseError::Missing("some")));
@@ -132,7 +171,6 @@ proptest! {
         let hundredths = |percent: f32| format!("{:.0}", f64::from(percent) * 100.0);
         prop_assert_eq!(found.some_avg10.to_string(), hundredths(oracle.some.avg10));
         prop_assert_eq!(found.full_avg10.to_string(), hundredths(oracle.full.avg10));
-        prop_assert_eq!(found.full_total_us, oracle.full.total);
     }
 
     /// Whatever the bytes: an answer, never a panic; and a cut file is never taken for a whole one.
@@ -145,10 +183,10 @@ proptest! {
         let cut = stat.get(..cut.index(stat.len())).unwrap_or_default();
         for text in [&bytes[..], cut, &[cut, &bytes[..]].concat()] {
             let _ = (parse::number(text), parse::limit(text), parse::memory_events(text));
-            let _ = (parse::group_state(text), parse::pressure(text), parse::unreclaimable_bytes(text));
+            let _ = (parse::group_state(text), parse::pressure(text), parse::unreclaimable_bytes(text, 0));
         }
         if !cut.ends_with(b"\n") {
-            prop_assert_eq!(parse::unreclaimable_bytes(cut), Err(ParseError::Cut));
+            prop_assert_eq!(parse::unreclaimable_bytes(cut, 0), Err(ParseError::Cut));
         }
     }
 }
@@ -251,12 +289,7 @@ fn a_tree_is_prepared() {
         Ok(MemoryEvents { high: 0, max: 54, oom: 3, oom_kill: 0, oom_below: 0 })
     );
     let unreclaimable_bytes = 33_415_168 + 139_264 - 2_736;
-    let sample = MemorySample {
-        current_bytes: 32 * MIB,
-        unreclaimable_bytes,
-        psi_full_total_us: 18_321,
-        ..MemorySample::default()
-    };
+    let sample = MemorySample { current_bytes: 32 * MIB, unreclaimable_bytes, ..MemorySample::default() };
     assert_eq!(group.sample(), Ok(sample));
     let left = group.left_behind().expect("a reading");
     assert_eq!((left.current_bytes, left.shmem_bytes, left.file_bytes), (32 * MIB, 0, 0));
@@ -295,6 +328,13 @@ fn a_loan_outlives_another_budget() {
     pool_max(101, "without it");
     tree.lend_to_pool(4 * MIB, true).expect("given back");
     pool_max(101, "what was not lent is not taken");
+    tree.lend_to_pool(4 * MIB, false).expect("a loan");
+    fixture.put("pool/memory.current", b"108003328\n");
+    tree.lend_to_pool(4 * MIB, true).expect("given back");
+    pool_max(104, "others have grown into it: 103 MiB and some room");
+    fixture.put("pool/memory.current", b"1048576\n");
+    tree.lend_to_pool(4 * MIB, false).expect("a loan");
+    pool_max(105, "it does not add up");
 }
 
 /// Each process of the list gets the signal, and nobody else; so does the old way to kill, before Linux 5.14.
@@ -431,5 +471,5 @@ fn hostile_files_are_errors_of_a_reading() {
     // Without PSI a reading is still good for the rest.
     fixture.put("pool/recorder/memory.stat", &captured("linux-6.12", "memory.stat"));
     fixture.put("pool/recorder/memory.pressure", b"");
-    assert_eq!(group.sample().map(|sample| sample.psi_full_total_us), Ok(0));
+    assert_eq!(group.sample().map(|sample| sample.psi_full_avg10), Ok(0));
 }

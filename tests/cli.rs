@@ -6,6 +6,8 @@ mod incidents;
 mod limits;
 #[path = "cli/replay.rs"]
 mod replay;
+#[path = "cli/transient.rs"]
+mod transient;
 
 use lifeboat::engine::action::{LimitAnswer, LimitOutcome, Reply};
 use lifeboat::engine::event::{Below, ShutdownKind, Verb};
@@ -169,6 +171,7 @@ fn server(case: &str, verbs: Reply) -> Server {
                 ("recorder", Below::Rescue) => LimitOutcome::Rescued,
                 ("recorder", Below::Refuse) => LimitOutcome::BelowUse,
                 ("setup", _) => LimitOutcome::OverBudget,
+                ("viewer", _) => LimitOutcome::NoBound,
                 _ => return error(&ErrorReply::NoSuchUnit { name: name.clone() }),
             };
             let bytes = limit.value.map(|value| 2 * value);

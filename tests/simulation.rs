@@ -224,7 +224,8 @@ fn visits(kernel: &mut FakeKernel, units: &[UnitPolicy]) {
     // The store is read, at first or at last.
     for _ in 0..kernel.rng.pick(&[0, 1, 1, 2]) {
         let (at_ms, by) = (kernel.rng.between(0, span_ms), kernel.rng.pick(&[1, 7, 300]));
-        kernel.outside(at_ms, Event::IncidentsAhead { by });
+        let from = kernel.rng.pick(&[1, 2, 9]);
+        kernel.outside(at_ms, Event::IncidentsAhead { from, by });
     }
     let end_ms = kernel.rng.between(0, 2 * span_ms);
     let how = kernel.rng.pick(&[ShutdownKind::PowerOff, ShutdownKind::Reboot, ShutdownKind::Halt]);

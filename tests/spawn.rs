@@ -318,17 +318,25 @@ fn a_resident_process_waits_in_its_program() {
 
 #[test]
 fn a_program_that_cannot_run_is_not_parked() {
-    let script = std::env::temp_dir().join(format!("lifeboat-no-interpreter-{}", std::process::id()));
-    std::fs::write(&script, "#!\t/usr/bin/gone -x\n").expect("a script");
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("its mode");
-    let script = script.to_str().expect("a path of plain text");
+    let folder = tempfile::tempdir().expect("a folder");
+    let make = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+        path.to_str().expect("a path of plain text").to_owned()
+    };
+    let script = make("script", "#!\t/usr/bin/gone -x\n");
+    let (words, empty) = (make("words", "echo saved\n"), make("empty", ""));
+    // Where the kernel knows further formats they cannot be told apart.
+    let knows_more = std::path::Path::new("/proc/sys/fs/binfmt_misc/register").exists();
+    let formless = [(&*words, libc::ENOEXEC), (&*empty, libc::ENOEXEC)];
     let bad = [
         ("/nowhere", libc::ENOENT),
         ("/etc/passwd", libc::EACCES),
         ("/etc", libc::EACCES),
-        (script, libc::ENOENT),
+        (&*script, libc::ENOENT),
     ];
-    for (path, errno) in bad {
+    for (path, errno) in bad.into_iter().chain(formless.into_iter().filter(|_| !knows_more)) {
         let mut ends = alone();
         let (program, input, output) = (procedure(&[path]), null(), null());
         let parked = park(&plain(&program, &input, &output), u64::MAX).expect("a child");
@@ -336,7 +344,6 @@ fn a_program_that_cannot_run_is_not_parked() {
         assert_eq!(told, Status::Failed(SpawnError::new(SpawnStage::Exec, errno)), "{path}");
         assert_eq!(end_of(parked.pid, &mut ends), Exit::Code(127));
     }
-    std::fs::remove_file(script).expect("the script");
 }
 
 /// A tree on this machine's cgroup2; it goes away at the end of its test.

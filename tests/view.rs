@@ -1,9 +1,10 @@
 //! Golden texts: each `tests/fixtures/cli/CASE.json` is a snapshot, `CASE.status.txt` and `CASE.why.UNIT.txt` are
 //! what `view` makes of it. `UPDATE_GOLDEN=1 cargo test --test view` writes them anew; read the difference then.
 
-use lifeboat::engine::snapshot::Snapshot;
+use lifeboat::engine::snapshot::{KillReason, ProcedureResult, Snapshot};
 use lifeboat::view::status::{self, WallOffset};
 use lifeboat::view::why::{self, Story};
+use lifeboat::view::words::{ProcedureWords, kill_reason};
 use lifeboat::wire::reply::WhyReply;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,4 +82,17 @@ fn columns_stay_supervisorctls() {
     assert_eq!(fields, ["recorder", "RUNNING", "pid", "123,", "uptime", "0:00:05,"]);
     assert_eq!(line.find("RUNNING"), Some(33));
     assert_eq!(line.find("pid"), Some(43));
+}
+
+/// Of a unit without a procedure as of one whose procedure is for stops alone.
+#[test]
+fn no_procedure_for_an_exhaustion() {
+    let mut incident = snapshot("saved").incidents[0];
+    (incident.procedure, incident.first_procedure) = (ProcedureResult::None, None);
+    let mut text = String::new();
+    why::account(&mut text, &incident, None).expect("a String takes everything");
+    let line = "\n  procedure: none ran; one for an exhaustion needs Exhaustion in shutdown.on\n";
+    assert!(text.contains(line), "{text}");
+    assert_eq!(ProcedureWords(ProcedureResult::None).to_string(), "none ran");
+    assert_eq!(kill_reason(KillReason::NoProcedure), "memory exhausted, no procedure for that");
 }

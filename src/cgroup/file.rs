@@ -62,12 +62,15 @@ pub(super) fn read_value(path: &Path) -> Result<Option<Vec<u8>>, SysError> {
     }
 }
 
-/// Reads an open file from its start into `buffer`; allocates nothing. `EFBIG` where it does not fit.
+/// Reads an open file of cgroupfs from its start into `buffer`; allocates nothing. `EFBIG` where it does not fit.
+///
+/// Not for files of several records (`cgroup.procs`): one record comes whole where there is room for it (fs/seq_file.c,
+/// `seq_read_iter`), so a read that leaves room was the last one. Asking for the end would make all of the text anew.
 pub(super) fn read_again<'b>(file: BorrowedFd<'_>, buffer: &'b mut [u8]) -> Result<&'b [u8], i32> {
     let mut length = 0;
     while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
         match pread(file, rest, libc::off_t::try_from(length).unwrap_or(libc::off_t::MAX)) {
-            Ok(0) => return buffer.get(..length).ok_or(libc::EIO),
+            Ok(more) if more < rest.len() => return buffer.get(..length + more).ok_or(libc::EIO),
             Ok(more) => length += more,
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno as i32),

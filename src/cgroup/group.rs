@@ -13,6 +13,7 @@ use crate::sys::children;
 use crate::sys::error::SysError;
 use crate::sys::spawn::{Place, Way};
 use nix::fcntl::OFlag;
+use rustix::system::sysinfo;
 use std::cell::Cell;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -38,6 +39,7 @@ pub struct Group {
     path: PathBuf,
     controllers: Controllers,
     bounded: bool,
+    swaps: bool,
     /// `cgroup.kill` was used on it, by this lifeboat or maybe by an earlier one.
     killed: Cell<bool>,
     /// `cgroup.freeze` may hold 1, from this lifeboat or an earlier one.
@@ -82,6 +84,7 @@ impl Group {
         Ok(Self {
             controllers,
             bounded: false,
+            swaps: false,
             killed: Cell::new(!is_new),
             frozen: Cell::new(!is_new),
             events,
@@ -159,6 +162,11 @@ impl Group {
         limits::apply(&self.path, limits, self.controllers, is_new)?;
         self.bounded = self.controllers.memory && limits.memory_max_bytes.is_some();
         Ok(())
+    }
+
+    /// Says whether what it holds may be swapped out: then [`Group::sample`] looks how much.
+    pub fn set_swaps(&mut self, swaps: bool) {
+        self.swaps = swaps;
     }
 
     /// Arms two PSI triggers. They make [`Group::trigger_fd`] and [`Group::alarm_fd`] ready (`Interest::Priority`) when
@@ -239,6 +247,15 @@ impl Group {
     /// in this call.
     pub fn set_max(&self, bytes: u64) -> Result<(), i32> {
         self.set_bytes("memory.max", Some(bytes))
+    }
+
+    /// As [`Group::set_max`], and never lowers it: a bound that is to be lowered may still stand above what is lent.
+    pub fn raise_max(&self, bytes: u64) -> Result<(), i32> {
+        let file = open_in(self.folder.as_fd(), &self.path, "memory.max", OFlag::O_RDONLY);
+        let file = file.map_err(|error| error.errno())?.ok_or(libc::ENODATA)?;
+        let mut buffer = [0; SMALL];
+        let present = parse::limit(read_again(file.as_fd(), &mut buffer)?).map_err(strange)?;
+        if present.is_some_and(|present| present < bytes) { self.set_max(bytes) } else { Ok(()) }
     }
 
     fn set_bytes(&self, name: &str, bytes: Option<u64>) -> Result<(), i32> {
@@ -362,22 +379,50 @@ impl Group {
         Ok(MemoryEvents { oom_below: all.oom.saturating_sub(own.oom), ..all })
     }
 
-    /// One reading of the memory files. Without PSI its part is 0.
+    /// One reading of the memory files; what is the machine's is left out. Without PSI its part is 0.
     ///
     /// `memory.stat` is the dear one (the kernel sums up over all CPUs): not for every turn of the loop.
     pub fn sample(&self) -> Result<MemorySample, i32> {
         self.with_equipment(|equipment| {
             let current_bytes = equipment.current_bytes()?;
-            let unreclaimable_bytes = equipment.stat(parse::unreclaimable_bytes)?;
+            let room_bytes = self.swap_room_bytes().unwrap_or(0);
+            let stat =
+                |text: &[u8]| Ok((parse::unreclaimable_bytes(text, room_bytes)?, parse::refaults(text)?));
+            let (unreclaimable_bytes, refaults) = equipment.stat(stat)?;
             let pressure = equipment.pressure().unwrap_or_default();
             Ok(MemorySample {
                 current_bytes,
                 unreclaimable_bytes,
                 psi_some_avg10: pressure.some_avg10,
                 psi_full_avg10: pressure.full_avg10,
-                psi_full_total_us: pressure.full_total_us,
+                refaults,
+                ..MemorySample::default()
             })
         })
+    }
+
+    /// So much more of it may be swapped out, by its limit and by the machine's swap (sysinfo(2)). Opens its files for
+    /// each call: a guarded unit has no swap.
+    fn swap_room_bytes(&self) -> Result<u64, i32> {
+        if !self.swaps {
+            return Ok(0);
+        }
+        let mut buffer = [0; SMALL];
+        let mut read = |name| {
+            let file = open_in(self.folder.as_fd(), &self.path, name, OFlag::O_RDONLY);
+            let file = file.map_err(|error| error.errno())?.ok_or(libc::ENODATA)?;
+            parse::limit(read_again(file.as_fd(), &mut buffer)?).map_err(strange)
+        };
+        let max_bytes = read("memory.swap.max")?.unwrap_or(u64::MAX);
+        let used_bytes = read("memory.swap.current")?.unwrap_or(0);
+        let machine = sysinfo();
+        let free_bytes = machine.freeswap.saturating_mul(machine.mem_unit.into());
+        Ok(max_bytes.saturating_sub(used_bytes).min(free_bytes))
+    }
+
+    /// `memory.current`.
+    pub fn current_bytes(&self) -> Result<u64, i32> {
+        self.with_equipment(Equipment::current_bytes)
     }
 
     /// Of `memory.stat` what `parse` finds.

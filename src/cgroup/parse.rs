@@ -5,6 +5,7 @@
 
 use crate::engine::event::MemoryEvents;
 use std::fmt;
+use std::num::NonZeroU32;
 
 /// What is wrong with a file's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +46,6 @@ pub struct Pressure {
     pub some_avg10: u16,
     /// `full avg10`, in hundredths of a percent.
     pub full_avg10: u16,
-    /// `full total`.
-    pub full_total_us: u64,
 }
 
 /// A file of one number, such as `memory.current`.
@@ -94,7 +93,7 @@ pub fn group_state(text: &[u8]) -> Result<GroupState, ParseError> {
     Ok(GroupState { populated: yes(populated, "populated")?, frozen: yes(frozen.or(Some(0)), "frozen")? })
 }
 
-/// U from `memory.stat`: the bytes that reclaim cannot free, for a group that may not swap.
+/// U from `memory.stat`: the bytes that reclaim cannot free, where so much may still be swapped out.
 ///
 /// Two ways lead to the user's part, and each alone would be wrong:
 ///
@@ -108,14 +107,19 @@ pub fn group_state(text: &[u8]) -> Result<GroupState, ParseError> {
 ///
 /// The kernel's part is `kernel + sock − slab_reclaimable`; where `kernel` is missing (before Linux 5.18) it is summed
 /// up from its parts. Dirty and written-back file pages are slow to free, but they are not counted.
-pub fn unreclaimable_bytes(text: &[u8]) -> Result<u64, ParseError> {
-    let user = ["anon", "shmem", "inactive_anon", "active_anon", "unevictable"];
-    let [anon, shmem, inactive_anon, active_anon, unevictable] = flat_keyed(text, user)?;
+///
+/// What is on the anonymous lists is reclaimable as far as there is room in swap, or a place there is taken for it
+/// already: a page that is being written out, or was read back, holds both (`swapcached`, Linux 5.13). zram is no
+/// exception: what it takes for compressed pages is the machine's, and not charged to the group.
+pub fn unreclaimable_bytes(text: &[u8], swap_room_bytes: u64) -> Result<u64, ParseError> {
+    let user = ["anon", "shmem", "inactive_anon", "active_anon", "unevictable", "swapcached"];
+    let [anon, shmem, inactive_anon, active_anon, unevictable, in_swap_too] = flat_keyed(text, user)?;
     let anon = anon.ok_or(ParseError::Missing("anon"))?;
     let shmem = shmem.ok_or(ParseError::Missing("shmem"))?;
     let unevictable = unevictable.ok_or(ParseError::Missing("unevictable"))?;
     let counted = anon.saturating_add(shmem);
     let listed = sum([inactive_anon, active_anon, Some(unevictable)]);
+    let swappable = sum([inactive_anon, active_anon]).min(sum([Some(swap_room_bytes), in_swap_too]));
 
     let kernel = ["kernel", "sock", "slab_reclaimable"];
     let [kernel, sock, slab_reclaimable] = flat_keyed(text, kernel)?;
@@ -123,7 +127,15 @@ pub fn unreclaimable_bytes(text: &[u8]) -> Result<u64, ParseError> {
         Some(kernel) => kernel.saturating_sub(slab_reclaimable.unwrap_or(0)),
         None => sum(flat_keyed(text, ["slab_unreclaimable", "kernel_stack", "pagetables", "percpu"])?),
     };
-    Ok(counted.max(listed).saturating_add(kernel).saturating_add(sock.unwrap_or(0)))
+    let user = counted.max(listed).saturating_sub(swappable);
+    Ok(user.saturating_add(kernel).saturating_add(sock.unwrap_or(0)))
+}
+
+/// Pages that were read again after they had been reclaimed, by `memory.stat`, modulo 2^32. Before Linux 5.9 files and
+/// swap were counted together.
+pub fn refaults(text: &[u8]) -> Result<u32, ParseError> {
+    let keys = ["workingset_refault_anon", "workingset_refault_file", "workingset_refault"];
+    Ok((sum(flat_keyed(text, keys)?) & u64::from(u32::MAX)).try_into().unwrap_or(u32::MAX))
 }
 
 /// `shmem` and `file` of `memory.stat`.
@@ -154,12 +166,13 @@ pub fn stat_values(text: &[u8]) -> Result<[Option<u64>; STAT_KEYS.len()], ParseE
     flat_keyed(text, STAT_KEYS)
 }
 
-/// `MemAvailable` of proc_meminfo(5), from the beginning of the file.
+/// `MemAvailable` of proc_meminfo(5), from the beginning of the file. Of nothing, one KiB is left.
 #[must_use]
-pub fn available_bytes(text: &[u8]) -> Option<u64> {
+pub fn available_kib(text: &[u8]) -> Option<NonZeroU32> {
     let mut lines = text.split(|byte| *byte == b'\n');
     let rest = lines.find_map(|line| line.strip_prefix(b"MemAvailable:"))?.strip_suffix(b" kB")?;
-    digits(rest.trim_ascii_start())?.checked_mul(1024)
+    let kib = u32::try_from(digits(rest.trim_ascii_start())?).unwrap_or(u32::MAX);
+    NonZeroU32::new(kib.max(1))
 }
 
 /// `memory.pressure`.
@@ -175,8 +188,6 @@ pub fn pressure(text: &[u8]) -> Result<Pressure, ParseError> {
             full = true;
             found.full_avg10 = hundredths(field(rest, b"avg10=").ok_or(ParseError::Missing("full avg10"))?)
                 .ok_or(ParseError::NotANumber("full avg10"))?;
-            found.full_total_us = digits(field(rest, b"total=").ok_or(ParseError::Missing("full total"))?)
-                .ok_or(ParseError::NotANumber("full total"))?;
         }
     }
     match (some, full) {
@@ -205,6 +216,12 @@ fn whole_lines<const N: usize>(text: &[u8]) -> Result<[&[u8]; N], ParseError> {
 /// The values of the wanted keys of a file of `KEY VALUE` lines.
 fn flat_keyed<const N: usize>(text: &[u8], keys: [&'static str; N]) -> Result<[Option<u64>; N], ParseError> {
     let mut found = [None; N];
+    find_keyed(text, &keys, &mut found)?;
+    Ok(found)
+}
+
+/// The same for any number of them, so that it is there once.
+fn find_keyed(text: &[u8], keys: &[&'static str], found: &mut [Option<u64>]) -> Result<(), ParseError> {
     for line in lines(text)? {
         let mut words = line.splitn(2, |byte| *byte == b' ');
         let (Some(key), Some(value)) = (words.next(), words.next()) else { continue };
@@ -214,7 +231,7 @@ fn flat_keyed<const N: usize>(text: &[u8], keys: [&'static str; N]) -> Result<[O
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// The value behind `name` among words parted by a space.

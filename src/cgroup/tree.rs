@@ -12,6 +12,7 @@ use super::capabilities::Capabilities;
 use super::file::{make_folder, read_again, read_value, write_again, write_value};
 use super::group::Group;
 use super::limits::{self, Controllers, GroupLimits};
+use super::parse;
 use super::settings::{GroupSettings, Refused, controller_of, is_of_memory, set_limit};
 use crate::engine::event::SpawnStage;
 use crate::engine::policy::Class;
@@ -46,6 +47,10 @@ pub struct Tree {
     controllers: Controllers,
     /// `memory.max` of the pool; `None` without the memory controller.
     pool_max: Option<OwnedFd>,
+    /// `memory.current` of the pool.
+    pool_current: Option<OwnedFd>,
+    /// The pool's bound without what is lent.
+    pool_bytes: Cell<u64>,
     /// By so much the pool's bound is larger at present than its budget.
     lent_bytes: Cell<u64>,
     /// The further controllers that the branches have: guaranteed/ and pool/.
@@ -131,20 +136,23 @@ impl Tree {
                 limits::forbid_swap(&branch)?;
             }
         }
-        let pool_max = match open(
-            &root.join(POOL).join("memory.max"),
-            OFlag::O_RDWR | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        ) {
-            Ok(file) => Some(file),
-            Err(Errno::ENOENT) => None,
-            Err(errno) => {
-                let path = root.join(POOL).join("memory.max").display().to_string();
-                return Err(SysError::new("open", path, errno));
+        let of_pool = |name, flags| {
+            let path = root.join(POOL).join(name);
+            match open(&path, flags | OFlag::O_CLOEXEC, Mode::empty()) {
+                Ok(file) => Ok(Some(file)),
+                Err(Errno::ENOENT) => Ok(None),
+                Err(errno) => Err(SysError::new("open", path.display().to_string(), errno)),
             }
         };
-        let root = root.to_path_buf();
-        Ok(Self { root, controllers, pool_max, lent_bytes: Cell::new(0), enabled: Default::default() })
+        Ok(Self {
+            root: root.to_path_buf(),
+            controllers,
+            pool_max: of_pool("memory.max", OFlag::O_RDWR)?,
+            pool_current: of_pool("memory.current", OFlag::O_RDONLY)?,
+            pool_bytes: Cell::new(budget.pool_bytes.saturating_add(budget.overhead_bytes)),
+            lent_bytes: Cell::new(0),
+            enabled: Default::default(),
+        })
     }
 
     /// Whether a folder is lifeboat's own, or of one of its units.
@@ -160,6 +168,7 @@ impl Tree {
             return Ok(true);
         }
         let mut all = true;
+        self.pool_bytes.set(budget.pool_bytes.saturating_add(budget.overhead_bytes));
         let pool_bytes = budget.pool_bytes.saturating_add(self.lent_bytes.get());
         for (name, bytes) in [(SHUTDOWN, budget.reserve_bytes), (POOL, pool_bytes)] {
             let wanted = bytes.saturating_add(budget.overhead_bytes);
@@ -171,7 +180,9 @@ impl Tree {
         Ok(all)
     }
 
-    /// Makes the pool's bound larger by what one of its units is lent, or smaller again; allocates nothing.
+    /// Makes the pool's bound larger by what one of its units is lent, or smaller again; allocates nothing. Where
+    /// others have grown into the loan the bound stays above what is used: below that the kernel would kill in this
+    /// write.
     pub fn lend_to_pool(&self, bytes: u64, back: bool) -> Result<(), i32> {
         let Some(file) = &self.pool_max else { return Ok(()) };
         let lent_bytes = self.lent_bytes.get();
@@ -184,7 +195,11 @@ impl Tree {
             self.lent_bytes.set(sum_bytes);
             return Ok(());
         };
-        let wanted = max_bytes.saturating_sub(lent_bytes).saturating_add(sum_bytes);
+        let mut number = [0; 32];
+        let used = self.pool_current.as_ref().map(|file| read_again(file.as_fd(), &mut number));
+        let used_bytes = used.transpose()?.and_then(|text| parse::number(text).ok()).unwrap_or(0);
+        let least = used_bytes.saturating_add(BRANCH_SLACK_BYTES).min(max_bytes);
+        let wanted = self.pool_bytes.get().saturating_add(sum_bytes).max(least);
         let mut text = [0_u8; 20];
         let mut rest = &mut text[..];
         std::io::Write::write_fmt(&mut rest, format_args!("{wanted}")).map_err(|_| libc::EINVAL)?;

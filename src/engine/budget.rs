@@ -115,8 +115,8 @@ impl fmt::Display for Refusal {
             Rule::Guaranteed => write!(
                 f,
                 "memory.max {needs} does not fit: {total} of memory - {margin} margin - {reserve} reserve - \
-                 {taken} for guaranteed units of more utility = {free} free; lower memory.max, raise its utility, \
-                 or use class: Pool"
+                 {taken} for guaranteed units that come first (by utility, then by name) = {free} free; lower \
+                 memory.max, raise its utility, or use class: Pool"
             ),
             Rule::Pool => write!(
                 f,
@@ -127,8 +127,8 @@ impl fmt::Display for Refusal {
             ),
             Rule::ShieldedPool => write!(
                 f,
-                "memory.max {needs} does not fit: {} of pool - {taken} for shielded units of more utility = {free} \
-                 free; lower memory.max, raise its utility, or use guard: None",
+                "memory.max {needs} does not fit: {} of pool - {taken} for shielded units that come first (by utility, \
+                 then by name) = {free} free; lower memory.max, raise its utility, or use guard: None",
                 Bytes(pool_bytes)
             ),
             Rule::Reserve => write!(
@@ -424,9 +424,10 @@ mod tests {
             shown,
             [
                 "b: memory.max 21 MiB does not fit: 64 MiB of memory - 16 MiB margin - 8 MiB reserve - 20 MiB for \
-             guaranteed units of more utility = 20 MiB free; lower memory.max, raise its utility, or use class: Pool",
-                "d: memory.max 9 MiB does not fit: 20 MiB of pool - 12 MiB for shielded units of more utility = 8 MiB \
-             free; lower memory.max, raise its utility, or use guard: None",
+             guaranteed units that come first (by utility, then by name) = 20 MiB free; lower memory.max, raise its \
+             utility, or use class: Pool",
+                "d: memory.max 9 MiB does not fit: 20 MiB of pool - 12 MiB for shielded units that come first \
+             (by utility, then by name) = 8 MiB free; lower memory.max, raise its utility, or use guard: None",
                 "e: memory.max 21 MiB is more than the pool: 64 MiB of memory - 16 MiB margin - 8 MiB reserve - 20 MiB \
              guaranteed = 20 MiB; lower memory.max",
                 "f: its shutdown procedure needs 9 MiB, more than the reserve of 8 MiB; lower shutdown.memory (or lend), \

@@ -32,7 +32,7 @@ pub(super) struct Canary {
     stands: bool,
     /// Kills for memory in this run that were a ballast's.
     kills: u64,
-    /// So often it was made anew in this run.
+    /// So often it was lost in this run, and made anew but for the last time of all.
     remade: u8,
     /// The kernel has killed without an `oom`, and it is not known yet whom.
     doubt: bool,
@@ -61,7 +61,9 @@ impl Canary {
     fn next_bytes(&self, memory: MemoryPolicy) -> u64 {
         let most = memory.max_bytes / BALLAST_DIVISOR_MIN;
         let least = (memory.max_bytes / 16).clamp(BALLAST_BYTES_MIN, BALLAST_BYTES_MAX);
-        memory.ballast_bytes.unwrap_or(self.learned_bytes.max(least).min(most))
+        // The bound may have been lowered since its file was read.
+        let wished = memory.ballast_bytes.map(|bytes| bytes.min(memory.max_bytes / 2));
+        wished.unwrap_or(self.learned_bytes.max(least).min(most))
     }
 }
 
@@ -91,6 +93,12 @@ impl Service {
             | State::Signalled
             | State::Killing => false,
         }
+    }
+
+    /// The present run goes on without one to its end.
+    pub(super) fn has_no_ballast_any_more(&self) -> bool {
+        let given_up = self.canary.remade > BALLAST_REMAKES_MAX && self.may_lose_its_ballast();
+        given_up && self.has_canary().is_some()
     }
 
     /// The service stands still, and the ballast is gone: twice as much as it took meanwhile is enough the next time.
@@ -218,8 +226,8 @@ impl Engine {
         if let Some((exit, for_memory)) = end {
             plan.tell(Record::BallastLost { unit, exit, for_memory, tries_left });
         }
+        service.canary.remade = BALLAST_REMAKES_MAX.saturating_sub(tries_left) + 1;
         if tries_left > 0 {
-            service.canary.remade += 1;
             self.timers.set(unit, TimerKind::Ballast, self.now.plus_ms(BALLAST_WAIT_MS));
         }
     }
@@ -232,6 +240,14 @@ impl Engine {
             self.kernel_spared_ballast(unit, plan);
         } else if !service.open.ballast {
             self.make_ballast(unit, plan);
+        }
+    }
+
+    /// What was lost while the service stood still for a drill is made anew.
+    pub(super) fn ballast_after_drill(&mut self, unit: UnitId) {
+        let Some(service) = self.unit(unit).filter(|service| service.has_canary().is_some()) else { return };
+        if !service.open.ballast && service.canary.remade <= BALLAST_REMAKES_MAX {
+            self.timers.set(unit, TimerKind::Ballast, self.now.plus_ms(BALLAST_WAIT_MS));
         }
     }
 

@@ -76,7 +76,7 @@ impl Engine {
             {
                 self.enter(unit, State::Idling);
                 self.step_deadline(unit, FREEZE_DEADLINE_MS);
-                plan.push(Action::Freeze { unit, run });
+                self.stand_still(unit, plan);
             }
             (State::Idling, true) => self.stop_idle(unit, plan),
             (State::Idling, false) => self.go_on(unit, plan),
@@ -111,8 +111,8 @@ impl Engine {
     /// It is needed after all, or does not stand still: as if nothing had been.
     pub(super) fn go_on(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
-        let (run, since) = (service.run, service.up_since.unwrap_or(service.since));
-        plan.push(Action::Thaw { unit, run });
+        let since = service.up_since.unwrap_or(service.since);
+        self.thaw(unit, plan);
         self.run_on(unit);
         if let Some(service) = self.unit_mut(unit) {
             service.since = since;

@@ -156,6 +156,7 @@ impl Engine {
         let last_exit = service.last_exit;
         if let Some(exit) = last_exit.filter(|_| !service.open.main) {
             service.end = Some(End::Own(exit));
+            self.restart_dependents(unit);
             self.kill(unit, KillReason::LeftBehind, plan);
             return;
         }
@@ -164,6 +165,8 @@ impl Engine {
         self.make_way(unit, KillReason::NotNeeded, plan);
         self.go_on(unit, plan);
         self.listen(unit, plan);
+        self.ballast_after_drill(unit);
+        self.read_for_stages(unit, plan);
     }
 
     /// Kills what a procedure has left, as often as at the end of a run, so that another can take its place.

@@ -1,12 +1,13 @@
 //! From the first reason to go to the last process gone, and what comes after that.
 
-use super::action::Action;
+use super::action::{Action, Reply};
 use super::drill::Rearm;
 use super::event::{CommandKind, Effect, Exit, Role, SpawnStage};
 use super::limits::{KILL_RETRY_MS, KILL_TRIES_MAX};
 use super::otherwise::Otherwise;
 use super::policy::{Escalation, Kind, RestartWhen, RunId, ServiceMode, UnitId};
 use super::record::Record;
+use super::requests::Until;
 use super::restart::Next;
 use super::service::{End, Loan, Procedure, Rest, Service, State};
 use super::snapshot::{Cause, Desired, Failure, KillReason, Trouble};
@@ -41,7 +42,7 @@ impl Engine {
     /// An ordinary stop: the procedure where the unit wants it so, else the stop signal.
     pub(super) fn begin_stop(&mut self, unit: UnitId, reason: KillReason, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
-        let (run, state) = (service.run, service.state);
+        let state = service.state;
         let asks = service.policy.stop_command && matches!(state, State::Running | State::Idling);
         let saving = service.policy.procedure.filter(|it| it.on_stop && service.can_save());
         let saves = saving.is_some_and(|it| it.service != ServiceMode::Killed);
@@ -68,7 +69,7 @@ impl Engine {
                 }
                 if state == State::Idling && !saves {
                     // The signal meets it before it can do anything else.
-                    plan.push(Action::Thaw { unit, run });
+                    self.thaw(unit, plan);
                 }
             }
             State::Parking | State::Spawning => {
@@ -367,6 +368,10 @@ impl Engine {
         }
         if let Some(drill) = service.drill.as_mut().filter(|_| matches!(end, End::Drilled { .. })) {
             drill.over = Some(now);
+            // The end of a task's next run may be far.
+            if service.policy.kind == Kind::Task {
+                self.answer_waiting(unit, Until::Drilled, Reply::Drilled, plan);
+            }
         }
         if end == End::Exhausted {
             plan.tell(Record::Emptied { unit, after_us: now.since_us(began) });
@@ -388,7 +393,13 @@ impl Engine {
             service.restarts.exhausted(now, &budget);
         }
         if service.desired == Desired::Down {
-            self.come_down_as_wished(unit, plan);
+            if end == End::Exhausted {
+                // Who stops it in the middle of that is to see it all the same.
+                let trouble = trouble_of(end, service);
+                self.come_down(unit, Rest::Stopped, trouble, plan);
+            } else {
+                self.come_down_as_wished(unit, plan);
+            }
             return;
         }
         let (again, follows) = (std::mem::take(&mut service.again), std::mem::take(&mut service.follows));
@@ -532,7 +543,7 @@ impl Engine {
             }
             (Rest::Done | Rest::Skipped, _) => {}
             (Rest::Stopped | Rest::Exited | Rest::Fatal | Rest::Gone | Rest::Listening, _) => {
-                plan.tell(Record::Stopped { unit });
+                plan.tell(Record::Stopped { unit, exited: rest == Rest::Exited });
             }
         }
         if rest == Rest::Done {

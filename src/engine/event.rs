@@ -12,6 +12,7 @@ use super::policy::{RunId, UnitId};
 use super::setting::{Limit, Setting};
 use super::snapshot::KilledBy;
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU32;
 
 /// Microseconds of `CLOCK_BOOTTIME` (clock_gettime(2)): it also runs while the machine sleeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -214,8 +215,24 @@ pub struct MemorySample {
     pub psi_some_avg10: u16,
     /// `full avg10` of `memory.pressure`, in hundredths of a percent.
     pub psi_full_avg10: u16,
-    /// `full total` of `memory.pressure`.
-    pub psi_full_total_us: u64,
+    /// `some avg10` of the machine's `/proc/pressure/cpu`, in hundredths of a percent.
+    #[serde(default)]
+    pub cpu_some_avg10: u16,
+    /// Pages that were read again after they had been reclaimed, of files and of swap (`workingset_refault_*` of
+    /// `memory.stat`), modulo 2^32.
+    #[serde(default)]
+    pub refaults: u32,
+    /// `MemAvailable` of the machine, in KiB as in proc_meminfo(5); none where it cannot be read.
+    #[serde(default)]
+    pub available_kib: Option<NonZeroU32>,
+}
+
+impl MemorySample {
+    /// `MemAvailable` of the machine.
+    #[must_use]
+    pub fn available_bytes(&self) -> Option<u64> {
+        self.available_kib.map(|kib| u64::from(kib.get()) << 10)
+    }
 }
 
 /// What is still charged to a service's cgroup when no process is left in it.
@@ -386,8 +403,13 @@ pub enum Event {
     ClientGone { client: ClientId },
     /// A signal or a person asked for the end.
     ShutdownAsked { how: ShutdownKind },
-    /// So many incidents of earlier boots are on record: this boot's are numbered behind them.
-    IncidentsAhead { by: u32 },
+    /// So many more incidents of others are on record: this boot's from this number on go behind them.
+    IncidentsAhead {
+        /// Those below it are on record by their numbers.
+        #[serde(default)]
+        from: u32,
+        by: u32,
+    },
     /// Here so many units were added, changed or taken out. Only recorded: the changes themselves do not fit.
     Reconfigured { changes: u16 },
 }

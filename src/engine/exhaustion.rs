@@ -7,8 +7,8 @@
 use super::action::{Action, ProcedureOrder};
 use super::drill::Rearm;
 use super::ending::cause_of;
-use super::event::{Exit, LeftBehind, MemoryEvents, MemorySample, Role, SpawnStage};
-use super::limits::{FREEZE_DEADLINE_MS, INCIDENTS_MAX, LOAN_SLACK_BYTES};
+use super::event::{Exit, LeftBehind, MemoryEvents, Role, SpawnStage};
+use super::limits::{FREEZE_DEADLINE_MS, INCIDENTS_MAX};
 use super::otherwise::Otherwise;
 use super::policy::{Guard, RunId, ServiceMode, UnitId};
 use super::record::Record;
@@ -20,11 +20,19 @@ use super::{Engine, Plan};
 /// `SIGKILL` of signal(7).
 const SIGKILL: i32 = 9;
 
+/// The kernel counts all that one `oom` has killed within this time (with `memory.oom.group`, one after the other).
+const ONE_KILL_US: u64 = 1_000_000;
+
 impl Service {
     /// What its procedure is told.
     pub(super) fn order(&self, deadline_ms: u32) -> ProcedureOrder {
         let cause = cause_of(self.end, self.kernel_kills() > 0);
-        ProcedureOrder { cause, main_pid: self.pid.unwrap_or(0), deadline_ms }
+        // Without a guard the kernel kills the whole cgroup, and that is told before the end is: the number may be
+        // another's.
+        let is_killed =
+            self.kernel_kills() > 0 && self.policy.memory.is_some_and(|memory| memory.guard == Guard::None);
+        let main_pid = self.pid.filter(|_| !is_killed).unwrap_or(0);
+        ProcedureOrder { cause, main_pid, deadline_ms }
     }
 
     /// Nothing is left of its procedure: another one may be made.
@@ -47,6 +55,7 @@ impl Engine {
         counters: MemoryEvents,
         plan: &mut Plan,
     ) {
+        let now = self.now;
         if role == Role::Command {
             self.command_memory(unit, run, counters);
             return;
@@ -74,18 +83,31 @@ impl Engine {
         let rings = service.warnings.rings() || has_high;
         // An `oom` is counted a moment before its kill: what is of the same run belongs together.
         let of_run = service.counters_of_run();
-        let only_below = of_run.oom_below > 0 && of_run.oom_below == of_run.oom;
+        // A kill above the unit raises no `oom`, and those of one `oom` come together.
+        let (told_below, told_at) = service.told_below;
+        let is_of_below = of_run.oom_below > told_below || now.since_us(told_at) < ONE_KILL_US;
+        let only_below = of_run.oom_below > 0 && of_run.oom_below == of_run.oom && is_of_below;
         let guard = service.policy.memory.map(|memory| memory.guard);
         let may_be_rescued = may_be_rescued(service.state);
-        if service.state == State::Saving && oom > 0 {
+        let is_alive = oom_kill == 0 || service.incident.is_some();
+        if service.state == State::Saving && oom > 0 && is_alive {
             self.doubt_loan(unit, run, plan);
             return;
         }
-        if !may_be_rescued || self.canary_hears(unit, (oom, oom_kill), plan) {
+        if !may_be_rescued {
+            if oom_kill > 0 && !only_below {
+                self.killed_on_its_way(unit, plan);
+            }
+            return;
+        }
+        if self.canary_hears(unit, (oom, oom_kill), plan) {
             return;
         }
         if oom_kill > 0 && only_below && guard != Some(Guard::Shield) {
             // In a cgroup of its own, at a limit that it has set itself: its own affair.
+            if let Some(service) = self.unit_mut(unit) {
+                service.told_below = (of_run.oom_below, now);
+            }
             self.generation += 1;
             plan.tell(Record::KilledBelow { unit, oom_kill });
         } else if oom_kill > 0 {
@@ -97,8 +119,38 @@ impl Engine {
         }
     }
 
+    /// The kernel was quicker than a stop, a failure's end or a drill that is under way: its procedure goes on as it
+    /// is, and the run ends for that reason.
+    fn killed_on_its_way(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit(unit) else { return };
+        let saves = matches!(service.state, State::Freezing | State::Queued | State::Saving);
+        let oom_kill = service.kernel_kills();
+        if saves && oom_kill > 0 && service.incident.is_none() {
+            if service.end == Some(End::Drilled { back: true }) {
+                self.restart_dependents(unit);
+            }
+            self.open_incident(unit, Verdict::KernelKilled { oom_kill }, plan);
+            self.generation += 1;
+            self.drill_broken_off(unit, plan);
+        }
+    }
+
     /// The service's memory is exhausted: from here on it is saved and killed.
     pub(super) fn rescue(&mut self, unit: UnitId, verdict: Verdict, plan: &mut Plan) {
+        self.open_incident(unit, verdict, plan);
+        let Some(service) = self.unit(unit) else { return };
+        let run = service.run;
+        if service.policy.procedure.is_some_and(|procedure| procedure.on_exhaustion) {
+            self.begin_saving(unit, plan);
+        } else {
+            self.kill(unit, KillReason::NoProcedure, plan);
+        }
+        self.listen(unit, plan);
+        // Read once for the record, after the freeze is on its way: nothing is lost by the time that this takes.
+        plan.push(Action::Sample { unit, run });
+    }
+
+    fn open_incident(&mut self, unit: UnitId, verdict: Verdict, plan: &mut Plan) {
         let now = self.now;
         let number = self.incident_count + 1;
         self.begin_end(unit, End::Exhausted, plan);
@@ -106,7 +158,6 @@ impl Engine {
         service.end_began = now;
         let kernel_killed = matches!(verdict, Verdict::KernelKilled { .. });
         let cause = if kernel_killed { Cause::KernelOomKill } else { Cause::Exhaustion };
-        let run = service.run;
         service.incident = Some(Incident {
             number,
             unit,
@@ -133,15 +184,6 @@ impl Engine {
         let limit_bytes =
             self.unit(unit).and_then(|service| service.policy.memory).map_or(0, |memory| memory.max_bytes);
         plan.tell(Record::Exhausted { unit, cause, verdict, limit_bytes });
-        let saves = self.unit(unit).and_then(|service| service.policy.procedure);
-        if saves.is_some_and(|procedure| procedure.on_exhaustion) {
-            self.begin_saving(unit, plan);
-        } else {
-            self.kill(unit, KillReason::NoProcedure, plan);
-        }
-        self.listen(unit, plan);
-        // Read once for the record, after the freeze is on its way: nothing is lost by the time that this takes.
-        plan.push(Action::Sample { unit, run });
     }
 
     /// Brings the service into the condition in which its procedure wants it.
@@ -179,11 +221,23 @@ impl Engine {
 
     pub(super) fn freeze(&mut self, unit: UnitId, plan: &mut Plan) {
         self.overrule_limiting(unit, false, plan);
-        let Some(service) = self.unit(unit) else { return };
-        let run = service.run;
         self.enter(unit, State::Freezing);
         self.step_deadline(unit, FREEZE_DEADLINE_MS);
-        plan.push(Action::Freeze { unit, run });
+        self.stand_still(unit, plan);
+    }
+
+    pub(super) fn stand_still(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        service.still = true;
+        plan.push(Action::Freeze { unit, run: service.run });
+    }
+
+    /// It goes on, where it was told to stand still.
+    pub(super) fn thaw(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        if std::mem::take(&mut service.still) {
+            plan.push(Action::Thaw { unit, run: service.run });
+        }
     }
 
     pub(super) fn frozen(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
@@ -195,11 +249,12 @@ impl Engine {
         if let Some(drill) = self.drill(unit) {
             drill.frozen.get_or_insert(now);
         }
-        let Some(service) = self.unit(unit) else { return };
+        let Some(service) = self.unit_mut(unit) else { return };
         match service.state {
             State::Idling => plan.push(Action::LookIdle { unit, run }),
             State::Freezing => {
                 let after_us = now.since_us(service.end_began);
+                service.needs.stood_still(after_us);
                 plan.tell(Record::Frozen { unit, after_us });
                 self.procedure_may_start(unit, plan);
                 self.measure_ballast(unit, plan);
@@ -237,7 +292,7 @@ impl Engine {
             self.enter(unit, State::Queued);
             return;
         }
-        if !service.can_save() || needs_bytes > reserve_bytes {
+        if !(service.can_save() || service.begins_otherwise()) || needs_bytes > reserve_bytes {
             self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan);
             return;
         }
@@ -255,10 +310,10 @@ impl Engine {
         let Some(policy) = service.policy.procedure else { return };
         let (run, order) = (service.run, service.order(policy.deadline_ms));
         let cause = order.cause;
-        if policy.has_program {
+        let is_lost = !service.can_save();
+        if policy.has_program && !is_lost {
             service.procedure = Procedure::Released;
         }
-        let stands_still = matches!(service.state, State::Freezing | State::Queued);
         service.holds_reserve = true;
         if let Some(incident) = &mut service.incident {
             incident.released = Some(now);
@@ -271,92 +326,20 @@ impl Engine {
         self.enter(unit, State::Saving);
         self.step_deadline(unit, u64::from(policy.deadline_ms));
         if policy.service == ServiceMode::Running {
-            self.let_it_save_itself(unit, stands_still, plan);
+            self.let_it_save_itself(unit, plan);
         }
-        if policy.has_program {
+        if is_lost {
+            // The second one comes.
+            self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan);
+        } else if policy.has_program {
             plan.push(Action::StartProcedure { unit, run, order });
             plan.tell(Record::Rescuing { unit, cause, deadline_ms: policy.deadline_ms });
         }
     }
 
-    /// Memory is lent before the signal, so that its handler, and what that writes, succeeds.
-    fn let_it_save_itself(&mut self, unit: UnitId, stands_still: bool, plan: &mut Plan) {
-        let Some(service) = self.unit_mut(unit) else { return };
-        let (run, signal) = (service.run, service.policy.stop_signal);
-        let exhausted = matches!(service.end, Some(End::Exhausted | End::Drilled { .. }));
-        if !service.open.main || service.kernel_kills() > 0 {
-            // The kernel, or itself, was quicker.
-            if service.policy.procedure.is_some_and(|procedure| !procedure.has_program) {
-                self.kill(unit, KillReason::NoProcedure, plan);
-            }
-            return;
-        }
-        let Some(policy) = service.policy.procedure else { return };
-        let (lend_bytes, deadline_ms) = (policy.lend_bytes, policy.deadline_ms);
-        let mut lent_bytes = 0;
-        if let Some(memory) = service.policy.memory.filter(|_| exhausted && lend_bytes > 0) {
-            service.loan = Loan::Given;
-            lent_bytes = lend_bytes;
-            let max_bytes = memory.max_bytes.saturating_add(lend_bytes);
-            plan.push(Action::Lend { unit, run, max_bytes, lend_bytes });
-        }
-        let reason = match service.end {
-            Some(End::Asked(reason)) => reason,
-            Some(End::Failed(failure)) => KillReason::Failed(failure),
-            Some(End::Exhausted | End::Drilled { .. } | End::Own(_) | End::StartFailed { .. }) | None => {
-                KillReason::MemoryLent
-            }
-        };
-        plan.push(Action::Signal { unit, run, signal, reason });
-        if stands_still {
-            plan.push(Action::Thaw { unit, run });
-        }
-        plan.tell(Record::SavesItself { unit, lent_bytes, deadline_ms });
-    }
-
-    pub(super) fn loan_failed(&mut self, unit: UnitId) {
-        if let Some(service) = self.unit_mut(unit) {
-            service.loan = Loan::None;
-        }
-    }
-
-    /// The `oom` event may be one of before the loan: only what is used tells.
-    fn doubt_loan(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
-        let Some(service) = self.unit_mut(unit) else { return };
-        if matches!(service.loan, Loan::Given | Loan::Doubted) {
-            service.loan = Loan::Doubted;
-            plan.push(Action::Sample { unit, run });
-        }
-    }
-
-    pub(super) fn judge_loan(&mut self, unit: UnitId, sample: MemorySample, plan: &mut Plan) {
-        let Some(service) = self.unit_mut(unit) else { return };
-        service.loan = Loan::Given;
-        let lend_bytes = service.policy.procedure.map_or(0, |procedure| procedure.lend_bytes);
-        let Some(memory) = service.policy.memory else { return };
-        let slack_bytes = LOAN_SLACK_BYTES.min(lend_bytes / 4);
-        if sample.current_bytes.saturating_add(slack_bytes) >= memory.max_bytes.saturating_add(lend_bytes) {
-            self.loan_spent(unit, plan);
-        }
-    }
-
-    /// What was lent is used up too: it stands still, and its procedure, where there is one, goes on.
-    fn loan_spent(&mut self, unit: UnitId, plan: &mut Plan) {
-        let Some(service) = self.unit_mut(unit) else { return };
-        let run = service.run;
-        service.loan = Loan::Spent;
-        plan.tell(Record::LentExhausted { unit });
-        if service.procedure == Procedure::Released {
-            plan.push(Action::Freeze { unit, run });
-        } else {
-            self.no_procedure_left(unit, ProcedureResult::OutOfMemory, plan);
-            self.kill(unit, KillReason::LoanSpent, plan);
-        }
-    }
-
     /// A service without a program saves itself: what became of that is the procedure's result. A program's own result
     /// stays.
-    fn no_procedure_left(&mut self, unit: UnitId, result: ProcedureResult, plan: &mut Plan) {
+    pub(super) fn no_procedure_left(&mut self, unit: UnitId, result: ProcedureResult, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
         if service.policy.procedure.is_some_and(|procedure| !procedure.has_program) {
             self.procedure_over(unit, result, plan);
@@ -473,6 +456,8 @@ impl Engine {
             State::Killing => self.process_gone(unit, plan),
             State::Parking | State::Spawning | State::Readying => self.start_lost_its_procedure(unit, plan),
             State::Running | State::Idling => self.procedure_lost(unit, exit, plan),
+            // The second one needs the same room.
+            State::Queued if service.begins_otherwise() => {}
             // There is nothing to wait for any more.
             State::Queued => self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan),
             // In this very moment it is needed, or the service goes without: said then.
@@ -489,6 +474,12 @@ impl Engine {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         let released = service.incident.and_then(|incident| incident.released).unwrap_or(service.since);
+        match result {
+            ProcedureResult::Ended(_) | ProcedureResult::SavedItself(_) | ProcedureResult::TimedOut => {
+                service.needs.saved(now.since_us(released));
+            }
+            ProcedureResult::None | ProcedureResult::OutOfMemory | ProcedureResult::SpawnFailed { .. } => {}
+        }
         if let Some(incident) = &mut service.incident {
             incident.procedure_ended = Some(now);
             incident.procedure = result;
@@ -518,7 +509,9 @@ impl Engine {
         service.incidents += 1;
         incident.emptied = service.open.nothing().then_some(now);
         incident.counters = service.counters;
+        let ended_itself = !service.open.main && service.last_exit != Some(Exit::Signal(SIGKILL));
         incident.killer = match (kernel_kills, counters.oom) {
+            (0, _) if ended_itself => Killer::Itself,
             (0, _) => Killer::Lifeboat,
             (_, 0) => Killer::KernelOutside,
             (_, _) => Killer::KernelCgroup,
@@ -533,10 +526,15 @@ impl Engine {
         plan.tell(Record::IncidentClosed { unit, number: incident.number, total_us });
     }
 
-    /// Other numbers for this boot's incidents, where those of earlier boots turned out to be on record.
-    pub(super) fn number_behind(&mut self, by: u32) {
-        let shift = |number: &mut u32| *number = number.saturating_add(by);
-        shift(&mut self.incident_count);
+    /// Other numbers for this boot's incidents, where those of others turned out to be on record. Those below `from`
+    /// are on record themselves: a number that is on a file stays.
+    pub(super) fn number_behind(&mut self, from: u32, by: u32) {
+        let shift = |number: &mut u32| {
+            if *number >= from {
+                *number = number.saturating_add(by);
+            }
+        };
+        self.incident_count = self.incident_count.saturating_add(by);
         self.incidents.iter_mut().for_each(|incident| shift(&mut incident.number));
         for service in &mut self.units {
             if let Some(incident) = &mut service.incident {

@@ -14,7 +14,7 @@ use super::event::{Below, ClientId, Tried};
 use super::limits::{FREEZE_DEADLINE_MS, LIMIT_RECLAIM_MS, LIMIT_SET_MS};
 use super::policy::{Class, Guard, Kind, MemoryPolicy, RunId, UnitId};
 use super::record::Record;
-use super::service::State;
+use super::service::{Service, State};
 use super::setting::{Limit, Setting};
 use super::snapshot::Verdict;
 use super::timer::TimerKind;
@@ -161,9 +161,13 @@ impl Engine {
     ) {
         let Some(service) = self.live(unit, run) else { return };
         if tried == Tried::Taken {
-            note_limit(&mut service.policy.memory, limit);
+            note_limit(service, limit);
+            if matches!(limit.setting, Setting::MemoryHigh | Setting::MemoryMax) {
+                // The next stage is elsewhere now.
+                self.read_for_stages(unit, plan);
+            }
             self.generation += 1;
-            plan.tell(Record::LimitChanged { unit, limit });
+            plan.tell(Record::LimitChanged { unit, limit, kept: false });
         }
         let Some(service) = self.live(unit, run) else { return };
         let Some(limiting) = service.limiting.filter(|limiting| limiting.limit == limit) else { return };
@@ -173,6 +177,7 @@ impl Engine {
             }
             (Stage::Reclaiming, Tried::Fits) => {
                 service.limiting = Some(Limiting { stage: Stage::Holding, ..limiting });
+                service.still = true;
                 self.step_deadline(unit, FREEZE_DEADLINE_MS);
                 self.stop_clocks(unit, plan);
                 plan.push(Action::Hold { unit, run });
@@ -234,23 +239,17 @@ impl Engine {
     fn keep_limit(&mut self, unit: UnitId, limit: Limit, plan: &mut Plan) {
         let Some(service) = self.unit_mut(unit) else { return };
         let run = service.run;
-        note_limit(&mut service.policy.memory, limit);
-        if limit.setting == Setting::MemoryHigh {
-            // A person's own bound is no doorbell.
-            service.policy.warn.rings = limit.value.is_none();
-            service.warnings.forget_ring();
-        }
+        note_limit(service, limit);
         self.generation += 1;
         plan.push(Action::TryLimit { unit, run, limit, step: LimitStep::Keep });
-        plan.tell(Record::LimitChanged { unit, limit });
+        plan.tell(Record::LimitChanged { unit, limit, kept: true });
     }
 
     /// The change is over, and the unit goes on.
     fn finish_limiting(&mut self, unit: UnitId, answer: LimitAnswer, plan: &mut Plan) {
         let Some(limiting) = self.answer_limiting(unit, answer, plan) else { return };
         if matches!(limiting.stage, Stage::Holding | Stage::Setting) {
-            let run = self.unit(unit).map_or(RunId(0), |service| service.run);
-            plan.push(Action::Thaw { unit, run });
+            self.thaw(unit, plan);
             self.start_clocks(unit);
         }
     }
@@ -266,11 +265,13 @@ impl Engine {
 
     /// The run goes to its end. It stays held where its procedure or the kill comes next; a signal is to be obeyed.
     pub(super) fn overrule_limiting(&mut self, unit: UnitId, goes_on: bool, plan: &mut Plan) {
-        let Some(limiting) = self.answer_limiting(unit, LimitOutcome::Overruled.into(), plan) else { return };
+        if self.answer_limiting(unit, LimitOutcome::Overruled.into(), plan).is_none() {
+            return;
+        }
         let run = self.unit(unit).map_or(RunId(0), |service| service.run);
         plan.push(Action::EndLimit { unit, run });
-        if goes_on && matches!(limiting.stage, Stage::Holding | Stage::Setting) {
-            plan.push(Action::Thaw { unit, run });
+        if goes_on {
+            self.thaw(unit, plan);
         }
     }
 
@@ -291,11 +292,15 @@ fn is_lowering(memory: Option<MemoryPolicy>, limit: Limit) -> bool {
     }
 }
 
-fn note_limit(memory: &mut Option<MemoryPolicy>, limit: Limit) {
-    if let (Setting::MemoryMax, Some(bytes), Some(memory)) = (limit.setting, limit.value, &mut *memory) {
-        memory.max_bytes = bytes;
+fn note_limit(service: &mut Service, limit: Limit) {
+    if limit.setting == Setting::MemoryHigh {
+        // A person's own bound is no doorbell.
+        service.policy.warn.rings = limit.value.is_none();
+        service.warnings.forget_ring();
     }
-    if let (Setting::MemoryHigh, Some(memory)) = (limit.setting, memory) {
-        memory.high_bytes = limit.value;
+    match (limit.setting, limit.value, &mut service.policy.memory) {
+        (Setting::MemoryMax, Some(bytes), Some(memory)) => memory.max_bytes = bytes,
+        (Setting::MemoryHigh, value, Some(memory)) => memory.high_bytes = value,
+        _ => {}
     }
 }

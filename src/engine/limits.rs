@@ -64,8 +64,15 @@ pub const HUSH_MS: u64 = 1_000;
 /// So many readings without growth, each after twice the time of the one before, and the reading stops.
 pub const CALM_SAMPLES_MAX: u8 = 4;
 
-/// Time to exhaustion below which the service is frozen at once: the freeze itself takes a part of it.
-pub const PREDICTION_MS: u64 = 20;
+/// Time to exhaustion below which the service's way begins at once, whatever it has needed before: the next reading
+/// would come too late.
+pub const PREDICTION_MS: u32 = 20;
+
+/// What a unit has needed before counts up to this: who needs longer is helped by memory that is lent.
+pub const NEEDS_MS_MAX: u32 = 2_000;
+
+/// Processors that tasks wait for stretch what is needed, up to four times: `some avg10` in hundredths of a percent.
+pub const BUSY_MAX: u16 = 7_500;
 
 /// A loan counts as used up when less than this of it is free: a charge is made in batches of 64 pages for each CPU
 /// (`MEMCG_CHARGE_BATCH`, include/linux/memcontrol.h). Of a small loan it is a quarter.
@@ -99,6 +106,9 @@ pub const WARN_STAGES_MAX: usize = 4;
 
 /// While a unit stands above a warn stage it is read so often, to see when it has come down again. Nothing rings then.
 pub const WARNED_READ_MS: u64 = 5_000;
+
+/// As often at most, where a stage may be due again sooner: a service that goes up and down costs one wake-up a second.
+pub const WARNED_READ_MS_MIN: u64 = 1_000;
 
 /// A warn stage is due again only when its unit has been below it by this part of `memory.max`.
 pub const WARN_ROOM_DIVISOR: u64 = 16;

@@ -30,11 +30,13 @@ mod exhaustion;
 mod graph;
 mod limiting;
 pub mod limits;
+mod loan;
 mod moment;
 pub mod numbers;
 mod otherwise;
 mod parking;
 pub mod policy;
+mod prediction;
 mod readiness;
 pub mod record;
 pub mod recorder;
@@ -50,6 +52,7 @@ mod standstill;
 mod starting;
 mod sudden;
 mod timer;
+mod verdict;
 mod warning;
 
 use action::Action;
@@ -271,7 +274,7 @@ impl Engine {
                 self.forget_limiting(client);
             }
             Event::ShutdownAsked { how } => self.shutdown_asked(how, plan),
-            Event::IncidentsAhead { by } => self.number_behind(by),
+            Event::IncidentsAhead { from, by } => self.number_behind(from, by),
             // Recorded only: what it led to was done by `reconfigure`.
             Event::Reconfigured { changes: _ } => {}
         }
@@ -367,7 +370,9 @@ impl Engine {
         // One that nobody needs goes to rest: who needs it finds its sockets open.
         let was_up = is_up(service.state)
             && !is_up(state)
-            && service.end != Some(service::End::Asked(snapshot::KillReason::Idle));
+            && service.end != Some(service::End::Asked(snapshot::KillReason::Idle))
+            // From a drill it comes back in the same run.
+            && service.end != Some(service::End::Drilled { back: true });
         service.state = state;
         service.since = now;
         service.checking = false;

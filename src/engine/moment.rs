@@ -5,12 +5,12 @@
 
 use super::canary::Canary;
 use super::command::Commands;
-use super::doorbell::Trend;
 use super::drill::Rearm;
 use super::event::{Exit, MemoryEvents, MemorySample, Time};
 use super::limiting::Limiting;
 use super::otherwise::Otherwise;
 use super::policy::{RunId, UnitId};
+use super::prediction::{Needs, Trend};
 use super::reload::Reload;
 use super::service::{End, Loan, Open, Procedure, State};
 use super::setting::Setting;
@@ -98,6 +98,8 @@ pub(super) struct Moment {
     pub(super) rival: Option<UnitId>,
     /// A limit that is being changed while it runs.
     pub(super) limiting: Option<Limiting>,
+    /// It was told to stand still, and not yet to go on: a signal would wait for that.
+    pub(super) still: bool,
     /// Somebody needs it now: it does not rest before its next run.
     pub(super) demanded: bool,
     pub(super) kill_tries: u8,
@@ -131,9 +133,12 @@ pub(super) struct Moment {
     pub(super) counters: MemoryEvents,
     pub(super) counters_at_start: MemoryEvents,
     /// `oom_kill` of the procedure's own cgroup when the run began, and now.
+    /// `oom_below` in this run, and when, as the last kill below was told.
+    pub(super) told_below: (u64, Time),
     pub(super) procedure_oom_kill: (u64, u64),
     pub(super) sample: Option<(Time, MemorySample)>,
     pub(super) trend: Trend,
+    pub(super) needs: Needs,
     pub(super) warnings: Warnings,
     pub(super) standstill: Standstill,
     pub(super) canary: Canary,
@@ -198,6 +203,7 @@ impl Moment {
             checking: false,
             rival: None,
             limiting: None,
+            still: false,
             demanded: false,
             kill_tries: 0,
             stuck: false,
@@ -216,9 +222,11 @@ impl Moment {
             trouble,
             counters: MemoryEvents::default(),
             counters_at_start: MemoryEvents::default(),
+            told_below: (0, Time::default()),
             procedure_oom_kill: (0, 0),
             sample: None,
             trend: Trend::default(),
+            needs: Needs::default(),
             warnings: Warnings::default(),
             standstill: Standstill::default(),
             canary: Canary::default(),

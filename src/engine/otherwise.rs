@@ -8,7 +8,7 @@ use super::action::Action;
 use super::event::{Exit, Role};
 use super::policy::UnitId;
 use super::record::Record;
-use super::service::{End, Procedure, State};
+use super::service::{End, Procedure, Service, State};
 use super::snapshot::{KillReason, ProcedureResult};
 use super::{Engine, Plan};
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,20 @@ impl ProcedureResult {
     }
 }
 
+impl Service {
+    /// It has a second procedure, which has not had its turn.
+    pub(super) fn may_come_otherwise(&self) -> bool {
+        let drills = matches!(self.end, Some(End::Drilled { .. }));
+        let has_one = self.policy.procedure.is_some_and(|procedure| procedure.has_otherwise);
+        has_one && !drills && self.otherwise == Otherwise::No
+    }
+
+    /// The same where the first is gone before it was needed. One that does not die, after a drill, has its place.
+    pub(super) fn begins_otherwise(&self) -> bool {
+        self.may_come_otherwise() && !self.holds_reserve
+    }
+}
+
 impl Engine {
     /// True where the second procedure comes now, after this result of the first. A drill proves the first alone.
     pub(super) fn comes_otherwise(
@@ -54,12 +68,9 @@ impl Engine {
         plan: &mut Plan,
     ) -> bool {
         let Some(service) = self.unit_mut(unit) else { return false };
-        let Some(policy) = service.policy.procedure.filter(|policy| policy.has_otherwise) else {
-            return false;
-        };
-        let drills = matches!(service.end, Some(End::Drilled { .. }));
+        let Some(policy) = service.policy.procedure else { return false };
         let fails = service.state == State::Saving && result.is_failure();
-        if !fails || drills || service.otherwise != Otherwise::No {
+        if !fails || !service.may_come_otherwise() {
             return false;
         }
         service.otherwise = Otherwise::Emptying;

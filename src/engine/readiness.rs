@@ -17,7 +17,7 @@ impl Engine {
     pub(super) fn wait_until_ready(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
         let (run, ready, ready_by) = (service.run, service.policy.ready, service.ready_by);
-        self.set_ring(unit, plan);
+        self.read_for_stages(unit, plan);
         let Some(service) = self.unit(unit) else { return };
         if ready == Ready::Start || service.said_ready {
             self.become_ready(unit, plan);

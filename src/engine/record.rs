@@ -53,11 +53,11 @@ pub enum Record {
     /// Something came in for a unit that rests.
     Demanded { unit: UnitId },
     /// A unit is down.
-    Stopped { unit: UnitId },
+    Stopped { unit: UnitId, exited: bool },
     /// A warn stage is reached, and its deed is done.
     Warned { unit: UnitId, stage: WarnStage, unreclaimable_bytes: u64, limit_bytes: u64 },
-    /// A unit stands still at its `memory.high`, and has no procedure that could save it.
-    HeldAtHigh { unit: UnitId, unreclaimable_bytes: u64, high_bytes: u64, psi_full_avg10: u16 },
+    /// A unit stands still, and has no procedure that could save it: so this is no verdict on it.
+    StandsStill { unit: UnitId, verdict: Verdict },
     /// Memory is exhausted.
     Exhausted { unit: UnitId, cause: Cause, verdict: Verdict, limit_bytes: u64 },
     /// The kernel killed in a cgroup that the unit has made, at that one's own limit.
@@ -66,7 +66,7 @@ pub enum Record {
     /// unit, or somebody killed it. It is made anew so many times more.
     BallastLost { unit: UnitId, exit: Exit, for_memory: bool, tries_left: u8 },
     /// A limit is another one from now on.
-    LimitChanged { unit: UnitId, limit: Limit },
+    LimitChanged { unit: UnitId, limit: Limit, kept: bool },
     /// The service stands still.
     Frozen { unit: UnitId, after_us: u64 },
     /// The service did not freeze in time; we go on.

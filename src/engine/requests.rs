@@ -4,7 +4,7 @@ use super::action::{Action, Reply};
 use super::event::{ClientId, Verb};
 use super::limits::WAITS_MAX;
 use super::policy::UnitId;
-use super::service::{Rest, State};
+use super::service::{End, Rest, State};
 use super::snapshot::{Desired, KillReason};
 use super::{Engine, Plan};
 
@@ -97,6 +97,12 @@ impl Engine {
         service.for_itself = true;
         match service.state {
             State::Parking | State::Spawning | State::Readying => {}
+            // A drill ends in the run in which it began.
+            State::Freezing | State::Queued | State::Saving
+                if service.end == Some(End::Drilled { back: true }) && service.desired == Desired::Up =>
+            {
+                return Some(Reply::AlreadyStarted);
+            }
             State::Running | State::Idling => {
                 if service.desired == Desired::Down {
                     self.want_up(unit);
@@ -204,12 +210,16 @@ impl Engine {
         let stuck = self.unit(unit).is_some_and(|service| service.stuck);
         let wished_down = self.unit(unit).is_some_and(|service| service.desired == Desired::Down);
         let skipped = self.unit(unit).is_some_and(|service| service.state == State::Down(Rest::Skipped));
+        let drill = self.unit(unit).and_then(|service| service.drill);
+        let drilled = drill.is_some_and(|drill| drill.to_the_end && drill.over.is_some());
         while let Some(wait) = self.waits.take(unit) {
             let reply = match wait.until {
                 Until::Down if stuck => Reply::Failed,
                 Until::Down => Reply::Stopped,
                 Until::Up if wished_down => Reply::Overruled,
                 Until::Up if skipped => Reply::Skipped,
+                // It went to its end, and the unit rests.
+                Until::Drilled if drilled => Reply::Drilled,
                 Until::Up | Until::Drilled => Reply::Failed,
                 Until::Reloaded | Until::ReloadedAgain => Reply::ReloadFailed,
             };

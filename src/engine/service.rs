@@ -420,9 +420,8 @@ impl Service {
                 guard: memory.guard,
                 sample: self.sample,
                 counters,
-                held_at_bytes: memory
-                    .high_bytes
-                    .filter(|_| self.standstill.held && may_be_rescued(self.state)),
+                stall: self.standstill.stall.filter(|_| may_be_rescued(self.state)),
+                unguarded: self.has_no_ballast_any_more(),
             }),
             last_exit: self.last_exit,
             trouble: self.trouble,

@@ -8,6 +8,8 @@ use super::event::{
 use super::policy::{Class, Guard, Kind, RunId, UnitId};
 use serde::{Deserialize, Serialize};
 
+pub use super::verdict::{Bound, Verdict};
+
 /// A unit's actual state, in supervisorctl's words and a few more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -73,51 +75,6 @@ impl Cause {
             Self::Drill => "drill",
         }
     }
-}
-
-/// Which evidence decided that memory is exhausted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Verdict {
-    /// The kernel's own verdict: `oom` in `memory.events.local` rose.
-    OomEvent {
-        /// By how much.
-        oom: u64,
-    },
-    /// The unreclaimable bytes reach the limit before the next reading would come.
-    Predicted {
-        /// U at the last reading.
-        unreclaimable_bytes: u64,
-        /// Its slope between the last two readings.
-        bytes_per_s: u64,
-        /// Time to exhaustion at that slope.
-        left_ms: u64,
-    },
-    /// A person wanted it below a new limit, and it does not fit.
-    LimitLowered {
-        /// `memory.current` then.
-        current_bytes: u64,
-    },
-    /// At its `memory.high` it stands still, and nothing would end that.
-    HeldAtHigh {
-        /// U at the last reading.
-        unreclaimable_bytes: u64,
-        /// Its `memory.high`.
-        high_bytes: u64,
-        /// `full avg10` of `memory.pressure`, in hundredths of a percent.
-        psi_full_avg10: u16,
-    },
-    /// The kernel found nothing to reclaim, and took the unit's ballast before anything of the service.
-    CanaryDied {
-        /// By how much `oom` in `memory.events.local` rose.
-        oom: u64,
-        /// The ballast's size.
-        ballast_bytes: u64,
-    },
-    /// The kernel killed: `oom_kill` in `memory.events.local` rose.
-    KernelKilled {
-        /// How many processes.
-        oom_kill: u64,
-    },
 }
 
 /// Why a service that lives is judged to have failed.
@@ -298,6 +255,8 @@ pub enum Killer {
     KernelCgroup,
     /// The kernel, because memory ran out above this cgroup.
     KernelOutside,
+    /// Its first process has ended by itself, on its stop signal or without one; lifeboat killed what was left.
+    Itself,
 }
 
 /// Who killed a service's first process by SIGKILL, where lifeboat did not, and no counter of its cgroup tells.
@@ -436,9 +395,12 @@ pub struct MemoryView {
     pub sample: Option<(Time, MemorySample)>,
     /// The counters since this run began.
     pub counters: MemoryEvents,
-    /// Its `memory.high`, while it is held there and stands still.
+    /// How it stands still, where it does and is not saved: [`Verdict::HeldAtHigh`] or [`Verdict::Thrashing`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held_at_bytes: Option<u64>,
+    pub stall: Option<Verdict>,
+    /// Its ballast was lost as often as one is made anew: until its next start it is as with `guard: None`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unguarded: bool,
 }
 
 /// A setting that the kernel did not take.

@@ -107,7 +107,8 @@ impl Engine {
         (service.again, service.follows, service.demanded) = (false, false, false);
         service.said_stopping = None;
         service.killed_by = None;
-        service.stuck = false;
+        (service.stuck, service.still) = (false, false);
+        service.told_below = (0, now);
         service.open = Open::default();
         service.pid = None;
         if service.wants_its_requirement() {

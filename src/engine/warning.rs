@@ -6,10 +6,10 @@
 //! far for some milliseconds; huge pages may go past it, then `max` and PSI ring as ever.
 
 use super::action::Action;
-use super::doorbell::Trend;
 use super::event::{CommandKind, MemorySample, Time};
-use super::limits::{WARN_ROOM_DIVISOR, WARN_STAGES_MAX, WARNED_READ_MS};
+use super::limits::{WARN_ROOM_DIVISOR, WARN_STAGES_MAX, WARNED_READ_MS, WARNED_READ_MS_MIN};
 use super::policy::{UnitId, WarnDeed, WarnStage, WarnWhen};
+use super::prediction::Trend;
 use super::record::Record;
 use super::service::{Service, State};
 use super::snapshot::KillReason;
@@ -51,10 +51,6 @@ impl Warnings {
     pub(super) fn forget_ring(&mut self) {
         self.ring = None;
     }
-
-    fn stands_above_any(&self) -> bool {
-        self.stages.iter().any(|stage| stage.above)
-    }
 }
 
 /// Whether a stage is due, and whether the service has left it behind.
@@ -77,6 +73,34 @@ fn judge(stage: WarnStage, sample: MemorySample, max_bytes: u64, trend: &Trend, 
 
 fn share_bytes(share: u16, max_bytes: u64) -> u64 {
     u64::try_from(u128::from(max_bytes) * u128::from(share) / 10_000).unwrap_or(u64::MAX)
+}
+
+/// The stages that a service has not come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ahead {
+    /// The nearest by its share.
+    pub(super) bytes: Option<u64>,
+    /// The longest by its time.
+    pub(super) within_ms: Option<u32>,
+}
+
+impl Service {
+    pub(super) fn stages_ahead(&self) -> Ahead {
+        let max_bytes = self.policy.memory.map_or(0, |memory| memory.max_bytes);
+        let stages = self.policy.warn.stages.iter().flatten().zip(&self.warnings.stages);
+        let mut ahead = Ahead::default();
+        for (stage, _) in stages.filter(|(_, standing)| !standing.above) {
+            match stage.when {
+                WarnWhen::Share(share) => {
+                    let bytes = share_bytes(share, max_bytes);
+                    ahead.bytes = Some(ahead.bytes.map_or(bytes, |nearest| nearest.min(bytes)));
+                }
+                WarnWhen::WithinMs(ms) => ahead.within_ms = ahead.within_ms.max(Some(ms)),
+                WarnWhen::Pressure(_) => {}
+            }
+        }
+        ahead
+    }
 }
 
 /// Where `memory.high` rings next: when the unreclaimable part may have come to the next stage.
@@ -102,7 +126,7 @@ fn next_ring(service: &Service) -> Option<u64> {
 
 impl Engine {
     /// Puts the doorbell where the next stage is; a run begins without one.
-    pub(super) fn set_ring(&mut self, unit: UnitId, plan: &mut Plan) {
+    fn set_ring(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit_mut(unit) else { return };
         let (run, high_bytes) = (service.run, next_ring(service));
         let stands = match (service.warnings.ring, high_bytes) {
@@ -114,6 +138,15 @@ impl Engine {
         if !stands {
             service.warnings.ring = high_bytes;
             plan.push(Action::Ring { unit, run, high_bytes });
+        }
+    }
+
+    /// The doorbell goes above what is used now: by an older reading, or by none, it might stand below, and the kernel
+    /// would reclaim in the call that puts it there (mm/memcontrol.c, `memory_high_write`).
+    pub(super) fn read_for_stages(&self, unit: UnitId, plan: &mut Plan) {
+        let warns = |service: &&Service| service.policy.warn.stages.iter().any(Option::is_some);
+        if let Some(service) = self.unit(unit).filter(warns) {
+            plan.push(Action::Sample { unit, run: service.run });
         }
     }
 
@@ -179,8 +212,12 @@ impl Engine {
     /// The doorbells are on again. Nothing rings when a service comes down from a stage: until then it is looked at.
     pub(super) fn watch_stages(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
-        if service.warnings.stands_above_any() {
-            self.timers.set(unit, TimerKind::Sample, self.now.plus_ms(WARNED_READ_MS));
+        let stages = service.policy.warn.stages.iter().flatten().zip(&service.warnings.stages);
+        let above = stages.filter(|(_, standing)| standing.above);
+        // As often as the next warning may be due, within bounds.
+        if let Some(ms) = above.map(|(stage, _)| u64::from(stage.every_ms)).min() {
+            let ms = ms.clamp(WARNED_READ_MS_MIN, WARNED_READ_MS);
+            self.timers.set(unit, TimerKind::Sample, self.now.plus_ms(ms));
         }
         self.set_ring(unit, plan);
     }

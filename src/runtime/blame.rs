@@ -1,27 +1,52 @@
 //! What failed at a start, told with the file, the line and the cure.
 
 use super::event_loop::Lifeboat;
-use crate::engine::event::{Role, SpawnStage};
+use super::seat::Seat;
+use crate::engine::event::{CommandKind, Role, SpawnStage};
 use crate::engine::policy::UnitId;
 use crate::engine::record::Record;
 use crate::engine::setting::Setting;
-use crate::engine::snapshot::{Trouble, UnitView};
-use crate::unit::Unit;
+use crate::engine::snapshot::{ProcedureResult, Trouble, UnitView};
+use crate::unit::{Unit, Unstarted};
 use crate::view::cure;
 
 /// The place in the unit's file, the path that stands there, and what helps.
-fn words_of(unit: &Unit, role: Role, stage: SpawnStage, errno: i32) -> Option<String> {
-    let (place, path) = unit.blamed(stage, role)?;
+fn words_of(unit: &Unit, what: Unstarted, stage: SpawnStage, errno: i32) -> Option<String> {
+    let (place, path) = unit.blamed(stage, what)?;
     let path = path.map(|path| format!(": {}", path.to_string_lossy())).unwrap_or_default();
     Some(format!("{place}{path}: {}", cure::of_start(stage, errno)))
+}
+
+/// The same of what runs beside the service.
+fn words_of_command(unit: &Unit, kind: CommandKind, result: ProcedureResult) -> Option<String> {
+    let ProcedureResult::SpawnFailed { stage, errno } = result else { return None };
+    words_of(unit, Unstarted::Command(kind), stage, errno)
+}
+
+impl Seat {
+    /// What was to be in this role last.
+    fn unstarted(&self, role: Role) -> Option<Unstarted> {
+        Some(match role {
+            Role::Service => Unstarted::Service,
+            Role::Procedure if self.saver_is_second => Unstarted::Otherwise,
+            Role::Procedure => Unstarted::Procedure,
+            Role::Ballast => Unstarted::Ballast,
+            // Its own record tells which.
+            Role::Command => return None,
+        })
+    }
 }
 
 impl Lifeboat {
     /// Goes after the words of a failed start.
     pub(super) fn blame(&self, record: &Record) {
         let words = match *record {
-            Record::SpawnFailed { unit, role, stage, errno } => {
-                self.unit_at(unit).and_then(|unit| words_of(unit, role, stage, errno))
+            Record::SpawnFailed { unit, role, stage, errno } => self
+                .seats
+                .get(usize::from(unit.0))
+                .and_then(|seat| words_of(&seat.unit, seat.unstarted(role)?, stage, errno)),
+            Record::CommandOver { unit, kind, result, .. } => {
+                self.unit_at(unit).and_then(|unit| words_of_command(unit, kind, result))
             }
             Record::SettingRefused { unit, setting, .. } => {
                 self.unit_at(unit).map(|unit| unit.set_at(setting).to_string())
@@ -33,15 +58,17 @@ impl Lifeboat {
         }
     }
 
-    /// The same for `why`, where that is the unit's last trouble.
+    /// The same for `why`, where that is the unit's last trouble, or of the last of its commands that failed.
     pub(super) fn blamed(&self, unit: UnitId, view: &UnitView) -> Vec<String> {
         let Some(unit) = self.unit_at(unit) else { return Vec::new() };
         let settings = view.refused_settings.iter().filter_map(|refused| Setting::of_name(&refused.setting));
         let mut lines: Vec<String> = settings.map(|setting| unit.set_at(setting).to_string()).collect();
         if let Some(Trouble::SpawnFailed { stage, errno, procedure }) = view.trouble {
-            let role = if procedure { Role::Procedure } else { Role::Service };
-            lines.extend(words_of(unit, role, stage, errno));
+            // A second procedure's is no trouble of its own: it comes in an incident or at a stop.
+            let what = if procedure { Unstarted::Procedure } else { Unstarted::Service };
+            lines.extend(words_of(unit, what, stage, errno));
         }
+        lines.extend(view.failed_command.and_then(|it| words_of_command(unit, it.kind, it.result)));
         lines
     }
 

@@ -172,8 +172,9 @@ pub fn as_supervisor(config: &Config) -> Result<(), StartError> {
 fn serve(lifeboat: &mut Lifeboat) -> ShutdownKind {
     lifeboat.pump();
     lifeboat.tend_incidents();
-    // Everything has been asked to start: what is allocated now stays, and the code of the start is needed no more.
-    for error in [memory::drop_start_code(), memory::lock()].into_iter().filter_map(Result::err) {
+    // What is allocated now stays, and the code of the start is needed no more.
+    let let_go = [memory::drop_start_code(), memory::drop_start_stack()];
+    for error in let_go.into_iter().chain([memory::lock()]).filter_map(Result::err) {
         story::complain(&error);
     }
     loop {
@@ -225,7 +226,6 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
     let count = seats.len();
     let mut engine = Engine::new(policies, view.budget.reserve_bytes);
     engine.set_rescue(rescue);
-    let rescue_name = rescue.and_then(|unit| names.get(usize::from(unit.0)).cloned());
     engine.set_room(view.budget.guaranteed_bytes, view.budget.pool_bytes);
     let mut events = VecDeque::with_capacity(4 * count + 64);
     events.push_back(Event::Boot);
@@ -234,6 +234,7 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         plan: Plan::for_units(count),
         events,
         seats,
+        rescue: rescue.and_then(|unit| names.get(usize::from(unit.0)).cloned()),
         names,
         pids: Pids::with_capacity(2 * count),
         helpers: Vec::new(),
@@ -252,10 +253,10 @@ fn assemble(config: &Config, signals: Signals, story: Story, init: bool) -> Resu
         null,
         output,
         config,
-        rescue: rescue_name,
         wishes: Wishes { boot, instances: Vec::new() },
         errands: Errands::default(),
         next_reading: 0,
+        ignored: 0,
         finished: None,
     })
 }
@@ -483,11 +484,12 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
         environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
         let stored_max = usize::from(unit.policy.descriptors.store_max);
         let strings = environment.strings();
-        let of = |command: &[CString]| Program::procedure(command, &strings, stored_max).ok();
+        let of = |command: &[CString]| Program::procedure(command, &strings, stored_max).ok().map(Box::new);
         let otherwise = of(&unit.otherwise);
         if policy.resident {
             environment.set(format!("LIFEBOAT_GO_FD={GO_FD}").as_bytes());
-            return (Program::new(&unit.procedure, &environment.strings()).ok(), otherwise);
+            let resident = Program::new(&unit.procedure, &environment.strings());
+            return (resident.ok().map(Box::new), otherwise);
         }
         (of(&unit.procedure), otherwise)
     });

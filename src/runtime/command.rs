@@ -20,8 +20,8 @@ const EXPENDABLE: i32 = 1_000;
 /// What a unit has of commands on the kernel's side.
 #[derive(Debug, Default)]
 pub(super) struct Commands {
-    /// By kind.
-    programs: [Option<Program>; 4],
+    /// By kind; few units have any.
+    programs: [Option<Box<Program>>; 4],
     /// What their processes do to themselves before they execute their programs.
     steps: Vec<Step>,
     /// The number of the present one, in place of a run.
@@ -33,11 +33,11 @@ pub(super) struct Commands {
 impl Commands {
     /// Those that a unit has, each made by `program`.
     pub(super) fn new(steps: Vec<Step>, program: impl Fn(CommandKind) -> Option<Program>) -> Self {
-        Self { programs: CommandKind::ALL.map(program), steps, ..Self::default() }
+        Self { programs: CommandKind::ALL.map(|kind| program(kind).map(Box::new)), steps, ..Self::default() }
     }
 
     fn program(&self, kind: CommandKind) -> Option<&Program> {
-        CommandKind::ALL.iter().zip(&self.programs).find(|(known, _)| **known == kind)?.1.as_ref()
+        CommandKind::ALL.iter().zip(&self.programs).find(|(known, _)| **known == kind)?.1.as_deref()
     }
 }
 

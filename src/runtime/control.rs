@@ -17,15 +17,18 @@ use crate::engine::event::{ClientId, Time};
 use crate::engine::policy::UnitId;
 use crate::sys::clock;
 use crate::sys::error::SysError;
+use crate::sys::handed::Reader;
 use crate::sys::poll::{Interest, Poller};
 use crate::wire::codec::{self, Inbox, REQUEST_BYTES_MAX};
 use crate::wire::reply::{ErrorReply, TailReply, encode_outcome};
 use crate::wire::request::{Call, Refusal, parse};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::PeerCredentials;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, getsockopt, shutdown, socket,
+};
 use serde::Serialize;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -88,6 +91,7 @@ pub(super) struct Control {
     /// Where the listener is, and which file there is its own: its device and inode.
     socket: Option<(PathBuf, (u64, u64))>,
     clients: Vec<Client>,
+    reader: Reader,
     next_id: u64,
     own_uid: u32,
     /// Clients pushed out by new ones, to be told to the engine.
@@ -105,6 +109,7 @@ impl Control {
             listener: None,
             socket: None,
             clients: Vec::with_capacity(CLIENTS_MAX),
+            reader: Reader::new(),
             next_id: 1,
             own_uid: nix::unistd::Uid::effective().as_raw(),
             gone: Vec::with_capacity(CLIENTS_MAX),
@@ -258,7 +263,7 @@ impl Control {
 
     /// Reads what has come, as far as there is room for it.
     pub(super) fn read(&mut self, id: ClientId) {
-        let Some(client) = self.client(id) else { return };
+        let Some(client) = self.clients.iter_mut().find(|client| client.id == id) else { return };
         client.active = clock::now();
         let mut bytes = [0_u8; 4096];
         let mut total = 0;
@@ -269,7 +274,7 @@ impl Control {
                 client.broken |= client.waiting.is_for_ever();
                 return;
             }
-            match client.stream.read(bytes.get_mut(..room).unwrap_or_default()) {
+            match self.reader.read(client.stream.as_fd(), bytes.get_mut(..room).unwrap_or_default()) {
                 Ok(0) => {
                     client.ended = true;
                     return;
@@ -278,8 +283,8 @@ impl Control {
                     total += length;
                     let _ = client.inbox.feed(bytes.get(..length).unwrap_or_default());
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(Errno::EAGAIN) => return,
+                Err(Errno::EINTR) => {}
                 Err(_) => {
                     client.broken = true;
                     return;
@@ -448,6 +453,17 @@ fn clear_place(path: &Path) -> Result<(), StartError> {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(failed("replace", errno)),
         },
+    }
+}
+
+impl Drop for Client {
+    /// What nobody has read may hold descriptors, which the kernel would close with the connection, and might wait.
+    fn drop(&mut self) {
+        let mut reader = Reader::new();
+        let mut bytes = [0_u8; 4096];
+        // Nobody can send any more, so there is an end to it.
+        let _ = shutdown(self.stream.as_raw_fd(), Shutdown::Read);
+        while let Ok(1..) | Err(Errno::EINTR) = reader.read(self.stream.as_fd(), &mut bytes) {}
     }
 }
 

@@ -79,6 +79,8 @@ pub(super) struct Lifeboat {
     pub(super) incidents: Incidents,
     /// The unit whose memory is read next when somebody looks.
     pub(super) next_reading: usize,
+    /// The procedure whose signals were last told to be ignored, by its pid.
+    pub(super) ignored: u32,
     /// Set by the engine's last action.
     pub(super) finished: Option<ShutdownKind>,
 }
@@ -113,6 +115,11 @@ impl Lifeboat {
         }
         let ready = ready.get_mut(..count).unwrap_or_default();
         sort_few(ready, |ready| ready.map(|ready| ready.token));
+        // A child's end wakes the wait by what else it changes, and its signal's byte comes too late for that wait.
+        if self.signals.have_come() {
+            self.signals_came();
+            self.pump();
+        }
         let mut deadlines_done = false;
         for ready in ready.iter().flatten() {
             let Some(source) = Source::of(ready.token) else { continue };
@@ -168,6 +175,8 @@ impl Lifeboat {
                 self.tell();
             }
         }
+        // The empty queue begins anew at its beginning: else it would wander through all of its memory, and touch it.
+        self.events.clear();
         self.tell();
     }
 
@@ -336,17 +345,23 @@ impl Lifeboat {
     /// next ones when somebody asks again: a reading takes a part of a millisecond, and others wait meanwhile.
     fn fresh_snapshot(&mut self, about: Option<UnitId>) -> Snapshot {
         if let Some(unit) = about {
-            self.sample(unit);
+            self.sample_if_up(unit);
         }
         for _ in 0..self.seats.len().min(READINGS_AT_ONCE) {
             self.next_reading = self.next_reading.checked_rem(self.seats.len()).unwrap_or(0);
             if let Ok(unit) = u16::try_from(self.next_reading) {
-                self.sample(UnitId(unit));
+                self.sample_if_up(UnitId(unit));
             }
             self.next_reading += 1;
         }
         self.pump();
         self.snapshot()
+    }
+
+    fn sample_if_up(&mut self, unit: UnitId) {
+        if self.seats.get(usize::from(unit.0)).is_some_and(|seat| seat.main.is_some()) {
+            self.sample(unit);
+        }
     }
 
     /// The engine's picture, with what services say of themselves.

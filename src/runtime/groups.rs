@@ -52,6 +52,8 @@ impl Lifeboat {
         let handed = hand_over(seat, &mut group);
         let watched = if is_new { watch(&self.poller, unit, &group) } else { Ok(()) };
         let settings = settings_of(seat, share);
+        let swaps = |limit: &Limit| limit.setting == Setting::MemorySwapMax && limit.value != Some(0);
+        group.set_swaps(settings.limits.iter().any(swaps));
         let group = seat.service_group.insert(group);
         renewed.map_err(|error| told(SpawnStage::Limit, &error))?;
         watched.map_err(|error| told(SpawnStage::Cgroup, &error))?;

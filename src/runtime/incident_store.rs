@@ -7,7 +7,7 @@
 
 use super::log_file::cure;
 use crate::sys::kmsg::{LineWriter, Priority, open_kmsg};
-use crate::wire::incident::{FILE_BYTES_MAX, file_name, file_of, line_of, number_of};
+use crate::wire::incident::{FILE_BYTES_MAX, file_name, file_of, lines_of, number_of};
 use std::collections::BinaryHeap;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -39,9 +39,10 @@ enum Fault {
 /// The process: its exit code is 0 where the answer is a number.
 #[must_use]
 pub fn keep_incident(words: &[OsString]) -> u8 {
-    let [folder, keep, number, way] = words else { return 2 };
-    let numbers = [keep, number].map(|word| word.to_str().and_then(|text| text.parse().ok()).unwrap_or(0));
-    let [keep, number]: [u32; 2] = numbers;
+    let [folder, keep, number, settled, way] = words else { return 2 };
+    let numbers = [keep, number, settled];
+    let numbers = numbers.map(|word| word.to_str().and_then(|text| text.parse().ok()).unwrap_or(0));
+    let [keep, number, settled]: [u32; 3] = numbers;
     let Ok(mut letter) = io::stdin().as_fd().try_clone_to_owned().map(File::from) else { return 2 };
     let mut text = Vec::new();
     let read = letter.seek(SeekFrom::Start(0)).and_then(|_| {
@@ -55,7 +56,7 @@ pub fn keep_incident(words: &[OsString]) -> u8 {
     let kept = match (number, way == NO_DISK) {
         (0, _) => store.last().map_err(|error| Fault::Failed("read", error)),
         (_, true) => Err(Fault::Failed("write to", io::ErrorKind::TimedOut.into())),
-        (_, false) => store.add(number, &text),
+        (_, false) => store.add(number, settled, &text),
     };
     let (code, answer) = match kept {
         Ok(number) => (0, number.to_string()),
@@ -82,22 +83,22 @@ fn complaint(folder: &Path, number: u32, letter: &[u8], fault: Fault) -> String 
     if number == 0 {
         return format!("incidents of earlier boots are not counted: {why}; {cure}");
     }
-    let place = match log_that_stays(&line_of(number, letter)) {
-        Some(place) => format!("a line of it is in {place}"),
+    let place = match log_that_stays(&lines_of(number, letter)) {
+        Some(place) => format!("a part of it is in {place}"),
         None => "it is lost with the next reboot".into(),
     };
     format!("incident {number} is not kept: {why}; {cure}; {place}")
 }
 
-/// The line to where it may outlive the machine: the name of that place.
-fn log_that_stays(line: &[u8]) -> Option<&'static str> {
+/// The lines to where they may outlive the machine: the name of that place.
+fn log_that_stays(lines: &[u8]) -> Option<&'static str> {
     let pstore = OpenOptions::new().write(true).open(PSTORE);
-    if pstore.and_then(|mut file| file.write_all(&[line, b"\n"].concat())).is_ok() {
+    if pstore.and_then(|mut file| file.write_all(lines)).is_ok() {
         return Some(PSTORE);
     }
     let mut log = LineWriter::kmsg(open_kmsg().ok()?);
     log.set_priority(Priority::Warning);
-    log.write_all(&[line, b"\n"].concat()).ok()?;
+    log.write_all(lines).ok()?;
     Some("the kernel log")
 }
 
@@ -110,13 +111,22 @@ struct Store {
 impl Store {
     /// The highest number; 0 in a folder that is empty or not there.
     fn last(&self) -> io::Result<u32> {
-        match self.numbers() {
+        match self.lock().and_then(|_lock| self.numbers()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
             numbers => Ok(numbers?.last().copied().unwrap_or(0)),
         }
     }
 
-    /// In their order. What has another name is not looked at.
+    /// Until it is closed nobody else counts, writes or tidies up here: a lifeboat below another one may have the same
+    /// folder. This process may wait, as PID 1 does not wait for it. Where there are no such locks it goes on without.
+    fn lock(&self) -> io::Result<File> {
+        let folder = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&self.folder)?;
+        let _ = rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive);
+        Ok(folder)
+    }
+
+    /// In their order. What has another name is not looked at. Who calls it has the lock, so nobody is at a file that
+    /// is half written.
     fn numbers(&self) -> io::Result<Vec<u32>> {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -131,15 +141,23 @@ impl Store {
         Ok(BinaryHeap::from(numbers).into_sorted_vec())
     }
 
-    /// Writes an incident under its number, or under a higher one behind those that are there: that one. Only then the
-    /// oldest beyond `keep` are removed.
-    fn add(&self, number: u32, letter: &[u8]) -> Result<u32, Fault> {
+    /// Writes an incident under its number, or under a higher one where others have taken those behind `settled`: that
+    /// one. All that are not settled move by as much, so it leaves room for one that began earlier and ends later. Only
+    /// then the oldest beyond `keep` are removed.
+    fn add(&self, number: u32, settled: u32, letter: &[u8]) -> Result<u32, Fault> {
         self.make_folder().map_err(|error| Fault::Failed("make", error))?;
         if self.is_in_memory() {
             return Err(Fault::InMemory);
         }
+        let lock = self.lock().map_err(|error| Fault::Failed("read", error))?;
         let numbers = self.numbers().map_err(|error| Fault::Failed("read", error))?;
-        let number = number.max(numbers.last().map_or(0, |last| last + 1));
+        let last = numbers.last().copied().unwrap_or(0);
+        let by = if number > settled { last.saturating_sub(settled) } else { 0 };
+        let number = number.saturating_add(by);
+        if numbers.binary_search(&number).is_ok() {
+            // Only of a number that is settled: it is no longer ours to change.
+            return Err(Fault::Failed("write to", io::ErrorKind::AlreadyExists.into()));
+        }
         if number_of(&file_name(number)).is_none() {
             let error = io::Error::from_raw_os_error(libc::EOVERFLOW);
             return Err(Fault::Failed("find a number in", error));
@@ -147,7 +165,7 @@ impl Store {
         let partial = self.folder.join(format!("{PARTIAL}{number}"));
         let written = write_whole(&partial, &file_of(number, letter))
             .and_then(|()| fs::rename(&partial, self.folder.join(file_name(number))))
-            .and_then(|()| File::open(&self.folder)?.sync_all());
+            .and_then(|()| lock.sync_all());
         if let Err(error) = written {
             let _ = fs::remove_file(&partial);
             return Err(Fault::Failed("write to", error));
@@ -206,25 +224,57 @@ mod tests {
         let store = Store { folder: parent.path().join("a/b"), keep: 3 };
         assert_eq!(store.last().expect("nothing yet"), 0);
         for number in 1..=4 {
-            assert_eq!(store.add(number, b"\"unit\":1\n\"x\":2").expect("room"), number);
+            assert_eq!(store.add(number, number - 1, b"\"unit\":1\n\"x\":2").expect("room"), number);
         }
         assert_eq!(names(&store.folder), ["2.json", "3.json", "4.json"]);
         let file = fs::read_to_string(store.folder.join("2.json")).expect("the file");
         assert_eq!(file, "{\"format\":1,\"number\":2,\"unit\":1,\"x\":2}\n");
         // Another boot counts from 1 again, until it has heard of these.
-        assert_eq!((store.last().expect("a folder"), store.add(1, b"a\nb").expect("room")), (4, 5));
+        assert_eq!((store.last().expect("a folder"), store.add(1, 0, b"a\nb").expect("room")), (4, 5));
         for name in ["notes.txt", "12345678901.json", "07.json", ".partial-6"] {
             fs::write(store.folder.join(name), "").expect("a file");
         }
         fs::create_dir(store.folder.join("9.json")).expect("a folder");
-        assert_eq!(store.add(6, b"a\nb").expect("room"), 10);
+        assert_eq!(store.add(6, 5, b"a\nb").expect("room"), 10);
         assert_eq!(
             names(&store.folder),
             ["07.json", "10.json", "12345678901.json", "5.json", "9.json", "notes.txt"]
         );
         let store = Store { keep: 1, ..store };
-        assert_eq!(store.add(11, b"a\nb").expect("room"), 11);
+        assert_eq!(store.add(11, 10, b"a\nb").expect("room"), 11);
         assert_eq!(names(&store.folder), ["07.json", "11.json", "12345678901.json", "9.json", "notes.txt"]);
+    }
+
+    #[test]
+    fn one_that_ends_later_keeps_its_lower_number() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let store = Store { folder: parent.path().join("a"), keep: 9 };
+        let add = |number, settled| store.add(number, settled, b"a\nb").expect("room");
+        assert_eq!((add(2, 0), add(1, 2), add(3, 2)), (2, 1, 3));
+        fs::write(store.folder.join("7.json"), "").expect("another's file");
+        assert_eq!((add(5, 3), add(4 + 4, 9), add(10, 9)), (9, 8, 10));
+        assert!(store.add(8, 10, b"a\nb").is_err(), "no file is overwritten");
+    }
+
+    /// As those of a lifeboat and of one below it, with one folder.
+    #[test]
+    fn two_writers_leave_each_other_their_files() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let folder = parent.path().join("a");
+        let write = |who: u32| {
+            let store = Store { folder: folder.clone(), keep: 1_000 };
+            let letter = format!("\"unit\":{who}\n\"x\":2");
+            (0..100).map(|_| store.add(1, 0, letter.as_bytes()).expect("room")).collect::<Vec<_>>()
+        };
+        let mut all = std::thread::scope(|scope| {
+            [1, 2]
+                .map(|who| scope.spawn(move || write(who)))
+                .map(|thread| thread.join().expect("its numbers"))
+        })
+        .concat();
+        all.sort_unstable();
+        assert_eq!(all, (1..=200).collect::<Vec<_>>());
+        assert_eq!(names(&folder).len(), 200);
     }
 
     #[test]
@@ -234,7 +284,7 @@ mod tests {
         fs::write(&file, "").expect("a file");
         let check = |folder: PathBuf, expected: &str| {
             let store = Store { folder, keep: 3 };
-            let fault = store.add(7, b"a\nb").expect_err("no folder");
+            let fault = store.add(7, 0, b"a\nb").expect_err("no folder");
             let told = complaint(&store.folder, 0, b"", fault);
             assert!(told.contains(expected) && told.contains("`incidents` in system.ron"), "{told}");
         };

@@ -69,6 +69,9 @@ pub(super) struct Incidents {
     boot_id: String,
     pending: VecDeque<Letter>,
     keeper: Option<Keeper>,
+    /// Numbers up to here stay: they are on files, those of earlier boots too, or have been lost. Incidents are kept in
+    /// the order in which they end, so one with a lower number may still come.
+    settled: u32,
     /// That were too many, since the last one that was told.
     dropped: u32,
     complained: Option<Time>,
@@ -107,6 +110,21 @@ impl Incidents {
         }
     }
 
+    /// The disk has given this letter that number (for the look: it is the last one there), or it is lost by its own.
+    /// Where those that are not settled get higher ones for it, the engine must know that before the next is closed.
+    fn settle(&mut self, number: u32, kept: u32) -> Option<Event> {
+        let by = kept.saturating_sub(number);
+        let from = self.settled.saturating_add(1);
+        self.settled = self.settled.max(kept);
+        if by == 0 {
+            return None;
+        }
+        for waits in self.pending.iter_mut().filter(|waits| waits.number >= from) {
+            waits.number = waits.number.saturating_add(by);
+        }
+        Some(Event::IncidentsAhead { from, by })
+    }
+
     fn complain(&mut self, now: Time, words: &str) {
         if self.complained.is_none_or(|at| now.since_us(at) > COMPLAINT_PAUSE_US) {
             self.complained = Some(now);
@@ -136,15 +154,13 @@ impl Lifeboat {
             incident,
         };
         let mut memory_stat = STAT_KEYS.map(|key| (key, None));
-        for (place, value) in memory_stat.iter_mut().zip(evidence.memory_stat) {
+        for (place, value) in memory_stat.iter_mut().zip(evidence) {
             place.1 = value;
         }
         let rest = Rest {
             limit_bytes: seat.unit.policy.memory.map(|memory| memory.max_bytes),
             peak_bytes: group.and_then(|group| group.peak_bytes().ok()),
             memory_stat: MemoryStat(&memory_stat),
-            available_bytes: evidence.available_bytes,
-            cpu_some_avg10: evidence.cpu_some_avg10,
             words: &String::from_utf8_lossy(&words),
         };
         let events = self.engine.recorder().events().filter(|(_, event)| event.concerns(unit));
@@ -178,6 +194,7 @@ impl Lifeboat {
             Err(error) => {
                 let error = SysError::new("start", "the process that keeps an incident", error.errno());
                 let number = letter.number;
+                self.incidents.settle(number, number);
                 self.incidents.complain(clock::now(), &format!("incident {number} is not kept: {error}"));
             }
         }
@@ -186,8 +203,9 @@ impl Lifeboat {
     fn start_keeper(&self, letter: &Letter) -> Result<u32, SpawnError> {
         let store = self.incidents.store.clone().unwrap_or_default();
         let (keep, number) = (store.keep.to_string(), letter.number.to_string());
+        let settled = self.incidents.settled.to_string();
         let way = if letter.gives_up { NO_DISK } else { "disk" };
-        let words = ["/proc/self/exe", "--keep-incident", &store.folder, &keep, &number, way];
+        let words = ["/proc/self/exe", "--keep-incident", &store.folder, &keep, &number, &settled, way];
         let program = Program::new(&words.map(|word| CString::new(word).unwrap_or_default()), &[])?;
         let child = start(&Start {
             program: &program,
@@ -211,6 +229,7 @@ impl Lifeboat {
         if number > 0 && !gives_up {
             self.incidents.pending.push_front(Letter { gives_up: true, ..keeper.letter });
         } else {
+            self.incidents.settle(number, number);
             let folder = self.incidents.store.as_ref().map_or("", |store| store.folder.as_str());
             let words = format!(
                 "incidents are not kept: {folder} does not answer within {} s: is the disk dead?",
@@ -231,26 +250,22 @@ impl Lifeboat {
         let mut answer = [0; ANSWER_BYTES];
         let length = letter.text.read_at(&mut answer, 0).unwrap_or(0);
         let answer = String::from_utf8_lossy(answer.get(..length).unwrap_or_default());
-        match (exit, answer.parse::<u32>()) {
-            (Exit::Code(0), Ok(kept)) => {
-                let by = kept.saturating_sub(letter.number);
-                if by > 0 {
-                    self.incidents
-                        .pending
-                        .iter_mut()
-                        .for_each(|waits| waits.number = waits.number.saturating_add(by));
-                    self.events.push_back(Event::IncidentsAhead { by });
-                }
-                if by > 0 && letter.number > 0 {
-                    log::info!("incident {} is {kept} from now on: there are earlier ones", letter.number);
+        let number = letter.number;
+        let kept = answer.parse::<u32>().ok().filter(|_| exit == Exit::Code(0));
+        if let Some(ahead) = self.incidents.settle(number, kept.unwrap_or(number)) {
+            // What waits in front of it may close another incident.
+            self.events.push_front(ahead);
+        }
+        match (exit, kept) {
+            (Exit::Code(0), Some(kept)) => {
+                if kept > number && number > 0 {
+                    log::info!("incident {number} is {kept} from now on: there are others");
                 }
             }
             (Exit::Code(1), _) => self.incidents.complain(clock::now(), &answer),
             (exit, _) => {
-                let words = format!(
-                    "incident {} is not kept: the process for that ended with {exit:?}",
-                    letter.number
-                );
+                let words =
+                    format!("incident {number} is not kept: the process for that ended with {exit:?}");
                 self.incidents.complain(clock::now(), &words);
             }
         }
@@ -288,6 +303,28 @@ mod tests {
         assert!(Incidents::new(None).pending.is_empty());
         let off = IncidentStore { keep: 0, ..IncidentStore::default() };
         assert!(Incidents::new(Some(off)).pending.is_empty());
+    }
+
+    #[test]
+    fn a_number_that_is_on_a_file_stays() {
+        let mut incidents = Incidents::default();
+        let waiting = |incidents: &Incidents| -> Vec<u32> {
+            incidents.pending.iter().map(|letter| letter.number).collect()
+        };
+        let ahead = |from, by| Some(Event::IncidentsAhead { from, by });
+        // The look: earlier boots have 16.
+        incidents.send(1, |_| Ok(()));
+        assert_eq!((incidents.settle(0, 16), waiting(&incidents)), (ahead(1, 16), vec![17]));
+        // Incident 17 lasts: 18 is on a file before it.
+        incidents.pending.clear();
+        assert_eq!(incidents.settle(18, 18), None);
+        assert_eq!((incidents.settle(17, 17), incidents.settled), (None, 18));
+        // Somebody else has taken 19 to 22.
+        incidents.send(20, |_| Ok(()));
+        assert_eq!((incidents.settle(19, 23), waiting(&incidents)), (ahead(19, 4), vec![24]));
+        assert_eq!((incidents.settle(24, 24), incidents.settled), (None, 24));
+        // What is lost keeps its number too.
+        assert_eq!((incidents.settle(25, 25), incidents.settle(26, 30)), (None, ahead(26, 4)));
     }
 
     #[test]

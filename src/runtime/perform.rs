@@ -170,6 +170,9 @@ impl Lifeboat {
     }
 
     fn park(&mut self, unit: UnitId, otherwise: bool) -> Result<(), SpawnError> {
+        if let Some(seat) = self.seats.get_mut(usize::from(unit.0)) {
+            seat.saver_is_second = otherwise;
+        }
         self.leave_vanished(unit, Role::Procedure);
         self.make_procedure_group(unit)?;
         let pipe = self.open_output(unit, Role::Procedure)?;

@@ -48,6 +48,11 @@ impl Lifeboat {
         {
             story::complain(&SysError::new("set memory.high of", group.path().display().to_string(), errno));
         }
+        // What it has taken since it was read may be past the doorbell: that rings only when it takes more.
+        let is_past = |high: u64| group.current_bytes().is_ok_and(|bytes| bytes >= high);
+        if high_bytes.is_some_and(is_past) {
+            self.sample(unit);
+        }
     }
 
     /// Kernels before 5.19 do not count that.
@@ -66,7 +71,7 @@ impl Lifeboat {
         if let Some(tree) = tree {
             tree.lend_to_pool(lend_bytes, false)?;
         }
-        group.set_max(max_bytes).inspect_err(|_| {
+        group.raise_max(max_bytes).inspect_err(|_| {
             // Half a loan is none; where that fails too, the next update of the units sets the bound.
             let _ = tree.map(|tree| tree.lend_to_pool(lend_bytes, true));
         })
@@ -86,7 +91,10 @@ impl Lifeboat {
     }
 
     /// Before a service with such a stage starts.
-    pub(super) fn see_to_pressure_fifo(&self, unit: UnitId) {
+    pub(super) fn see_to_pressure_fifo(&mut self, unit: UnitId) {
+        if let Some(seat) = self.seats.get_mut(usize::from(unit.0)) {
+            seat.pressure = None;
+        }
         let Some((path, unit)) = self.pressure_fifo(unit) else { return };
         if let Err(error) = make_fifo(&path, unit) {
             story::complain(&error);
@@ -99,12 +107,18 @@ impl Lifeboat {
     }
 
     /// A service that does not read it (`ENXIO`), or has not read what is there, misses nothing that it wanted.
-    pub(super) fn notify_pressure(&self, unit: UnitId) {
+    pub(super) fn notify_pressure(&mut self, unit: UnitId) {
         let Some((path, _)) = self.pressure_fifo(unit) else { return };
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
         let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        match open(&path, flags, Mode::empty()) {
+        let opened = match seat.pressure.take() {
+            Some(fifo) => Ok(fifo),
+            None => open(&path, flags, Mode::empty()),
+        };
+        match opened {
             Ok(fifo) => {
                 let _ = nix::unistd::write(&fifo, b"\n");
+                seat.pressure = Some(fifo);
             }
             Err(Errno::ENXIO) => {}
             Err(errno) => story::complain(&SysError::new("open", path.display().to_string(), errno)),

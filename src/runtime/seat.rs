@@ -60,9 +60,9 @@ pub(super) struct Seat {
     /// What takes this seat's place when nothing of the present run is left.
     pub(super) next: Option<Box<Seat>>,
     pub(super) program: Option<Program>,
-    pub(super) procedure_program: Option<Program>,
+    pub(super) procedure_program: Option<Box<Program>>,
     /// The second procedure.
-    pub(super) otherwise_program: Option<Program>,
+    pub(super) otherwise_program: Option<Box<Program>>,
     /// What the service's process does to itself before it executes its program.
     pub(super) steps: Vec<Step>,
     /// What its procedure's process does.
@@ -75,6 +75,8 @@ pub(super) struct Seat {
     pub(super) saver: Option<Process>,
     /// That one is a resident one.
     pub(super) saver_resides: bool,
+    /// What was last to be made in its place is the second procedure.
+    pub(super) saver_is_second: bool,
     /// The run in which it was told what its parked procedure has not locked in memory.
     pub(super) told_unlocked: Option<RunId>,
     /// A canary's.
@@ -85,6 +87,9 @@ pub(super) struct Seat {
     pub(super) old_path: Option<Stamp>,
     /// Our end of the pipe on which it says that it is ready, until it has.
     pub(super) ready_pipe: Option<OwnedFd>,
+    /// The end of its `MEMORY_PRESSURE_WATCH` that is written to, once that was: for a reader that stays, the close of
+    /// the last one is a hang-up for ever.
+    pub(super) pressure: Option<OwnedFd>,
     /// The connection of its present health check.
     pub(super) probe: Option<OwnedFd>,
     /// The process that it wants to have as its first one as soon as the present one has ended.
@@ -106,7 +111,7 @@ impl Seat {
     /// A seat without a process, for a unit with its programs and steps, its procedure's second.
     pub(super) fn of(
         unit: Unit,
-        (program, procedure_program): (Option<Program>, Option<Program>),
+        (program, procedure_program): (Option<Program>, Option<Box<Program>>),
         (steps, procedure_steps): (Vec<Step>, Vec<Step>),
         commands: Commands,
     ) -> Self {
@@ -126,11 +131,13 @@ impl Seat {
             main: None,
             saver: None,
             saver_resides: false,
+            saver_is_second: false,
             told_unlocked: None,
             ballast: None,
             commands,
             old_path: None,
             ready_pipe: None,
+            pressure: None,
             probe: None,
             heir: None,
             status: None,

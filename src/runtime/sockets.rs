@@ -6,6 +6,7 @@ use super::seat::{Seat, Source};
 use crate::engine::event::{Event, SpawnStage};
 use crate::engine::policy::UnitId;
 use crate::sys::error::SysError;
+use crate::sys::handed::Foreign;
 use crate::sys::poll::Interest;
 use crate::sys::socket::{self, Inet, Netlink, Owner, Unix};
 use crate::sys::spawn::{Handed, SD_LISTEN_FDS_START, SpawnError};
@@ -31,7 +32,7 @@ pub(super) struct Descriptors {
 /// A descriptor that a service gave to lifeboat to have it again in its next run.
 #[derive(Debug)]
 struct Stored {
-    fd: OwnedFd,
+    fd: Foreign,
     name: String,
 }
 
@@ -159,7 +160,7 @@ impl Lifeboat {
     pub(super) fn store(
         &mut self,
         unit: UnitId,
-        descriptors: &mut Vec<OwnedFd>,
+        descriptors: &mut Vec<Foreign>,
         name: &str,
         polled: bool,
     ) -> Result<(), String> {

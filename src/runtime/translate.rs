@@ -27,11 +27,24 @@ impl Lifeboat {
         let mut children_died = false;
         let mut asked = None;
         let mut hung_up = false;
-        self.signals.drain(&mut |signal| {
+        let pids = &self.pids;
+        let is_procedure = |pid| matches!(pids.get(&pid), Some((_, _, Role::Procedure)));
+        let mut ignored = None;
+        self.signals.drain(&mut |signal, sender| {
+            // Whoever has sent it: the kernel drops its own while another one is pending.
             children_died |= signal == libc::SIGCHLD;
-            hung_up |= signal == libc::SIGHUP;
-            asked = asked.or(asked_by(signal));
+            match sender.filter(|pid| is_procedure(*pid)) {
+                // A procedure that kills its parent costs nobody else anything.
+                Some(pid) => ignored = ignored.or(Some((signal, pid))),
+                None => {
+                    hung_up |= signal == libc::SIGHUP;
+                    asked = asked.or(asked_by(signal));
+                }
+            }
         });
+        if let Some((signal, pid)) = ignored {
+            self.tell_ignored(signal, pid);
+        }
         if children_died {
             self.reap();
         }
@@ -42,6 +55,19 @@ impl Lifeboat {
         if let Some(how) = asked {
             self.events.push_back(Event::ShutdownAsked { how });
         }
+    }
+
+    /// Once for each procedure, however many it sends.
+    fn tell_ignored(&mut self, signal: i32, pid: u32) {
+        if std::mem::replace(&mut self.ignored, pid) == pid {
+            return;
+        }
+        let name = self.pids.get(&pid).and_then(|(unit, ..)| self.names.get(usize::from(unit.0)));
+        log::warn!(
+            "{}: its procedure has sent signal {signal} to its parent, which is lifeboat: ignored; a procedure that is to \
+             end the machine has `then: Reboot` or `PowerOff`",
+            name.map_or("", String::as_str)
+        );
     }
 
     fn reap(&mut self) {
@@ -248,11 +274,19 @@ impl Lifeboat {
 
     /// No process is left in the cgroup of a role: the groups that its unit has made there go too.
     pub(super) fn emptied(&mut self, unit: UnitId, role: Role) {
-        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return };
+        if role == Role::Service {
+            seat.pressure = None;
+        }
         // What cannot be removed now is tried again before the next run, which does not begin without.
         if let Some(Err(error)) = seat.group(role).map(Group::sweep) {
             log::warn!("{error}: errno {}", error.errno());
         }
+        if role == Role::Service {
+            // The kernel tells of the last events late: read in the next run they would count as that one's.
+            let _ = self.read_memory_events(unit, role);
+        }
+        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
         if role == Role::Service
             && self.engine.has_open_incident(unit)
             && let Some(Ok(left)) = seat.group(role).map(Group::left_behind)
@@ -285,13 +319,12 @@ impl Lifeboat {
         self.events.push_back(Event::Emptied { unit, run: seat.run_of(role), role });
     }
 
-    /// Reads a unit's memory files; nothing where it has none or no process.
+    /// Reads a unit's memory files; nothing where it has none. Its first process may be gone already: at its limit a
+    /// write to tmpfs fails, and ends what makes it.
     pub(super) fn sample(&mut self, unit: UnitId) {
         let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
-        if seat.main.is_none() {
-            return;
-        }
-        if let Some(Ok(sample)) = seat.group(Role::Service).map(Group::sample) {
+        if let Some(Ok(mut sample)) = seat.group(Role::Service).map(Group::sample) {
+            self.incidents.evidences.add_machine(&mut sample);
             self.events.push_back(Event::MemorySampled { unit, run: seat.run, sample });
         }
     }

@@ -96,6 +96,33 @@ pub fn drop_start_code() -> Result<(), SysError> {
     dropped
 }
 
+/// Lets go of the stack that only the start has needed, below the frames of now (madvise(2), `MADV_DONTNEED`). Only for
+/// the thread that the kernel has made; to be called before [`lock`].
+// With a frame of its own: within a caller's, `frame` might stand above what the caller has there.
+#[inline(never)]
+pub fn drop_start_stack() -> Result<(), SysError> {
+    /// The start goes no deeper. Above 1 MiB it might meet what is no stack: so much the kernel leaves free below it
+    /// (`stack_guard_gap`).
+    const START_BYTES: usize = 256 << 10;
+    /// For this frame and the one of madvise(2).
+    const KEPT_BYTES: usize = 8 << 10;
+    let page = usize::try_from(page_bytes()).unwrap_or(4096);
+    let frame = 0_u8;
+    let end = ((&raw const frame).addr() - KEPT_BYTES) / page * page;
+    let start = std::ptr::without_provenance_mut(end - START_BYTES);
+    // SAFETY: the range is below all frames, this one included, which is not inlined and far smaller than what is
+    // kept. So nobody has anything there, and whoever goes so deep again writes before it reads. A signal's frame is
+    // there only while its handler runs, which is not now.
+    if unsafe { libc::madvise(start, START_BYTES, libc::MADV_DONTNEED) } == 0 {
+        return Ok(());
+    }
+    match nix::errno::Errno::last() {
+        // The stack has not grown so far; what there is of it was let go of.
+        nix::errno::Errno::ENOMEM => Ok(()),
+        errno => Err(SysError::new("let go of", "the stack of the start (madvise)", errno)),
+    }
+}
+
 /// The pages of each segment of the program that is not writable: start and length. Not all from the first to the last:
 /// the linker leaves holes of a page between segments, and the kernel puts other memory there, the heap's too.
 fn for_each_constant_segment(act: &mut dyn FnMut(usize, usize)) {

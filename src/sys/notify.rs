@@ -3,6 +3,7 @@
 //! The socket of sd_notify(3): datagrams whose sender the kernel names.
 
 use super::error::SysError;
+use super::handed::{DESCRIPTORS_MAX, Foreign};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -13,9 +14,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-
-/// `SCM_MAX_FD` of include/net/scm.h.
-const DESCRIPTORS_MAX: usize = 253;
 
 /// A bound socket for the messages of all services.
 #[derive(Debug)]
@@ -36,7 +34,7 @@ pub struct Datagram {
     /// process with `CAP_SYS_ADMIN` may give another's.
     pub pid: Option<u32>,
     /// Descriptors that came along. The sender of a barrier waits until they are closed.
-    pub descriptors: Vec<OwnedFd>,
+    pub descriptors: Vec<Foreign>,
 }
 
 impl NotifySocket {
@@ -94,7 +92,7 @@ impl NotifySocket {
                     // SAFETY: the kernel has just put these descriptors into our table for this message, and nothing
                     // else knows their numbers.
                     let owned = numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) });
-                    datagram.descriptors.extend(owned);
+                    datagram.descriptors.extend(owned.map(Foreign::new));
                 }
                 _ => {}
             }

@@ -1,6 +1,6 @@
 //! No walk over the stack where the program has no tables for one.
 //!
-//! The static programs are linked without the tables that tell a frame from the next (`.cargo/no-unwind.ld`), so
+//! The static programs are linked without the tables that tell a frame from the next (`.cargo/layout.ld`), so
 //! nothing finds a second frame in them. The standard library would bring its readers of these tables, of debug
 //! information and of compressed sections along all the same, a quarter of a megabyte. Here are the twelve functions
 //! through which it asks for them; with these the linker leaves out what nobody can reach. A panic's own message stays

@@ -57,7 +57,8 @@ pub(super) fn bytes(reader: &mut Reader<'_>, field: &str, slot: Slot<Size>) -> O
         return Some(value);
     }
     let wrong = Wrong::new(format!("in {} no program can run", Bytes(value)));
-    let hint = if value > 0 {
+    let is_bare = reader.source(&at).trim_matches('"').trim().bytes().all(|byte| byte.is_ascii_digit());
+    let hint = if value > 0 && is_bare {
         format!("a number alone counts bytes; did you mean \"{value}MiB\"?")
     } else {
         format!("the least is {}", Bytes(MEMORY_BYTES_MIN))
@@ -226,7 +227,15 @@ pub fn parse_limit(text: &str) -> Result<Limit, String> {
         (_, size) => Some(super::value::size_of(size).map_err(told)?),
     };
     let limit = Limit { setting, value };
-    if limit.is_sane() { Ok(limit) } else { Err(format!("`{}` is out of range", short(text))) }
+    if limit.is_sane() {
+        return Ok(limit);
+    }
+    let cure = match setting {
+        Setting::MemoryMax => format!("the least is {}", Bytes(MEMORY_BYTES_MIN)),
+        Setting::PidsMax => format!("it goes from 1 to {PIDS_MAX}"),
+        _ => format!("it goes from {} to {}", WEIGHT.start(), WEIGHT.end()),
+    };
+    Err(format!("`{}` is out of range; {cure}", short(text)))
 }
 
 /// A list as cpuset(7) has it, such as `0-3,8`.

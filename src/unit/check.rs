@@ -102,11 +102,26 @@ impl Draft {
     }
 }
 
+/// What a unit's name may be.
+const NAME_HINT: &str = "use letters, digits, _ . @ and -, beginning with a letter or a digit";
+
 /// What is wrong with a unit's name.
 pub(super) fn name_fault(name: &str) -> Option<Wrong> {
+    wrong_of_name(name).map(|wrong| Wrong::new(wrong).hint(format!("rename the file: {NAME_HINT}")))
+}
+
+/// What is wrong with a name for a new unit, with the cure.
+#[must_use]
+pub fn fault_of_new_name(name: &str) -> Option<String> {
+    let is_template = name.ends_with('@');
+    let template = || is_template.then(|| "a name that ends with @ is a template's, which no unit is".into());
+    let wrong = wrong_of_name(name).or_else(template)?;
+    Some(format!("`{}` cannot be a unit's name: {wrong}; {NAME_HINT}", short(name)))
+}
+
+fn wrong_of_name(name: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.@-".contains(c);
-    let hint = "use letters, digits, _ . @ and -, beginning with a letter or a digit";
-    let wrong = if name.is_empty() || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+    Some(if name.is_empty() || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         "a unit's name begins with a letter or a digit".to_owned()
     } else if let Some(bad) = name.chars().find(|&c| !allowed(c)) {
         format!("a unit's name has no `{}`", short(&bad.to_string()))
@@ -118,8 +133,7 @@ pub(super) fn name_fault(name: &str) -> Option<Wrong> {
         "`all` means every unit to lifeboatctl".to_owned()
     } else {
         return None;
-    };
-    Some(Wrong::new(wrong).hint(format!("rename the file: {hint}")))
+    })
 }
 
 /// Checks one file by itself.

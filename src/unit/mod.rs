@@ -33,10 +33,11 @@ mod warn;
 
 pub use boot::{BOOT_WORD, BootWish};
 pub use cgroup::parse_limit;
+pub use check::fault_of_new_name;
 pub use condition::{Condition, Test};
 pub use diagnostic::Diagnostic;
 pub use load::{FILE_BYTES_MAX, Loaded, UNITS_MAX, Wishes, load, load_with, state_folder};
-pub use origin::{FieldPlace, Origin};
+pub use origin::{FieldPlace, Origin, Unstarted};
 pub use raw::field_names;
 pub use sockets::{Address, Socket, Written};
 pub use template::is_instance;
@@ -373,6 +374,7 @@ impl Unit {
                 limits.push(limit);
                 if let (Setting::MemoryHigh, Some(memory)) = (limit.setting, &mut self.policy.memory) {
                     memory.high_bytes = limit.value;
+                    self.policy.warn.rings = limit.value.is_none();
                 }
             }
         }

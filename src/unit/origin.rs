@@ -3,9 +3,9 @@
 use super::Unit;
 use super::diagnostic::plain;
 use super::raw::RawUnit;
-use crate::engine::event::{Role, SpawnStage};
+use crate::engine::event::{CommandKind, SpawnStage};
 use crate::engine::setting::Setting;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -66,13 +66,32 @@ impl fmt::Display for FieldPlace<'_> {
     }
 }
 
+/// What could not be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unstarted {
+    /// The service.
+    Service,
+    /// Its shutdown procedure.
+    Procedure,
+    /// The second one.
+    Otherwise,
+    /// What runs beside the service.
+    Command(CommandKind),
+    /// A canary's ballast.
+    Ballast,
+}
+
 /// The field that a stage of a start comes from; `None` for what lifeboat does by itself.
-fn field_of(stage: SpawnStage, role: Role) -> Option<&'static str> {
+fn field_of(stage: SpawnStage, what: Unstarted) -> Option<&'static str> {
     Some(match stage {
-        SpawnStage::Exec => match role {
-            Role::Service => "command",
-            Role::Procedure => "shutdown",
-            Role::Command | Role::Ballast => return None,
+        SpawnStage::Exec => match what {
+            Unstarted::Service => "command",
+            Unstarted::Procedure | Unstarted::Otherwise => "shutdown",
+            Unstarted::Command(CommandKind::Stop) => "stop",
+            Unstarted::Command(CommandKind::Reload) => "reload",
+            Unstarted::Command(CommandKind::Health) => "health",
+            Unstarted::Command(CommandKind::Warn) => "memory",
+            Unstarted::Ballast => return None,
         },
         SpawnStage::WorkingDirectory => "working_directory",
         SpawnStage::ResourceLimit => "rlimits",
@@ -105,21 +124,27 @@ fn field_of(stage: SpawnStage, role: Role) -> Option<&'static str> {
 impl Unit {
     /// Where the cause of a failed start is written, with the path that it names.
     #[must_use]
-    pub fn blamed(&self, stage: SpawnStage, role: Role) -> Option<(FieldPlace<'_>, Option<&CStr>)> {
-        let path = match (stage, role) {
-            (SpawnStage::Exec, Role::Service) => self.command.first().map(|word| &**word),
-            (SpawnStage::Exec, Role::Procedure) => self.procedure.first().map(|word| &**word),
-            (SpawnStage::WorkingDirectory, _) => self.working_directory.as_deref(),
+    pub fn blamed(&self, stage: SpawnStage, what: Unstarted) -> Option<(FieldPlace<'_>, Option<&CStr>)> {
+        let words: &[CString] = match what {
+            Unstarted::Service => &self.command,
+            Unstarted::Procedure => &self.procedure,
+            Unstarted::Otherwise => &self.otherwise,
+            Unstarted::Command(kind) => self.command_of(kind),
+            Unstarted::Ballast => &[],
+        };
+        let path = match stage {
+            SpawnStage::Exec => words.first().map(|word| &**word),
+            SpawnStage::WorkingDirectory => self.working_directory.as_deref(),
             _ => None,
         };
         let field = match stage {
             // Of a process that lifeboat makes it is nobody's word.
             SpawnStage::JoinCgroup | SpawnStage::OomScoreAdj
-                if role == Role::Service && self.adopt.is_some() =>
+                if what == Unstarted::Service && self.adopt.is_some() =>
             {
                 "adopt"
             }
-            _ => field_of(stage, role)?,
+            _ => field_of(stage, what)?,
         };
         Some((self.origin.of_field(field), path))
     }

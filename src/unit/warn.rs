@@ -90,6 +90,11 @@ fn deed_of(reader: &mut Reader<'_>, slot: Slot<RawWarnDeed>, unit: &mut Unit) ->
     Some(match value {
         RawWarnDeed::Log => WarnDeed::Log,
         RawWarnDeed::Notify => WarnDeed::Notify,
+        RawWarnDeed::Signal(signal) if matches!(signal.0, libc::SIGKILL | libc::SIGSTOP) => {
+            let wrong = Wrong::new("no service can handle this signal: it would be ended or stopped by it");
+            reader.fault_in("memory.warn.do", &at, wrong.hint("Signal(\"USR1\"), and a handler for it"));
+            return None;
+        }
         RawWarnDeed::Signal(signal) => WarnDeed::Signal(signal.0),
         RawWarnDeed::Reclaim(size) => WarnDeed::Reclaim(size.0),
         RawWarnDeed::Run(words) => {

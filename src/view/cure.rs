@@ -59,7 +59,8 @@ pub fn of_start(stage: SpawnStage, errno: i32) -> &'static str {
             "put the program there, with the interpreter of a script and the loader and libraries of a program"
         }
         (SpawnStage::Exec, Errno::EACCES) => {
-            "make it executable (chmod +x), on a file system that is not mounted noexec, for the unit's user too"
+            "make it executable (chmod +x), on a file system that is not mounted noexec, for the unit's user too; a folder \
+             cannot be executed"
         }
         (SpawnStage::Exec, Errno::ENOEXEC) => "begin a script with #!, and build a program for this machine",
         (SpawnStage::WorkingDirectory | SpawnStage::RootDirectory, Errno::ENOENT) => {

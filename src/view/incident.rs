@@ -26,10 +26,6 @@ pub struct Story<'a> {
     pub peak_bytes: Option<u64>,
     /// Parts of `memory.stat` when memory was exhausted.
     pub memory_stat: &'a BTreeMap<String, u64>,
-    /// `MemAvailable` of the machine then.
-    pub available_bytes: Option<u64>,
-    /// `some avg10` of `/proc/pressure/cpu` then, in hundredths of a percent.
-    pub cpu_some_avg10: Option<u16>,
     /// The end of what the run has said.
     pub words: &'a str,
 }
@@ -60,6 +56,7 @@ impl Story<'_> {
 fn killer(killer: Killer) -> &'static str {
     match killer {
         Killer::Lifeboat => "lifeboat",
+        Killer::Itself => "itself",
         Killer::KernelCgroup => "kernel-cgroup",
         Killer::KernelOutside => "kernel-outside",
     }
@@ -113,12 +110,11 @@ fn evidence(out: &mut dyn Write, story: &Story<'_>) -> fmt::Result {
     if !parts.is_empty() {
         writeln!(out, "  memory.stat when it was exhausted: {}", parts.join(", "))?;
     }
-    let Some(available) = story.available_bytes else { return Ok(()) };
-    write!(out, "  the machine then: {} available", Bytes(available))?;
-    if let Some(cpu) = story.cpu_some_avg10 {
-        write!(out, ", tasks waited for a processor {} % of 10 s", Tenths::of(cpu.into(), 100))?;
-    }
-    writeln!(out)
+    let Some(sample) = story.incident.sample else { return Ok(()) };
+    let Some(available) = sample.available_bytes() else { return Ok(()) };
+    let cpu = Tenths::of(sample.cpu_some_avg10.into(), 100);
+    let available = Bytes(available);
+    writeln!(out, "  the machine then: {available} available, tasks waited for a processor {cpu} % of 10 s")
 }
 
 /// Writes all that is known of one.

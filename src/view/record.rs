@@ -5,7 +5,8 @@
 use super::cure;
 use super::drill;
 use super::words::{
-    self, Bytes, Exhaustions, ExitWords, HeldAtHigh, Millis, Percent, ProcedureWords, Took, TroubleWords,
+    self, Bytes, Exhaustions, ExitWords, LeftWords, Millis, Percent, ProcedureWords, StallWords, Took,
+    TroubleWords,
 };
 use crate::engine::event::{Effect, Exit, Note, Role};
 use crate::engine::policy::{Escalation, UnitId, WarnDeed, WarnStage, WarnWhen};
@@ -46,7 +47,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         | Record::LimitChanged { .. }
         | Record::KilledBelow { .. }
         | Record::BallastLost { .. }
-        | Record::HeldAtHigh { .. }
+        | Record::StandsStill { .. }
         | Record::Warned { .. } => limits(out, record),
         Record::Ended { exit: Exit::Code(code), .. } => write!(out, "exited with code {code}"),
         Record::Ended { exit: Exit::Unseen {}, .. } => write!(out, "has ended; how, only its parent saw"),
@@ -79,7 +80,7 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         Record::CannotEscalate { escalation, .. } => cannot_escalate(out, escalation, names),
         Record::RescueBegins { .. } => write!(out, "everything else is down, the rescue begins"),
         Record::Stopping { reason, .. } => write!(out, "STOPPING ({})", words::kill_reason(reason)),
-        Record::Stopped { .. } => write!(out, "STOPPED"),
+        Record::Stopped { exited, .. } => write!(out, "{}", if exited { "EXITED" } else { "STOPPED" }),
         Record::Added { .. } => write!(out, "is new"),
         Record::Changed { .. } => write!(out, "has a new definition"),
         Record::Removed { .. } => write!(out, "is taken out"),
@@ -152,15 +153,14 @@ fn limits(out: &mut dyn Write, record: &Record) -> fmt::Result {
             let (name, cure) = (setting.name(), cure::of_setting(setting, errno));
             write!(out, "{name} is not taken: {}; {goes_on}; {cure}", cure::untaken(errno))
         }
-        Record::LimitChanged { limit, .. } => {
-            write!(out, "{} is {} now", limit.setting.name(), words::LimitWords(limit))
+        Record::LimitChanged { limit, kept, .. } => {
+            let since = if kept { "from its next run on" } else { "now" };
+            write!(out, "{} is {} {since}", limit.setting.name(), words::LimitWords(limit))
         }
         Record::Warned { stage, unreclaimable_bytes, limit_bytes, .. } => {
             warned(out, stage, Bytes(unreclaimable_bytes), Bytes(limit_bytes))
         }
-        Record::HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10, .. } => {
-            write!(out, "{}", HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 })
-        }
+        Record::StandsStill { verdict, .. } => write!(out, "{}", StallWords(verdict)),
         Record::BallastLost { exit, for_memory, tries_left, .. } => {
             match for_memory {
                 true => write!(out, "the kernel took its ballast, because memory ran out above the unit; ")?,
@@ -275,16 +275,16 @@ fn exhausted(out: &mut dyn Write, cause: Cause, verdict: Verdict, limit: Bytes) 
         (_, Verdict::OomEvent { oom }) => {
             write!(out, "memory is exhausted: oom event ({oom}), limit {limit}")
         }
-        (_, Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms }) => {
-            let (used, slope, left) = (Bytes(unreclaimable_bytes), Bytes(bytes_per_s), Millis(left_ms));
-            write!(out, "memory is exhausted in {left}: {used} and {slope}/s more, limit {limit}")
+        (_, Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms, needs_ms, bound }) => {
+            let (used, slope) = (Bytes(unreclaimable_bytes), Bytes(bytes_per_s));
+            let left = LeftWords { left_ms, needs_ms, bound };
+            write!(out, "memory is exhausted soon: {used} and {slope}/s more, {left}, limit {limit}")
         }
         (_, Verdict::LimitLowered { current_bytes }) => {
             write!(out, "{} are in use, which do not fit below the new limit {limit}", Bytes(current_bytes))
         }
-        (_, Verdict::HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 }) => {
-            let held = HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 };
-            write!(out, "memory is exhausted: {held}")
+        (_, verdict @ (Verdict::HeldAtHigh { .. } | Verdict::Thrashing { .. })) => {
+            write!(out, "memory is exhausted: {}", StallWords(verdict))
         }
         (_, Verdict::CanaryDied { oom, ballast_bytes }) => {
             let ballast = Bytes(ballast_bytes);
@@ -292,6 +292,9 @@ fn exhausted(out: &mut dyn Write, cause: Cause, verdict: Verdict, limit: Bytes) 
                 out,
                 "memory is exhausted: oom event ({oom}), the ballast of {ballast} goes, limit {limit}"
             )
+        }
+        (_, Verdict::KernelKilled { oom_kill }) if limit.0 == 0 => {
+            write!(out, "the kernel's OOM killer struck: oom_kill ({oom_kill})")
         }
         (_, Verdict::KernelKilled { oom_kill }) => {
             write!(out, "the kernel's OOM killer struck: oom_kill ({oom_kill}), limit {limit}")
@@ -362,14 +365,14 @@ fn unit_of(record: &Record) -> Option<UnitId> {
         | Record::CannotEscalate { unit, .. }
         | Record::RescueBegins { unit }
         | Record::Stopping { unit, .. }
-        | Record::Stopped { unit }
+        | Record::Stopped { unit, .. }
         | Record::Added { unit }
         | Record::Changed { unit }
         | Record::Removed { unit }
         | Record::Listening { unit }
         | Record::Demanded { unit }
         | Record::Warned { unit, .. }
-        | Record::HeldAtHigh { unit, .. }
+        | Record::StandsStill { unit, .. }
         | Record::Exhausted { unit, .. }
         | Record::Frozen { unit, .. }
         | Record::FreezeTimedOut { unit, .. }
@@ -393,7 +396,7 @@ mod tests {
     use super::*;
     use crate::engine::event::{CommandKind, ShutdownKind, SpawnStage};
     use crate::engine::setting::Setting;
-    use crate::engine::snapshot::{DrillNeeds, Failure, KilledBy, Trouble};
+    use crate::engine::snapshot::{Bound, DrillNeeds, Failure, KilledBy, Trouble};
 
     const UNIT: UnitId = UnitId(1);
 
@@ -457,6 +460,31 @@ mod tests {
     }
 
     #[test]
+    fn how_a_unit_stands_still() {
+        let unit = UNIT;
+        let (unreclaimable_bytes, psi_full_avg10) = (17 << 20, 9_730);
+        let held = Verdict::HeldAtHigh { unreclaimable_bytes, high_bytes: 16 << 20, psi_full_avg10 };
+        let thrashes = Verdict::Thrashing { unreclaimable_bytes, refaults_per_s: 350 };
+        for (verdict, words) in [
+            (
+                held,
+                "held at memory.high 16 MiB: 17 MiB cannot be reclaimed, 97.3 % of the time nothing runs; \
+                 raise memory.high or drop it",
+            ),
+            (
+                thrashes,
+                "thrashing: 17 MiB cannot be reclaimed, and what is left is read again and again, 350 pages a \
+                 second; raise memory.max",
+            ),
+        ] {
+            let exhausted =
+                Record::Exhausted { unit, cause: Cause::Exhaustion, verdict, limit_bytes: 32 << 20 };
+            check(&exhausted, &format!("recorder: memory is exhausted: {words}"));
+            check(&Record::StandsStill { unit, verdict }, &format!("recorder: {words}"));
+        }
+    }
+
+    #[test]
     fn the_path_of_an_exhaustion() {
         let (unit, cause) = (UNIT, Cause::Exhaustion);
         let limit_bytes = 32 << 20;
@@ -465,28 +493,22 @@ mod tests {
             &Record::Exhausted { unit, cause, verdict, limit_bytes },
             "recorder: memory is exhausted: oom event (1), limit 32 MiB",
         );
-        let verdict =
-            Verdict::Predicted { unreclaimable_bytes: 31 << 20, bytes_per_s: 4 << 20, left_ms: 250 };
+        let verdict = Verdict::Predicted {
+            unreclaimable_bytes: 31 << 20,
+            bytes_per_s: 4 << 20,
+            left_ms: 250,
+            needs_ms: 300,
+            bound: Bound::MemoryMax,
+        };
         check(
             &Record::Exhausted { unit, cause, verdict, limit_bytes },
-            "recorder: memory is exhausted in 250 ms: 31 MiB and 4 MiB/s more, limit 32 MiB",
+            "recorder: memory is exhausted soon: 31 MiB and 4 MiB/s more, 250 ms left to memory.max, 300 ms are \
+             needed, limit 32 MiB",
         );
         let (cause, verdict) = (Cause::KernelOomKill, Verdict::KernelKilled { oom_kill: 2 });
         check(
             &Record::Exhausted { unit, cause, verdict, limit_bytes },
             "recorder: the kernel's OOM killer struck: oom_kill (2), limit 32 MiB",
-        );
-        let (unreclaimable_bytes, high_bytes, psi_full_avg10) = (17 << 20, 16 << 20, 9_730);
-        let verdict = Verdict::HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 };
-        let held = "held at memory.high 16 MiB: 17 MiB cannot be reclaimed, 97.3 % of the time nothing runs; \
-                    raise memory.high or drop it";
-        check(
-            &Record::Exhausted { unit, cause: Cause::Exhaustion, verdict, limit_bytes },
-            &format!("recorder: memory is exhausted: {held}"),
-        );
-        check(
-            &Record::HeldAtHigh { unit, unreclaimable_bytes, high_bytes, psi_full_avg10 },
-            &format!("recorder: {held}"),
         );
         check(&Record::Frozen { unit, after_us: 14_213 }, "recorder: frozen after 14.2 ms");
         check(
@@ -588,7 +610,8 @@ mod tests {
             &Record::Stopping { unit, reason: KillReason::StopAsked },
             "recorder: STOPPING (asked to stop)",
         );
-        check(&Record::Stopped { unit }, "recorder: STOPPED");
+        check(&Record::Stopped { unit, exited: false }, "recorder: STOPPED");
+        check(&Record::Stopped { unit, exited: true }, "recorder: EXITED");
         check(&Record::ShuttingDown { how: ShutdownKind::PowerOff }, "going down: power off");
         check(&Record::AllDown { how: ShutdownKind::Reboot }, "all units are down: reboot");
         check(&Record::Done { unit: UnitId(9) }, "?: DONE");

@@ -212,7 +212,12 @@ impl Display for EventWords<'_> {
             }
             Event::Asked { verb, .. } => write!(f, "a person asks: {verb:?}"),
             Event::ShutdownAsked { how } => write!(f, "the machine is to go down: {}", words::shutdown(*how)),
-            Event::IncidentsAhead { by } => write!(f, "{by} incidents of earlier boots are on record"),
+            Event::IncidentsAhead { from, by } => {
+                write!(
+                    f,
+                    "incidents from {from} on get numbers that are higher by {by}: others are on record"
+                )
+            }
             // Seldom in an incident: by their names.
             other => {
                 let text = format!("{other:?}");

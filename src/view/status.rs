@@ -2,7 +2,7 @@
 
 use super::words::{self, Bytes, Calendar, Exhaustions, Tenths, TroubleWords, Uptime};
 use crate::engine::event::Time;
-use crate::engine::snapshot::{Drill, Incident, MemoryView, Snapshot, StateName, Trouble, UnitView};
+use crate::engine::snapshot::{Drill, Incident, MemoryView, Snapshot, StateName, Trouble, UnitView, Verdict};
 use std::fmt::{self, Write};
 use std::iter::repeat;
 
@@ -143,7 +143,16 @@ fn memory_words(out: &mut dyn Write, memory: &MemoryView) -> fmt::Result {
     let some = Tenths::of(u64::from(sample.psi_some_avg10), 100);
     let full = Tenths::of(u64::from(sample.psi_full_avg10), 100);
     write!(out, ", memory {used}/{max} MiB, psi {some}/{full}")?;
-    memory.held_at_bytes.map_or(Ok(()), |high| write!(out, ", held at memory.high {}", Bytes(high)))
+    if memory.unguarded {
+        write!(out, ", without its canary")?;
+    }
+    match memory.stall {
+        Some(Verdict::HeldAtHigh { high_bytes, .. }) => {
+            write!(out, ", held at memory.high {}", Bytes(high_bytes))
+        }
+        Some(_) => write!(out, ", thrashing"),
+        None => Ok(()),
+    }
 }
 
 /// What is being done, as far as the open incident tells.

@@ -3,7 +3,7 @@
 use super::cure;
 use super::status::{OneLine, WallOffset};
 use super::words::{
-    self, Bytes, Exhaustions, ExitWords, HeldAtHigh, Millis, ProcedureWords, Tenths, TroubleWords, Uptime,
+    self, Bytes, Exhaustions, ExitWords, LeftWords, ProcedureWords, StallWords, Tenths, TroubleWords, Uptime,
 };
 use crate::engine::event::{LeftBehind, MemoryEvents, MemorySample, Time};
 use crate::engine::setting::Setting;
@@ -96,12 +96,14 @@ pub fn write(out: &mut dyn Write, why: &Story<'_>, wall: WallOffset, all: bool) 
     }
 }
 
-/// It stands still, and nothing ends that.
+/// It stands still, and nothing ends that; or nothing guards it.
 fn held(out: &mut dyn Write, unit: &UnitView) -> fmt::Result {
     let Some(memory) = &unit.memory else { return Ok(()) };
-    let (Some(high_bytes), Some((_, sample))) = (memory.held_at_bytes, memory.sample) else { return Ok(()) };
-    let (unreclaimable_bytes, psi_full_avg10) = (sample.unreclaimable_bytes, sample.psi_full_avg10);
-    writeln!(out, "  {}", HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 })
+    if memory.unguarded {
+        let cure = "`lifeboatctl restart` makes another";
+        writeln!(out, "  its ballast was lost too often: the kernel would kill it at its limit; {cure}")?;
+    }
+    memory.stall.map_or(Ok(()), |verdict| writeln!(out, "  {}", StallWords(verdict)))
 }
 
 /// What comes next, from what is and what was asked.
@@ -186,7 +188,9 @@ pub fn account(out: &mut dyn Write, incident: &Incident, limit_bytes: Option<u64
         writeln!(out, "  first procedure: {}", ProcedureWords(first))?;
     }
     match incident.procedure {
-        ProcedureResult::None if over => writeln!(out, "  procedure: this unit has none")?,
+        ProcedureResult::None if over => {
+            writeln!(out, "  procedure: none ran; one for an exhaustion needs Exhaustion in shutdown.on")?
+        }
         ProcedureResult::None => {}
         result @ (ProcedureResult::Ended(_)
         | ProcedureResult::SavedItself(_)
@@ -209,15 +213,16 @@ fn evidence(out: &mut dyn Write, incident: &Incident) -> fmt::Result {
         Verdict::OomEvent { oom } => {
             writeln!(out, "the kernel found nothing to reclaim (memory.events: oom +{oom})")
         }
-        Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms } => {
+        Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms, needs_ms, bound } => {
             let (used, slope) = (Bytes(unreclaimable_bytes), Bytes(bytes_per_s));
-            writeln!(out, "{used} unreclaimable, growing {slope}/s: {} left", Millis(left_ms))
+            let left = LeftWords { left_ms, needs_ms, bound };
+            writeln!(out, "{used} unreclaimable, growing {slope}/s: {left}")
         }
         Verdict::LimitLowered { current_bytes } => {
             writeln!(out, "a person asked for a limit below the {} in use", Bytes(current_bytes))
         }
-        Verdict::HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 } => {
-            writeln!(out, "{}", HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 })
+        verdict @ (Verdict::HeldAtHigh { .. } | Verdict::Thrashing { .. }) => {
+            writeln!(out, "{}", StallWords(verdict))
         }
         Verdict::CanaryDied { oom, ballast_bytes } => {
             let ballast = Bytes(ballast_bytes);
@@ -265,6 +270,7 @@ fn timeline(out: &mut dyn Write, incident: &Incident) -> fmt::Result {
     let killed = match incident.killer {
         Killer::Lifeboat => "cgroup.kill written",
         Killer::KernelCgroup | Killer::KernelOutside => "cgroup.kill written for what the kernel left",
+        Killer::Itself => "cgroup.kill written for what was left",
     };
     let began = words::cause(incident.cause);
     let mut steps: [(Option<Time>, &str); 7] = [

@@ -4,7 +4,7 @@ use crate::engine::event::{CommandKind, Exit, Role, ShutdownKind, SpawnStage};
 use crate::engine::policy::UnitId;
 use crate::engine::setting::{Limit, Setting};
 use crate::engine::snapshot::{
-    Cause, Failure, KillReason, KilledBy, Killer, ProcedureResult, StateName, Trouble,
+    Bound, Cause, Failure, KillReason, KilledBy, Killer, ProcedureResult, StateName, Trouble, Verdict,
 };
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -85,7 +85,7 @@ pub fn kill_reason(reason: KillReason) -> &'static str {
         KillReason::Conflict => "a unit was started that it conflicts with",
         KillReason::ProcedureEnded => "procedure ended",
         KillReason::ProcedureTimedOut => "procedure met its deadline",
-        KillReason::NoProcedure => "memory exhausted, no procedure",
+        KillReason::NoProcedure => "memory exhausted, no procedure for that",
         KillReason::ProcedureLost => "it has no procedure parked any more",
         KillReason::LoanSpent => "what it was lent is exhausted too",
         KillReason::BeforeProcedure => "its shutdown procedure comes after it",
@@ -135,6 +135,7 @@ pub fn cause(cause: Cause) -> &'static str {
 pub fn killer(killer: Killer) -> &'static str {
     match killer {
         Killer::Lifeboat => "lifeboat, by cgroup.kill",
+        Killer::Itself => "the service itself",
         Killer::KernelCgroup => "the kernel's OOM killer, at the unit's own limit",
         Killer::KernelOutside => "the kernel's OOM killer, because memory ran out above the unit",
     }
@@ -198,26 +199,59 @@ impl Display for LimitWords {
     }
 }
 
-/// What it is to be held at `memory.high`, with the cure.
+/// How a unit stands still, with the cure.
 #[derive(Clone, Copy, Debug)]
-pub struct HeldAtHigh {
-    /// What cannot be reclaimed.
-    pub unreclaimable_bytes: u64,
-    /// `memory.high`.
-    pub high_bytes: u64,
-    /// `full avg10`, in hundredths of a percent.
-    pub psi_full_avg10: u16,
+pub struct StallWords(pub Verdict);
+
+impl Display for StallWords {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Verdict::HeldAtHigh { unreclaimable_bytes, high_bytes, psi_full_avg10 } => {
+                let (high, hard) = (Bytes(high_bytes), Bytes(unreclaimable_bytes));
+                let share = Tenths::of(u64::from(psi_full_avg10), 100);
+                write!(
+                    f,
+                    "held at memory.high {high}: {hard} cannot be reclaimed, {share} % of the time nothing "
+                )?;
+                f.write_str("runs; raise memory.high or drop it")
+            }
+            Verdict::Thrashing { unreclaimable_bytes, refaults_per_s } => {
+                let hard = Bytes(unreclaimable_bytes);
+                write!(
+                    f,
+                    "thrashing: {hard} cannot be reclaimed, and what is left is read again and again, "
+                )?;
+                write!(f, "{refaults_per_s} pages a second; raise memory.max")
+            }
+            // These are told in other words.
+            Verdict::OomEvent { .. }
+            | Verdict::Predicted { .. }
+            | Verdict::LimitLowered { .. }
+            | Verdict::CanaryDied { .. }
+            | Verdict::KernelKilled { .. } => Ok(()),
+        }
+    }
 }
 
-impl Display for HeldAtHigh {
+/// Of a prediction: what is left of the time, which end it is, and what was needed.
+#[derive(Clone, Copy, Debug)]
+pub struct LeftWords {
+    /// Time to exhaustion.
+    pub left_ms: u64,
+    /// What the way needs.
+    pub needs_ms: u32,
+    /// Which end.
+    pub bound: Bound,
+}
+
+impl Display for LeftWords {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (high, hard) = (Bytes(self.high_bytes), Bytes(self.unreclaimable_bytes));
-        let share = Tenths::of(u64::from(self.psi_full_avg10), 100);
-        write!(
-            f,
-            "held at memory.high {high}: {hard} cannot be reclaimed, {share} % of the time nothing runs; "
-        )?;
-        f.write_str("raise memory.high or drop it")
+        let (left, needs) = (Millis(self.left_ms), Millis(self.needs_ms.into()));
+        let end = match self.bound {
+            Bound::MemoryMax => "memory.max",
+            Bound::MemAvailable => "the end of the machine's memory",
+        };
+        write!(f, "{left} left to {end}, {needs} are needed")
     }
 }
 
@@ -364,7 +398,7 @@ pub struct ProcedureWords(pub ProcedureResult);
 impl Display for ProcedureWords {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            ProcedureResult::None => write!(f, "there is none"),
+            ProcedureResult::None => write!(f, "none ran"),
             ProcedureResult::Ended(exit @ (Exit::Code(_) | Exit::Unseen {})) => {
                 write!(f, "ended with {}", ExitWords(exit))
             }

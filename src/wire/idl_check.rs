@@ -8,7 +8,7 @@ use crate::engine::action::{LimitAnswer, LimitOutcome, Reply};
 use crate::engine::event::{Below, CommandKind, Exit, ShutdownKind, SpawnStage, Verb};
 use crate::engine::policy::{Class, Guard, Kind};
 use crate::engine::setting::{Limit, Setting};
-use crate::engine::snapshot::{Desired, Snapshot, StateName, Verdict};
+use crate::engine::snapshot::{Bound, Desired, Snapshot, StateName, Verdict};
 use serde::Serialize;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -253,6 +253,7 @@ fn enums_are_as_described() {
     described.same_words("Desired", &[Desired::Up, Desired::Down]);
     described.same_words("Kind", &[Kind::Service, Kind::Task, Kind::Target]);
     described.same_words("Class", &[Class::Guaranteed, Class::Pool]);
+    described.same_words("Bound", &[Bound::MemoryMax, Bound::MemAvailable]);
     described.same_words("Guard", &[Guard::Shield, Guard::Canary, Guard::None]);
     described.same_words("Machine", &[ShutdownKind::PowerOff, ShutdownKind::Reboot, ShutdownKind::Halt]);
     described.same_words("SpawnStage", &SpawnStage::ALL);
@@ -325,9 +326,16 @@ fn verdicts_and_ends_are_as_described() {
     let described = interface(SUPERVISOR);
     let verdicts = [
         Verdict::OomEvent { oom: 1 },
-        Verdict::Predicted { unreclaimable_bytes: 1, bytes_per_s: 1, left_ms: 1 },
+        Verdict::Predicted {
+            unreclaimable_bytes: 1,
+            bytes_per_s: 1,
+            left_ms: 1,
+            needs_ms: 1,
+            bound: Bound::MemoryMax,
+        },
         Verdict::LimitLowered { current_bytes: 1 },
         Verdict::HeldAtHigh { unreclaimable_bytes: 1, high_bytes: 1, psi_full_avg10: 1 },
+        Verdict::Thrashing { unreclaimable_bytes: 1, refaults_per_s: 1 },
         Verdict::CanaryDied { oom: 1, ballast_bytes: 1 },
         Verdict::KernelKilled { oom_kill: 1 },
     ];

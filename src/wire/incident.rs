@@ -17,8 +17,11 @@ pub const FORMAT: u32 = 1;
 /// A file has at most so many bytes: older events are left out. What is needed to replay it goes before them.
 pub const FILE_BYTES_MAX: usize = 64 << 10;
 
-/// A line of the kernel log has no more.
+/// A line of the kernel log has no more; the kernel takes 976 bytes at least (kernel/printk/printk.c, `LOG_LINE_MAX`).
 pub const LINE_BYTES_MAX: usize = 900;
+
+/// "incident 999999999, continued: ".
+const HEAD_BYTES_MAX: usize = 40;
 
 /// Numbers above are nobody's: a file of such a name is left alone.
 const NUMBER_MAX: u32 = 999_999_999;
@@ -48,10 +51,6 @@ pub struct Rest<'a> {
     pub peak_bytes: Option<u64>,
     /// Parts of `memory.stat` when memory was exhausted.
     pub memory_stat: MemoryStat<'a>,
-    /// `MemAvailable` of the machine then.
-    pub available_bytes: Option<u64>,
-    /// `some avg10` of the machine's `/proc/pressure/cpu` then, in hundredths of a percent.
-    pub cpu_some_avg10: Option<u16>,
     /// The end of what the run has said, with its procedure's lines marked.
     pub words: &'a str,
 }
@@ -133,13 +132,19 @@ pub fn file_of(number: u32, letter: &[u8]) -> Vec<u8> {
     [head.as_bytes(), brief, b",", rest, b"}\n"].concat()
 }
 
-/// The line of a letter, for a log that outlives the machine.
+/// The first part of a letter for a log that outlives the machine, on as many lines as it needs.
 #[must_use]
-pub fn line_of(number: u32, letter: &[u8]) -> Vec<u8> {
+pub fn lines_of(number: u32, letter: &[u8]) -> Vec<u8> {
     let (brief, _) = split(letter);
-    let mut line = [format!("incident {number}: {{").as_bytes(), brief, b"}"].concat();
-    line.truncate(LINE_BYTES_MAX);
-    line
+    let text = [b"{", brief, b"}"].concat();
+    let mut lines = Vec::new();
+    for (at, piece) in text.chunks(LINE_BYTES_MAX - HEAD_BYTES_MAX).enumerate() {
+        let head = if at == 0 { "" } else { ", continued" };
+        lines.extend_from_slice(format!("incident {number}{head}: ").as_bytes());
+        lines.extend_from_slice(piece);
+        lines.push(b'\n');
+    }
+    lines
 }
 
 fn split(letter: &[u8]) -> (&[u8], &[u8]) {
@@ -183,12 +188,6 @@ pub struct Kept {
     /// As in [`Rest`].
     #[serde(default)]
     pub memory_stat: BTreeMap<String, u64>,
-    /// As in [`Rest`].
-    #[serde(default)]
-    pub available_bytes: Option<u64>,
-    /// As in [`Rest`].
-    #[serde(default)]
-    pub cpu_some_avg10: Option<u16>,
     /// As in [`Rest`].
     #[serde(default)]
     pub words: String,
@@ -258,7 +257,7 @@ mod tests {
     use crate::engine::episode::Missing;
     use crate::engine::event::{Exit, MemoryEvents, MemorySample, Role};
     use crate::engine::policy::{RunId, UnitId};
-    use crate::engine::snapshot::{Cause, Killer, Verdict};
+    use crate::engine::snapshot::{Bound, Cause, Killer, Verdict};
     use proptest::prelude::*;
 
     fn incident() -> Incident {
@@ -276,7 +275,13 @@ mod tests {
             unit: UnitId(1_023),
             run: RunId(100_000),
             cause: Cause::KernelOomKill,
-            verdict: Verdict::Predicted { unreclaimable_bytes: bytes, bytes_per_s: bytes, left_ms: 20 },
+            verdict: Verdict::Predicted {
+                unreclaimable_bytes: bytes,
+                bytes_per_s: bytes,
+                left_ms: 20,
+                needs_ms: 2_000,
+                bound: Bound::MemAvailable,
+            },
             killer: Killer::KernelOutside,
             began: Time(4_611_686_018_427),
             frozen: time,
@@ -294,7 +299,9 @@ mod tests {
                 unreclaimable_bytes: bytes,
                 psi_some_avg10: 9_999,
                 psi_full_avg10: 9_999,
-                psi_full_total_us: 4_294_967_295,
+                cpu_some_avg10: 9_999,
+                refaults: u32::MAX,
+                available_kib: std::num::NonZeroU32::new(u32::MAX),
             }),
             left: Some(LeftBehind { current_bytes: bytes, shmem_bytes: bytes, file_bytes: bytes }),
         }
@@ -361,12 +368,21 @@ mod tests {
     }
 
     #[test]
-    fn a_line_fits_the_kernel_log() {
-        let line = line_of(4_000, &written("not this", &exits(3)));
-        let text = String::from_utf8(line).expect("text");
-        assert!(text.len() < LINE_BYTES_MAX, "{}", text.len());
-        assert!(text.starts_with("incident 4000: {\"unit\":\"a-name") && text.ends_with("}}"), "{text}");
-        assert_eq!(line_of(1, "x".repeat(5_000).as_bytes()).len(), LINE_BYTES_MAX);
+    fn lines_fit_the_kernel_log() {
+        let lines = lines_of(999_999_999, &written("not this", &exits(3)));
+        let text = String::from_utf8(lines).expect("text");
+        assert!(text.lines().all(|line| line.len() <= LINE_BYTES_MAX), "{text}");
+        let whole: String = text
+            .lines()
+            .enumerate()
+            .map(|(at, line)| {
+                let head = if at == 0 { "incident 999999999: " } else { "incident 999999999, continued: " };
+                line.strip_prefix(head).expect("the head")
+            })
+            .collect();
+        let found: serde_json::Value = serde_json::from_str(&whole).expect("JSON");
+        assert_eq!(found["unit"], "a-name-of-some-length");
+        assert_eq!(text.lines().count(), 2, "{text}");
     }
 
     #[test]

@@ -24,8 +24,6 @@ fn file(number: u32, unit: &str, boot_id: &str, incident: Incident) -> Vec<u8> {
         limit_bytes: Some(32 << 20),
         peak_bytes: Some(32 << 20),
         memory_stat: MemoryStat(&memory_stat),
-        available_bytes: Some(200 << 20),
-        cpu_some_avg10: Some(1_234),
         words,
     };
     let mut letter = Vec::new();
@@ -103,6 +101,44 @@ fn incidents_of_all_boots() {
     let none = "lifeboatctl: there is no incident 3: those on record go from 15 to 18\n";
     server.ctl(&["incidents", "show", "3"]).check("", none, 1);
     assert_eq!(server.ctl(&["incidents", "show", "x"]).code, 2);
+}
+
+/// This boot counted from 1 on, as its disk came later: its number is one of an earlier boot's too, or even of another
+/// lifeboat's of this boot.
+#[test]
+fn a_number_of_two_incidents_shows_both() {
+    let (_folder, mut snapshot) = folder();
+    snapshot.incidents[0].number = 16;
+    snapshot.incidents[1].number = 17;
+    snapshot.incidents[1].began.0 += 1;
+    let server = served(snapshot);
+    let list = server.ctl(&["incidents"]);
+    let lines: Vec<(&str, bool, bool)> = list
+        .out
+        .lines()
+        .skip(1)
+        .map(|line| (&line[..2], line.contains("  earlier  "), line.contains("  this, not kept  ")))
+        .collect();
+    let expected = [
+        ("15", true, false),
+        ("16", true, false),
+        ("16", false, true),
+        ("17", false, false),
+        ("17", false, true),
+    ];
+    assert_eq!(lines, expected, "{}", list.out);
+    let shown = server.ctl(&["incidents", "show", "16"]);
+    let heads: Vec<&str> = shown.out.lines().filter(|line| line.starts_with("incident 16: ")).collect();
+    let [earlier, this] = heads[..] else { panic!("{heads:?}") };
+    assert!(earlier.ends_with(", an earlier boot") && this.ends_with(", this boot"), "{heads:?}");
+    assert!(shown.out.contains("\n\nincident 16: "), "{}", shown.out);
+    let json = server.ctl(&["--json", "incidents", "show", "16"]);
+    let boots: Vec<serde_json::Value> = json
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["boot_id"].take())
+        .collect();
+    assert_eq!(boots, ["other", &*boot_id()]);
 }
 
 #[test]

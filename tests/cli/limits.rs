@@ -18,14 +18,20 @@ fn limits_are_told_in_words() {
     let over = "setup: ERROR (memory.max: it does not fit beside the others, at most 1 MiB is free for it; lower \
                 another unit first)\n";
     check(&["limit", "setup", "memory.max=1GiB"], over, 1);
+    let none = "viewer: ERROR (memory.max: its file bounds no memory, so there is nothing to change; give it `memory: \
+                (max: \"SIZE\")` there, and `lifeboatctl update`)\n";
+    check(&["limit", "viewer", "memory.max=16MiB"], none, 1);
+    let without =
+        "viewer: ERROR (memory.max: without a bound its memory cannot be guarded; give it a size)\n";
+    check(&["limit", "viewer", "memory.max=max"], without, 1);
     for (word, part) in [
         ("memory.max", "write NAME=VALUE"),
         ("memory.min=1MiB", "cannot be changed"),
-        ("memory.max=1KiB", "is out of range"),
+        ("memory.max=1KiB", "is out of range; the least is 64 KiB"),
         ("memory.max=16MB", "decimal unit"),
         ("cpu.max=50", "no share of a processor"),
-        ("cpu.weight=max", "is out of range"),
-        ("pids.max=0", "is out of range"),
+        ("cpu.weight=max", "is out of range; it goes from 1 to 10000"),
+        ("pids.max=0", "is out of range; it goes from 1 to 4194304"),
     ] {
         let run = server.ctl(&["limit", "bus", word]);
         assert_eq!(run.code, 2, "{word}: {run:?}");

@@ -253,7 +253,7 @@ fn a_file_that_has_nothing_to_replay_says_why() {
         &changed("\"replay\":{\"Episode\":{", "\"replay\":{\"Missing\":\"Busy\"},\"x\":{\"E\":{"),
         "too many units",
     );
-    check(&changed("\"layout\":1", "\"layout\":2"), "does not understand how (its layout is not 1)");
+    check(&changed("\"layout\":3", "\"layout\":1"), "does not understand how (its layout is not 3)");
     check(&changed("\"checkpoints\":[[", "\"checkpoints\":[[7,"), "does not understand how (");
     check(&changed("\"entries\":[", "\"entries\":[],\"more\":["), "no turn that could be decided again");
     check(&changed("\"entries\":[", "\"entries\":[\"Elsewhere\","), "do not belong together");
@@ -295,4 +295,14 @@ fn leaves(value: &Value, place: String, found: &mut Vec<String>) {
         }
         _ => found.push(place),
     }
+}
+
+/// What `--json incidents show` prints of an incident that only lifeboat's memory has is not damaged.
+#[test]
+fn a_record_that_was_not_kept_has_nothing_to_replay() {
+    let whole: Value = serde_json::from_slice(&file()).expect("JSON");
+    let bare = serde_json::json!({ "number": 17, "unit": "logger", "incident": whole["incident"] });
+    let found = replayed(&serde_json::to_vec(&bare).expect("JSON"), &[]);
+    let told = "nothing to replay: it is the record of an incident that was not kept, which has no events";
+    assert!(found.code == 2 && found.err.contains(told), "{found:?}");
 }

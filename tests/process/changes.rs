@@ -193,40 +193,47 @@ fn resident_kib(rig: &Rig) -> u64 {
 
 #[test]
 fn many_updates_leave_nothing_behind() {
-    const CYCLES: u32 = 240;
-    /// The least of so many: what an update needs while it goes on is not counted.
-    const LOOKS: u32 = 40;
-    let rig = Place::new(Cgroups::None).unit("kept", SLEEPER).start();
+    const BLOCK: u32 = 80;
+    /// Rings and tables fill at a pace that depends on the machine; what leaks never stops, though holes in the heap
+    /// may hide it for two blocks.
+    const BLOCKS_MAX: u32 = 20;
+    let place = Place::new(Cgroups::None).unit("kept", SLEEPER);
+    // The C library's heap grows by what is asked for, and not by 128 KiB in advance: mallopt(3).
+    let mut command = place.command();
+    command.arg("--degraded").env("MALLOC_TOP_PAD_", "0");
+    let rig = place.start_as(command);
     let kept = rig.running("kept");
-    let (mut first, mut last) = ((usize::MAX, u64::MAX), (usize::MAX, u64::MAX));
-    for cycle in 0..CYCLES {
-        // One comes and goes, one changes each time.
+    let mut held = Vec::new();
+    let has_stopped = (0..BLOCKS_MAX).any(|block| {
+        held.push(least_of_updates(&rig, block * BLOCK..(block + 1) * BLOCK));
+        matches!(held[..], [.., before, _, _, after] if after.0 <= before.0 && after.1 <= before.1)
+    });
+    println!("least descriptors and KiB of anonymous memory in each {BLOCK} updates: {held:?}");
+    assert!(has_stopped, "it grows with each {BLOCK} updates: {held:?}");
+    assert_eq!(rig.running("kept"), kept);
+}
+
+/// One unit comes and goes, one changes each time. The least descriptors and KiB meanwhile: what an update needs
+/// while it goes on is not counted.
+fn least_of_updates(rig: &Rig, cycles: std::ops::Range<u32>) -> (usize, u64) {
+    let held = cycles.map(|cycle| {
         let text = format!(
             "(command: [\"/bin/sleep\", \"{}\"], output_ring: \"{}KiB\")",
             9_000 + cycle,
             1 + cycle % 4
         );
-        write(&rig, "changes", &text);
+        write(rig, "changes", &text);
         if cycle % 2 == 0 {
-            write(&rig, &format!("comes{}", cycle % 8), SLEEPER);
+            write(rig, &format!("comes{}", cycle % 8), SLEEPER);
         } else {
-            remove(&rig, &format!("comes{}", (cycle - 1) % 8));
+            remove(rig, &format!("comes{}", (cycle - 1) % 8));
         }
         let said = rig.ctl(&["update"]);
         assert_eq!(said.code, Some(0), "cycle {cycle}: {said:?}");
-        let least = match cycle {
-            100.. if cycle < 100 + LOOKS => &mut first,
-            _ if cycle >= CYCLES - LOOKS => &mut last,
-            _ => continue,
-        };
         rig.running("changes");
-        *least = (least.0.min(descriptors(&rig)), least.1.min(resident_kib(&rig)));
-    }
-    println!("least descriptors and KiB of anonymous memory: {first:?}, {last:?} a hundred updates later");
-    assert!(last.0 <= first.0, "{} descriptors were {}", last.0, first.0);
-    // The C library's heap grows by a step of 256 KiB at some time; the shipped one is held to its size in the vm.
-    assert!(last.1 <= first.1 + 320, "{} KiB were {} KiB", last.1, first.1);
-    assert_eq!(rig.running("kept"), kept);
+        (descriptors(rig), resident_kib(rig))
+    });
+    held.fold((usize::MAX, u64::MAX), |least, now| (least.0.min(now.0), least.1.min(now.1)))
 }
 
 #[test]

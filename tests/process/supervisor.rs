@@ -279,6 +279,7 @@ fn a_start_that_fails_names_file_line_and_cure() {
     let rig = Place::new(Cgroups::None)
         .unit("missing", "(\n    command: [\"/bin/no-such-program\"],\n)")
         .unit("locked", "(\n    command: [\"/etc/passwd\"],\n)")
+        .unit("folder", "(\n    command: [\"/etc\"],\n)")
         .unit("away", "(\n    command: [\"/bin/true\"],\n    working_directory: \"/no-such-folder\",\n)")
         .unit("processors", "(\n    command: [\"/bin/true\"],\n\n    cpus: \"1000\",\n)")
         .unit("fine", SLEEPER)
@@ -286,6 +287,7 @@ fn a_start_that_fails_names_file_line_and_cure() {
     for (name, words) in [
         ("missing", "missing.ron:2: command: /bin/no-such-program: put the program there"),
         ("locked", "locked.ron:2: command: /etc/passwd: make it executable (chmod +x)"),
+        ("folder", "not mounted noexec, for the unit's user too; a folder cannot be executed"),
         ("away", "away.ron:3: working_directory: /no-such-folder: make the folder, or take the field out"),
         ("processors", "processors.ron:4: cpus"),
     ] {
@@ -295,6 +297,33 @@ fn a_start_that_fails_names_file_line_and_cure() {
         assert!(rig.log().contains(words), "{words:?} is missing in {}", rig.log());
     }
     rig.running("fine");
+}
+
+/// Of two procedures and the commands beside the service the one is named that is missing.
+#[test]
+fn a_missing_program_beside_the_service_is_named() {
+    let shutdown =
+        "shutdown: (\n    procedure: [\"/bin/false\"], otherwise: [\"/no/second\"], on: [Stop],\n)";
+    let health = "health: (command: [\"/no/check\"], interval: \"50ms\", failures: 100)";
+    let stop = "\nstop: (command: [\"/no/stop\"])";
+    let rig = Place::new(Cgroups::None)
+        .unit("saved", &format!("(command: [\"/bin/sleep\", \"1000\"],\n{shutdown})"))
+        .unit("checked", &format!("(command: [\"/bin/sleep\", \"1000\"],\n\n{health},{stop})"))
+        .start();
+    for name in ["saved", "checked"] {
+        rig.running(name);
+    }
+    let cure = "put the program there, with the interpreter";
+    rig.wait_until("checked", |unit| unit.failed_command.is_some());
+    let words = format!("checked.ron:3: health: /no/check: {cure}");
+    let why = rig.ctl(&["why", "checked"]);
+    assert!(why.out.contains(&words), "{words:?} is missing in {why:?}");
+    rig.ctl(&["stop", "saved", "checked"]);
+    let told = [words, format!("saved.ron:2: shutdown: /no/second: {cure}")];
+    for words in [&told[..], &[format!("checked.ron:4: stop: /no/stop: {cure}")]].concat() {
+        assert!(rig.log().contains(&words), "{words:?} is missing in {}", rig.log());
+    }
+    assert!(!rig.log().contains("/bin/false: put"), "{}", rig.log());
 }
 
 /// sd_watchdog_enabled(3) and sd_listen_fds(3) look whether they are meant.

@@ -27,7 +27,13 @@ pub(crate) fn adopt(context: &Context, wish: &Adopt) -> Result<Exit, Failure> {
         return Ok(started);
     }
     let unit = snapshot(context)?.units.into_iter().find(|unit| unit.name == name);
-    take_away(context, &name);
+    if !take_away(context, &name) {
+        let words =
+            format!("process {} is not under guard yet, but may still be: the unit {name} stays", wish.pid);
+        let cure =
+            format!("look with `lifeboatctl status {name}`; `lifeboatctl stop {name}` would end the process");
+        return Err(failed(format!("{words}; {cure}")));
+    }
     match unit.and_then(|unit| unit.trouble) {
         Some(Trouble::SpawnFailed { stage, errno, .. }) => {
             let cure = cure::of_start(stage, errno);
@@ -62,9 +68,12 @@ fn adoptable(pid: u32, now: &Snapshot) -> Result<Facts, Failure> {
     }
     if let Some(unit) = now.units.iter().find(|unit| unit.pid == Some(pid)) {
         let name = &unit.name;
-        return told(&format!(
-            "it is the service of the unit {name}; bound that by `lifeboatctl limit {name} memory.max=SIZE`"
-        ));
+        let cure = if unit.memory.is_some() {
+            format!("bound that by `lifeboatctl limit {name} memory.max=SIZE`")
+        } else {
+            "give that unit `memory: (max: \"SIZE\")` in its file, and `lifeboatctl update`".to_owned()
+        };
+        return told(&format!("it is the service of the unit {name}; {cure}"));
     }
     Ok(process)
 }

@@ -85,10 +85,11 @@ pub(crate) fn take_in(context: &Context, name: &str) -> Result<Exit, Failure> {
     Ok(complain(&reply))
 }
 
-/// Takes it out again.
-pub(crate) fn take_out(context: &Context, name: &str) -> Result<Exit, Failure> {
+/// Takes it out again. False where it is not at rest, or for another reason is still there.
+pub(crate) fn take_out(context: &Context, name: &str) -> bool {
     let request = Request::Change { how: ChangeVerb::Remove, name: name.to_owned() };
-    call::<Empty>(context, request).map(|Empty {}| Exit::Ok).map_err(CallError::into_failure)
+    let answer = call::<Empty>(context, request);
+    matches!(answer, Ok(Empty {}) | Err(CallError::Refused(ErrorReply::NoSuchUnit { .. })))
 }
 
 /// Takes units in or out, one after the other.

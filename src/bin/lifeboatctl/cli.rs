@@ -191,14 +191,14 @@ pub(crate) struct Run {
     /// Its memory.max, as "32MiB"
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory_max: Option<String>,
-    /// Its shutdown procedure, a program and its words, which no shell reads
+    /// Its shutdown procedure, a program and its words, which no shell reads; it needs --memory-max
     #[arg(long, value_name = "COMMAND", requires = "memory_max")]
     pub(crate) procedure: Option<String>,
     /// The procedure's deadline
-    #[arg(long, value_name = "TIME", default_value = "2s")]
+    #[arg(long, value_name = "TIME", default_value = "2s", requires = "procedure")]
     pub(crate) deadline: String,
     /// The procedure's memory
-    #[arg(long, value_name = "SIZE", default_value = "4MiB")]
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", requires = "procedure")]
     pub(crate) procedure_memory: String,
     /// Its user
     #[arg(long, value_name = "USER")]

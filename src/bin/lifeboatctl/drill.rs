@@ -20,7 +20,10 @@ pub(crate) fn drill(context: &Context, wish: &Drill) -> Result<Exit, Failure> {
     let (OutcomeReply { outcome }, _) = client.hear(Some(wish.timeout)).map_err(CallError::into_failure)?;
     match outcome {
         Reply::Drilled => {}
-        other => return Err(Failure { message: format!("{name}: {}", refusal(other)), exit: Exit::Failed }),
+        other => {
+            let message = format!("{name}: {}", refusal(other, wish.to_the_end));
+            return Err(Failure { message, exit: Exit::Failed });
+        }
     }
     let why: WhyReply<'static> =
         client.call(Request::Why { name: name.clone() }, ANSWER_TIMEOUT).map_err(CallError::into_failure)?;
@@ -54,8 +57,11 @@ fn tell(context: &Context, unit: &UnitView) -> Result<Exit, Failure> {
 }
 
 /// Why there was no drill, and what helps.
-fn refusal(outcome: Reply) -> &'static str {
+fn refusal(outcome: Reply, to_the_end: bool) -> &'static str {
     match outcome {
+        Reply::NoDrill if to_the_end => {
+            "it has no shutdown procedure: add `shutdown: (procedure: [...])` to its file"
+        }
         Reply::NoDrill => {
             "there is no way back from its shutdown procedure: it has none, or its service is not Frozen meanwhile; \
              where it has one, --to-the-end drills all of it"

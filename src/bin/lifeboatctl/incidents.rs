@@ -24,9 +24,9 @@ struct Found {
     text: Option<Vec<u8>>,
 }
 
-/// All that are known, by number.
+/// All that are known, by number. Of two with one number, where a disk came late, the earlier boot's is first.
 struct All {
-    found: BTreeMap<u32, Found>,
+    found: Vec<Found>,
     boot_id: String,
     exit: Exit,
 }
@@ -42,7 +42,7 @@ pub(crate) fn incidents(context: &Context, what: &Incidents) -> Result<Exit, Fai
 fn list(context: &Context, all: &All) -> Result<Exit, Failure> {
     let mut text = String::new();
     if context.json {
-        for found in all.found.values() {
+        for found in &all.found {
             let Kept { number, unit, boot_id, began_unix_ms, incident, .. } = &found.kept;
             let (this_boot, kept) = (*boot_id == all.boot_id, found.text.is_some());
             text += &output::json(&json!({
@@ -53,7 +53,7 @@ fn list(context: &Context, all: &All) -> Result<Exit, Failure> {
     } else if all.found.is_empty() {
         text += "no incidents\n";
     } else {
-        let stories: Vec<Story<'_>> = all.found.values().map(|found| all.story(found)).collect();
+        let stories: Vec<Story<'_>> = all.found.iter().map(|found| all.story(found)).collect();
         // A String takes everything.
         let _ = table(&mut text, &stories);
     }
@@ -61,32 +61,45 @@ fn list(context: &Context, all: &All) -> Result<Exit, Failure> {
 }
 
 fn show_one(context: &Context, all: &All, number: u32) -> Result<Exit, Failure> {
-    let Some(found) = all.found.get(&number) else {
-        let known = match (all.found.keys().next(), all.found.keys().next_back()) {
-            (Some(first), Some(last)) => format!("those on record go from {first} to {last}"),
+    let mut text = String::new();
+    for found in all.found.iter().filter(|found| found.kept.number == number) {
+        if !context.json && !text.is_empty() {
+            text.push('\n');
+        }
+        text += &all.in_full(context, found)?;
+    }
+    if text.is_empty() {
+        let known = match (all.found.first(), all.found.last()) {
+            (Some(first), Some(last)) => {
+                format!("those on record go from {} to {}", first.kept.number, last.kept.number)
+            }
             _ => "none is on record".into(),
         };
         let exit = if all.exit == Exit::Ok { Exit::Failed } else { all.exit };
         return Err(Failure { message: format!("there is no incident {number}: {known}"), exit });
-    };
-    let mut text = String::new();
-    match &found.text {
-        Some(file) if context.json => text = String::from_utf8_lossy(file).trim_end().to_owned() + "\n",
-        None if context.json => {
-            let Kept { number, unit, boot_id, began_unix_ms, incident, .. } = &found.kept;
-            text = output::json(&json!({
-                "number": number, "unit": unit, "boot_id": boot_id, "began_unix_ms": began_unix_ms,
-                "incident": incident,
-            }))?;
-        }
-        _ => {
-            let _ = show(&mut text, &all.story(found));
-        }
     }
     output::finish(&text, all.exit)
 }
 
 impl All {
+    fn in_full(&self, context: &Context, found: &Found) -> Result<String, Failure> {
+        match &found.text {
+            Some(file) if context.json => Ok(String::from_utf8_lossy(file).trim_end().to_owned() + "\n"),
+            None if context.json => {
+                let Kept { number, unit, boot_id, began_unix_ms, incident, .. } = &found.kept;
+                output::json(&json!({
+                    "number": number, "unit": unit, "boot_id": boot_id, "began_unix_ms": began_unix_ms,
+                    "incident": incident,
+                }))
+            }
+            _ => {
+                let mut text = String::new();
+                let _ = show(&mut text, &self.story(found));
+                Ok(text)
+            }
+        }
+    }
+
     fn story<'a>(&self, found: &'a Found) -> Story<'a> {
         let kept = &found.kept;
         Story {
@@ -98,8 +111,6 @@ impl All {
             limit_bytes: kept.limit_bytes,
             peak_bytes: kept.peak_bytes,
             memory_stat: &kept.memory_stat,
-            available_bytes: kept.available_bytes,
-            cpu_some_avg10: kept.cpu_some_avg10,
             words: &kept.words,
         }
     }
@@ -107,8 +118,12 @@ impl All {
     /// What lifeboat has in memory and no file has.
     fn add_present(&mut self, snapshot: &Snapshot) {
         for incident in &snapshot.incidents {
-            let known = self.found.get(&incident.number);
-            if known.is_some_and(|found| found.kept.boot_id == self.boot_id) {
+            // The same number may be an earlier boot's, or another lifeboat's of this boot.
+            let is_it = |kept: &Kept| {
+                (kept.number, &kept.boot_id) == (incident.number, &self.boot_id)
+                    && kept.incident.began == incident.began
+            };
+            if self.found.iter().any(|found| is_it(&found.kept)) {
                 continue;
             }
             let began_us = status::wall_offset().0.saturating_add_unsigned(incident.began.0);
@@ -123,11 +138,9 @@ impl All {
                 incident: *incident,
                 peak_bytes: None,
                 memory_stat: BTreeMap::new(),
-                available_bytes: None,
-                cpu_some_avg10: None,
                 words: String::new(),
             };
-            self.found.insert(incident.number, Found { kept, text: None });
+            self.found.push(Found { kept, text: None });
         }
     }
 
@@ -139,7 +152,7 @@ impl All {
             let told = match text_of(&path) {
                 Ok(text) => match read(&text) {
                     Ok(kept) if kept.number == number => {
-                        self.found.insert(number, Found { kept, text: Some(text) });
+                        self.found.push(Found { kept, text: Some(text) });
                         continue;
                     }
                     Ok(kept) => format!("it holds incident {}", kept.number),
@@ -169,7 +182,7 @@ pub(crate) fn text_of(path: &Path) -> io::Result<Vec<u8>> {
 /// From a folder alone, or from lifeboat and its folder.
 fn gather(context: &Context, folder: Option<&Path>) -> Result<All, Failure> {
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let mut all = All { found: BTreeMap::new(), boot_id: boot_id.trim().to_owned(), exit: Exit::Ok };
+    let mut all = All { found: Vec::new(), boot_id: boot_id.trim().to_owned(), exit: Exit::Ok };
     let present = match folder {
         Some(_) => None,
         None => asked(context)?,
@@ -207,6 +220,8 @@ fn gather(context: &Context, folder: Option<&Path>) -> Result<All, Failure> {
     if let Some(snapshot) = &present {
         all.add_present(snapshot);
     }
+    all.found
+        .sort_by_key(|found| (found.kept.number, found.kept.boot_id == all.boot_id, found.text.is_none()));
     Ok(all)
 }
 

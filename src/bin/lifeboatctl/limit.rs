@@ -5,6 +5,7 @@ use crate::client::{CallError, Client};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use lifeboat::engine::action::{LimitAnswer, LimitOutcome};
+use lifeboat::engine::setting::Limit;
 use lifeboat::view::cure::untaken;
 use lifeboat::view::status::OneLine;
 use lifeboat::view::words::{Bytes, LimitWords};
@@ -24,7 +25,7 @@ pub(crate) fn limit(context: &Context, change: &NewLimits) -> Result<Exit, Failu
         client.ask(request, false).map_err(CallError::into_failure)?;
         let (answer, _): (LimitAnswer, bool) = client.hear(Some(TIMEOUT)).map_err(CallError::into_failure)?;
         let (name, limit_name) = (OneLine(&change.name), limit.setting.name());
-        let _ = match told(&answer) {
+        let _ = match told(*limit, &answer) {
             Ok(words) => writeln!(text, "{name}: {limit_name} {words} {}", LimitWords(*limit)),
             Err(words) => {
                 exit = Exit::Failed;
@@ -45,7 +46,7 @@ pub(crate) fn limit(context: &Context, change: &NewLimits) -> Result<Exit, Failu
 }
 
 /// What became of it; an error is that the limit does not hold.
-fn told(answer: &LimitAnswer) -> Result<&'static str, String> {
+fn told(limit: Limit, answer: &LimitAnswer) -> Result<&'static str, String> {
     let used = Bytes(answer.current_bytes.unwrap_or(0));
     Err(match answer.outcome {
         LimitOutcome::Applied => return Ok("is"),
@@ -66,7 +67,12 @@ fn told(answer: &LimitAnswer) -> Result<&'static str, String> {
         LimitOutcome::NotTaken => {
             format!("the kernel did not take it: {}", untaken(answer.errno.unwrap_or(0)))
         }
-        LimitOutcome::NoBound => "its memory has no bound, or would have none".into(),
+        LimitOutcome::NoBound if limit.value.is_some() => {
+            "its file bounds no memory, so there is nothing to change; \
+             give it `memory: (max: \"SIZE\")` there, and `lifeboatctl update`"
+                .into()
+        }
+        LimitOutcome::NoBound => "without a bound its memory cannot be guarded; give it a size".into(),
         LimitOutcome::Shielded => "above memory.high no shield could hold it".into(),
         LimitOutcome::NotNow => {
             "not now: it is on its way up or down, or another limit is being changed".into()

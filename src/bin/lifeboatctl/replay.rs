@@ -8,9 +8,18 @@ use lifeboat::engine::replay::replay as decide_again;
 use lifeboat::view::replay::{Story, write};
 use lifeboat::view::status::OneLine;
 use lifeboat::wire::episode::{Found, NoEpisode, VERSION, read_episode};
-use lifeboat::wire::incident::read;
+use lifeboat::wire::incident::{Unreadable, read};
 use serde_json::json;
 use std::path::Path;
+
+/// What `incidents show` prints of an incident that only lifeboat's memory has.
+const UNKEPT: &str = "it is the record of an incident that was not kept, which has no events; only files in \
+                      the folder of incidents have them";
+
+fn is_bare_record(text: &[u8]) -> bool {
+    let value: Option<serde_json::Value> = serde_json::from_slice(text).ok();
+    value.is_some_and(|it| it.get("incident").is_some() && it.get("format").is_none())
+}
 
 pub(crate) fn replay(context: &Context, file: &Path) -> Result<Exit, Failure> {
     let name = file.display().to_string();
@@ -19,7 +28,10 @@ pub(crate) fn replay(context: &Context, file: &Path) -> Result<Exit, Failure> {
         exit: Exit::Usage,
     };
     let text = text_of(file).map_err(|error| nothing(&error))?;
-    let kept = read(&text).map_err(|error| nothing(&NoEpisode::Unreadable(error)))?;
+    let kept = read(&text).map_err(|error| match error {
+        Unreadable::Broken(_) if is_bare_record(&text) => nothing(&UNKEPT),
+        error => nothing(&NoEpisode::Unreadable(error)),
+    })?;
     let Found { episode, by, is_as_written } = read_episode(&text).map_err(|error| nothing(&error))?;
     let found = decide_again(&episode, &kept.incident).map_err(|error| nothing(&error))?;
     let is_same = found.is_same() && is_as_written;

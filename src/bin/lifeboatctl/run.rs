@@ -8,6 +8,7 @@ use crate::exit::{Exit, Failure};
 use crate::{change, control, status, tail};
 use lifeboat::engine::event::Exit as End;
 use lifeboat::engine::snapshot::{StateName, UnitView};
+use lifeboat::unit::fault_of_new_name;
 use lifeboat::wire::reply::StatusReply;
 use lifeboat::wire::request::{ChangeVerb, Request};
 use std::fmt::Write as _;
@@ -37,25 +38,33 @@ pub(crate) fn run(context: &Context, wish: &Run) -> Result<Exit, Failure> {
 
 /// Has lifeboat take a unit of this boot in; nothing is left of one that cannot be.
 pub(crate) fn introduce(context: &Context, name: &str, text: &str) -> Result<Exit, Failure> {
+    if let Some(message) = fault_of_new_name(name) {
+        return Err(Failure { message, exit: Exit::Usage });
+    }
     let mut client = Client::connect(&context.socket()).map_err(CallError::into_failure)?;
     let known = status::snapshot(&mut client).map_err(CallError::into_failure)?;
-    if name.contains('/') || known.units.iter().any(|unit| unit.name == name) {
+    if known.units.iter().any(|unit| unit.name == name) {
         let cure = "take another name with --name, or take it out by `lifeboatctl remove`";
-        return Err(failed(format!("there is a unit {name} already, or it cannot be one; {cure}")));
+        return Err(failed(format!("there is a unit {name} already; {cure}")));
     }
-    write(&file_of(context, name), text)?;
+    let file = file_of(context, name);
+    write(&file, text)?;
     let added = change::take_in(context, name);
-    if !matches!(added, Ok(Exit::Ok)) {
-        take_away(context, name);
+    if !matches!(added, Ok(Exit::Ok)) && !take_away(context, name) {
+        // Nobody has started it: nothing runs that needs it.
+        let _ = fs::remove_file(file);
     }
     added
 }
 
-/// Takes a unit of this boot out, with its file.
-pub(crate) fn take_away(context: &Context, name: &str) {
-    // What was never taken in cannot be taken out.
-    let _ = fs::remove_file(file_of(context, name));
-    let _ = change::take_out(context, name);
+/// Takes a unit of this boot out, with its file. False where the unit is still there: then its file stays too, as
+/// without it the next update would end what runs.
+pub(crate) fn take_away(context: &Context, name: &str) -> bool {
+    let is_out = change::take_out(context, name);
+    if is_out {
+        let _ = fs::remove_file(file_of(context, name));
+    }
+    is_out
 }
 
 fn file_of(context: &Context, name: &str) -> PathBuf {
@@ -113,17 +122,25 @@ pub(crate) fn found(program: &str) -> Result<String, Failure> {
     path.ok_or_else(|| failed(format!("{program} is in no folder of PATH; write its whole path")))
 }
 
-/// Whole or not at all: lifeboat may be reading.
+/// Whole or not at all, as lifeboat may be reading; and never in another's place, as each takes away what it has made.
 fn write(file: &Path, text: &str) -> Result<(), Failure> {
     let told = |error: std::io::Error| {
         let cure = if error.kind() == std::io::ErrorKind::PermissionDenied { "; try as root" } else { "" };
         failed(format!("cannot write {}: {error}{cure}", file.display()))
     };
-    let half = file.with_extension("new");
+    let half = file.with_extension(format!("{}.new", std::process::id()));
     fs::create_dir_all(file.parent().unwrap_or(file)).map_err(told)?;
     let mut to = fs::File::create(&half).map_err(told)?;
     to.write_all(text.as_bytes()).map_err(told)?;
-    fs::rename(&half, file).map_err(told)
+    let placed = fs::hard_link(&half, file);
+    let _ = fs::remove_file(&half);
+    match placed {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let cure = "take another name with --name, or remove the file where nobody needs it";
+            Err(failed(format!("{} is there already, made by another lifeboatctl; {cure}", file.display())))
+        }
+        placed => placed.map_err(told),
+    }
 }
 
 /// Waits until nothing of it runs or will run; how it ended, as a shell has it.

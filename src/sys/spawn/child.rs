@@ -441,13 +441,25 @@ unsafe fn find_interpreter(plan: &Plan<'_>) -> Result<(), Refused> {
         if file < 0 {
             return Ok(());
         }
-        libc::read(file, line.as_mut_ptr().cast(), SCRIPT_BYTES - 1);
+        let length = libc::read(file, line.as_mut_ptr().cast(), SCRIPT_BYTES - 1);
         libc::close(file);
+        if length >= 0 && !may_be_executed(&line) {
+            *libc::__errno_location() = libc::ENOEXEC;
+            return Err(Refused);
+        }
         match interpreter_in(&mut line) {
             Some(path) if libc::access(path.as_ptr(), libc::X_OK) != 0 => Err(Refused),
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// By how it begins: a script, ELF, the flat format of machines without an MMU, or anything where the kernel may know
+/// further formats (Documentation/admin-guide/binfmt-misc.rst).
+unsafe fn may_be_executed(begin: &[u8]) -> bool {
+    [&b"#!"[..], b"\x7fELF", b"bFLT"].iter().any(|magic| begin.starts_with(magic))
+        // SAFETY: a plain call with a constant path.
+        || unsafe { libc::access(c"/proc/sys/fs/binfmt_misc/register".as_ptr(), libc::F_OK) } == 0
 }
 
 /// The path behind `#!`, up to a blank or the line's end.

@@ -84,7 +84,10 @@ impl<'a> Order<'a> {
         let mut order =
             Self { bytes: [0; ORDER_LEN], fds: [-1; GIVEN_MAX], count: 0, names: "", borrows: PhantomData };
         put(order.bytes.get_mut(..REASON_LEN - 1).unwrap_or_default(), 0, reason.as_bytes());
-        order.number(MAINPID_AT, u64::from(main_pid));
+        // To kill(2) and /proc 0 is the caller itself.
+        if main_pid > 0 {
+            order.number(MAINPID_AT, u64::from(main_pid));
+        }
         order.number(DEADLINE_AT, u64::from(deadline_ms));
         order
     }
@@ -142,6 +145,7 @@ pub fn release_resident(go: BorrowedFd<'_>, order: &Order<'_>) -> Result<(), i32
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
         std::str::from_utf8(bytes.get(..end).unwrap_or_default()).unwrap_or_default()
     };
+    let main_pid = text(MAINPID_AT, NUMBER_LEN);
     let is_there = |at: usize| u8::from(!text(at, NUMBER_LEN).is_empty());
     let (pidfds, cgroups) = (is_there(PIDFD_AT), is_there(CGROUP_AT));
     let mut line = [0; LINE_LEN];
@@ -150,10 +154,10 @@ pub fn release_resident(go: BorrowedFd<'_>, order: &Order<'_>) -> Result<(), i32
     // It always fits.
     let _ = write!(
         rest,
-        "LIFEBOAT_REASON={} LIFEBOAT_MAINPID={} LIFEBOAT_DEADLINE_MS={} PIDFDS={pidfds} CGROUPS={cgroups} STORED={} \
-         NAMES=",
+        "LIFEBOAT_REASON={}{}{} LIFEBOAT_DEADLINE_MS={} PIDFDS={pidfds} CGROUPS={cgroups} STORED={} NAMES=",
         text(0, REASON_LEN),
-        text(MAINPID_AT, NUMBER_LEN),
+        if main_pid.is_empty() { "" } else { " LIFEBOAT_MAINPID=" },
+        main_pid,
         text(DEADLINE_AT, NUMBER_LEN),
         order.count - usize::from(pidfds + cgroups),
     );
@@ -260,7 +264,7 @@ impl Slots {
         let listens = said(&self.listen_fds, LISTEN_FDS);
         [
             word(&self.reason, true),
-            word(&self.mainpid, true),
+            word(&self.mainpid, said(&self.mainpid, MAINPID)),
             word(&self.deadline_ms, true),
             word(&self.pidfd, said(&self.pidfd, PIDFD)),
             word(&self.cgroup_fd, said(&self.cgroup_fd, CGROUP_FD)),
@@ -430,7 +434,7 @@ mod tests {
                 // SAFETY: a string of the slots, with its NUL.
                 (!word.is_null()).then(|| unsafe { CStr::from_ptr(word) }.to_str().expect("text"))
             });
-            let expected = expected.map(Some);
+            let expected = expected.map(|word| Some(word).filter(|word| !word.is_empty()));
             assert_eq!(words, [expected[0], expected[1], expected[2], None, None, None, None, None]);
         };
         check(
@@ -439,7 +443,7 @@ mod tests {
             4_294_967_295,
             ["LIFEBOAT_REASON=exhaustion", "LIFEBOAT_MAINPID=4294967295", "LIFEBOAT_DEADLINE_MS=4294967295"],
         );
-        check("", 0, 0, ["LIFEBOAT_REASON=", "LIFEBOAT_MAINPID=0", "LIFEBOAT_DEADLINE_MS=0"]);
+        check("", 0, 0, ["LIFEBOAT_REASON=", "", "LIFEBOAT_DEADLINE_MS=0"]);
         let long = "x".repeat(80);
         let cut = format!("LIFEBOAT_REASON={}", "x".repeat(31));
         check(&long, 1, 2, [&cut, "LIFEBOAT_MAINPID=1", "LIFEBOAT_DEADLINE_MS=2"]);

@@ -106,6 +106,7 @@ impl Watch {
         action: Action,
         kernel: &mut FakeKernel,
     ) -> Result<(), Violation> {
+        self.stands_still(action);
         match action {
             Action::CheckConditions { unit, .. } => self.seen[usize::from(unit.0)].conditions = None,
             Action::ReadPeak { unit, run } => self.of_the_present(action, unit, run)?,
@@ -346,7 +347,22 @@ impl Watch {
         hold(Invariant::ReleasedOnce, fits, || format!("{unit:?} {run:?} parks again, left behind: {left}"))
     }
 
-    /// The second procedure comes once, after the first has failed, and when nothing of that is left.
+    fn stands_still(&mut self, action: Action) {
+        let (unit, still, signalled) = match action {
+            Action::Freeze { unit, .. } | Action::Hold { unit, .. } => (unit, true, false),
+            Action::Thaw { unit, .. } | Action::KillCgroup { unit, role: Role::Service, .. } => {
+                (unit, false, false)
+            }
+            // These do not end it, and are heard when it goes on.
+            Action::Signal { reason: KillReason::ReloadAsked | KillReason::Warned, .. } => return,
+            Action::Signal { unit, .. } => (unit, self.seen[usize::from(unit.0)].still, true),
+            _ => return,
+        };
+        let seen = &mut self.seen[usize::from(unit.0)];
+        (seen.still, seen.unheard) = (still, still && (signalled || seen.unheard));
+    }
+
+    /// The second procedure comes once, after the first has failed or was lost, and when nothing of that is left.
     fn parks_otherwise(&mut self, id: (UnitId, RunId), kernel: &mut FakeKernel) -> Result<(), Violation> {
         let (unit, run) = id;
         let has_one = self.policies[usize::from(unit.0)].procedure.is_some_and(|it| it.has_otherwise);
@@ -354,7 +370,8 @@ impl Watch {
         let Some(seen) = self.present(unit, run) else {
             return hold(Invariant::OnlyThePresentRun, false, || format!("{unit:?} {run:?}"));
         };
-        let fits = has_one && seen.releases == 1 && !seen.otherwise && !left;
+        let had_its_turn = seen.releases == 1 || seen.procedure_over;
+        let fits = has_one && had_its_turn && !seen.otherwise && !left;
         (seen.otherwise, seen.parked, seen.procedure_over, seen.releases) = (true, false, false, 0);
         hold(Invariant::ReleasedOnce, fits, || format!("{unit:?} {run:?} second, left behind: {left}"))
     }

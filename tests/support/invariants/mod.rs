@@ -46,6 +46,8 @@ pub(crate) enum Invariant {
     RestartsTogether,
     /// A unit is held for a new limit for a moment only, and then goes on or to its end.
     HeldForAMoment,
+    /// A service that was told to stand still, and is to end by a signal, is told to go on, or killed, in that turn.
+    SignalsAreHeard,
     /// A reload is answered in its time.
     ReloadsEnd,
     /// A drill that nobody asks for comes a whole interval after the run's beginning and the last drill; that one is
@@ -132,6 +134,9 @@ struct Seen {
     gone_by: Option<Time>,
     /// Since when it stands still for a new limit.
     held: Option<Time>,
+    /// It was told to stand still, and got a signal since then.
+    still: bool,
+    unheard: bool,
     exit: Option<Exit>,
     procedure_over: bool,
     ending: bool,
@@ -240,6 +245,12 @@ impl Watch {
         self.seen.get_mut(usize::from(unit.0)).filter(|seen| seen.run == run)
     }
 
+    fn procedure_is_over(&mut self, unit: UnitId, run: RunId) {
+        if let Some(seen) = self.present(unit, run) {
+            seen.procedure_over = true;
+        }
+    }
+
     /// Before the engine gets the event.
     pub(crate) fn event(&mut self, now: Time, event: Event, kernel: &mut FakeKernel) {
         self.wanted(event);
@@ -251,6 +262,8 @@ impl Watch {
                     seen.parked = true;
                 }
             }
+            // There is none to be waited for.
+            Event::SpawnFailed { unit, run, role: Role::Procedure, .. } => self.procedure_is_over(unit, run),
             Event::BallastStands { unit, run } => {
                 if let Some(seen) = self.present(unit, run) {
                     seen.guarded = true;
@@ -259,7 +272,7 @@ impl Watch {
             Event::Spawned { unit, run, .. } => self.told_spawned(now, unit, run),
             Event::Exited { unit, run, role, exit } => match (role, self.present(unit, run)) {
                 (Role::Service, Some(seen)) => seen.exit = seen.exit.or(Some(exit)),
-                (Role::Procedure, Some(seen)) => seen.procedure_over = true,
+                (Role::Procedure, Some(_)) => self.procedure_is_over(unit, run),
                 // The number of a command is no run.
                 (Role::Command | Role::Ballast, _) | (_, None) => {}
             },
@@ -276,8 +289,9 @@ impl Watch {
                 }
             }
             Event::LimitAsked { client, .. } => *self.open_requests.entry(client.0).or_default() += 1,
-            Event::IncidentsAhead { by } => {
-                self.kept = self.kept.iter().map(|number| number + by).collect();
+            Event::IncidentsAhead { from, by } => {
+                let shifted = |number: &u32| if *number >= from { number + by } else { *number };
+                self.kept = self.kept.iter().map(shifted).collect();
             }
             Event::ClientGone { client } => {
                 self.gone.push(client);

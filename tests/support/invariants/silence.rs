@@ -46,6 +46,8 @@ impl Watch {
     pub(super) fn no_silence(&self, now: Time) -> Result<(), Violation> {
         const LATE_MS: u64 = 50;
         for (policy, seen) in self.policies.iter().zip(&self.seen) {
+            let heard = !seen.unheard || seen.exit.is_some();
+            hold(Invariant::SignalsAreHeard, heard, || format!("{}: {seen:?}", policy.name))?;
             let lives = seen.spawned && seen.exit.is_none() && !seen.stands_still;
             if !lives || seen.ending || seen.signalled || seen.stopping {
                 continue;

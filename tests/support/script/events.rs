@@ -10,6 +10,7 @@ use lifeboat::engine::policy::{RunId, UnitId};
 use lifeboat::engine::setting::{Limit, Setting};
 use lifeboat::engine::snapshot::KilledBy;
 use serde::Deserialize;
+use std::num::NonZeroU32;
 
 /// An event in short form.
 #[derive(Clone, Debug, Deserialize)]
@@ -51,6 +52,10 @@ pub(crate) enum What {
     Sampled(String, u64),
     /// The same with `full avg10` of PSI, in percent.
     Stalled(String, u64, u16),
+    /// The same with the pages that were read again so far.
+    Thrashed(String, u64, u16, u32),
+    /// Unreclaimable bytes, and what is available of the machine's memory, in KiB.
+    MachineShort(String, u64, u32),
     /// What is still charged in KiB, and how much of it is on tmpfs.
     LeftBehind(String, u64, u64),
     PressureRang(String),
@@ -60,7 +65,8 @@ pub(crate) enum What {
     LimitTried(String, Setting, u64, Tried),
     ClientGone(u64),
     ShutdownAsked(ShutdownKind),
-    IncidentsAhead(u32),
+    /// From which number on, and by how much.
+    IncidentsAhead(u32, u32),
     /// Other units from now on.
     Reconfigure(Vec<Changed>),
     /// The event, but about this run.
@@ -122,7 +128,11 @@ impl Stage {
                 let counters = MemoryEvents { oom_kill: *oom_kill, ..MemoryEvents::default() };
                 Event::MemoryEvents { unit, run, role: Role::Command, counters }
             }
-            What::Sampled(..) | What::Stalled(..) | What::LeftBehind(..) => Self::reading(what, id),
+            What::Sampled(..)
+            | What::Stalled(..)
+            | What::Thrashed(..)
+            | What::MachineShort(..)
+            | What::LeftBehind(..) => Self::reading(what, id),
             What::Asked(client, name, verb) => {
                 Event::Asked { client: ClientId(*client), unit: self.id(name), verb: *verb }
             }
@@ -131,7 +141,7 @@ impl Stage {
             }
             What::ClientGone(client) => Event::ClientGone { client: ClientId(*client) },
             What::ShutdownAsked(how) => Event::ShutdownAsked { how: *how },
-            What::IncidentsAhead(by) => Event::IncidentsAhead { by: *by },
+            What::IncidentsAhead(from, by) => Event::IncidentsAhead { from: *from, by: *by },
             What::Reconfigure(_) => panic!("it is no event"),
             What::OfRun(run, what) => self.event(what, Some(*run)),
         }
@@ -152,6 +162,22 @@ impl Stage {
                 let (current_bytes, unreclaimable_bytes) = (bytes, bytes);
                 let sample =
                     MemorySample { current_bytes, unreclaimable_bytes, psi_full_avg10, ..Default::default() };
+                Event::MemorySampled { unit, run, sample }
+            }
+            What::Thrashed(name, kib, percent, refaults) => {
+                let (unit, run) = id(name);
+                let (bytes, psi_full_avg10, refaults) = (kib << 10, percent * 100, *refaults);
+                let (current_bytes, unreclaimable_bytes) = (bytes, bytes);
+                let stalled = MemorySample { psi_full_avg10, refaults, ..Default::default() };
+                let sample = MemorySample { current_bytes, unreclaimable_bytes, ..stalled };
+                Event::MemorySampled { unit, run, sample }
+            }
+            What::MachineShort(name, kib, available_kib) => {
+                let (unit, run) = id(name);
+                let (bytes, available_kib) = (kib << 10, NonZeroU32::new(*available_kib));
+                let (current_bytes, unreclaimable_bytes) = (bytes, bytes);
+                let sample =
+                    MemorySample { current_bytes, unreclaimable_bytes, available_kib, ..Default::default() };
                 Event::MemorySampled { unit, run, sample }
             }
             What::LeftBehind(name, kib, shmem_kib) => {

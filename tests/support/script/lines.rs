@@ -29,8 +29,8 @@ impl Stage {
             Action::EndLimit { unit, run } => format!("end limit {}", of(unit, run)),
             Action::ReplyLimit { client, answer } => format!("reply {} {:?}", client.0, answer.outcome),
             Action::ReadPeak { unit, run } => format!("read peak {}", of(unit, run)),
-            Action::Lend { unit, run, lend_bytes, .. } => {
-                format!("lend {} {} MiB", of(unit, run), lend_bytes >> 20)
+            Action::Lend { unit, run, lend_bytes, max_bytes } => {
+                format!("lend {} {} MiB to {} MiB", of(unit, run), lend_bytes >> 20, max_bytes >> 20)
             }
             Action::TakeBack { unit, run, .. } => format!("take back {}", of(unit, run)),
             Action::StartProcedure { unit, run, order } => format!(

@@ -12,7 +12,7 @@ use events::What;
 use lifeboat::engine::action::Action;
 use lifeboat::engine::event::Time;
 use lifeboat::engine::policy::{RunId, UnitId, UnitPolicy};
-use lifeboat::engine::snapshot::SystemView;
+use lifeboat::engine::snapshot::{SystemView, Verdict};
 use lifeboat::engine::{Engine, Plan};
 use lines::incidents;
 use serde::Deserialize;
@@ -108,8 +108,13 @@ impl Stage {
                         unit.refused_settings.iter().map(|refused| refused.setting.as_str()).collect();
                     state = format!("{state}, without {}", names.join(", "));
                 }
-                if unit.memory.as_ref().is_some_and(|memory| memory.held_at_bytes.is_some()) {
-                    state += ", held at memory.high";
+                match unit.memory.as_ref().and_then(|memory| memory.stall) {
+                    Some(Verdict::HeldAtHigh { .. }) => state += ", held at memory.high",
+                    Some(_) => state += ", thrashing",
+                    None => {}
+                }
+                if unit.memory.as_ref().is_some_and(|memory| memory.unguarded) {
+                    state += ", unguarded";
                 }
                 if unit.reloading {
                     state += ", reloading";

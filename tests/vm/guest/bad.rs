@@ -1,17 +1,26 @@
 //! Services that make their own end hard, each in one way; then they use memory without end.
 
 use super::cast::{own, pause};
+use super::listener::give;
 use super::nest;
-use nix::fcntl::{Flock, FlockArg};
+use super::speaker::say_and_wait;
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::libc;
 use nix::sys::signal::SigSet;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Linger;
 use std::fs::File;
-use std::net::TcpListener;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// The port that `bad port` listens on.
 pub(crate) const PORT: u16 = 9_191;
-/// The cgroup that `bad leaves` moves to.
+/// A cgroup that is no unit's.
 pub(crate) const ELSEWHERE: &str = "/sys/fs/cgroup/elsewhere";
+/// The socket that `bad lingers` stores would wait so long in its last close(2).
+pub(crate) const LINGER_S: i32 = 40;
 /// What `bad locks` has locked.
 const LOCKED: &str = "/run/locked";
 
@@ -31,6 +40,7 @@ pub(crate) fn bad(way: &str) -> Result<(), String> {
         }
         "locks" => {
             let file = told(LOCKED, File::create(LOCKED))?;
+            record_lock(&file)?;
             let _lock = locked(file)?;
             nest::leak()
         }
@@ -40,11 +50,10 @@ pub(crate) fn bad(way: &str) -> Result<(), String> {
             std::thread::sleep(Duration::from_secs(2));
             nest::leak()
         }
-        "leaves" => {
-            told("block signals", SigSet::all().thread_block())?;
-            told(ELSEWHERE, std::fs::create_dir_all(ELSEWHERE))?;
-            let path = format!("{ELSEWHERE}/cgroup.procs");
-            told(&path, std::fs::write(&path, "0"))?;
+        "lingers" => {
+            let stream = lingering()?;
+            give("FDSTORE=1\nFDNAME=socket", stream.as_fd())?;
+            say_and_wait("READY=1")?;
             pause()
         }
         _ => Err(format!("no bad way is named {way}")),
@@ -57,10 +66,48 @@ pub(crate) fn flee() -> Result<(), String> {
     told("spawn", own("flee")?.spawn()).map(drop)
 }
 
-/// Waits for what `bad locks` has locked.
-pub(crate) fn lock() -> Result<(), String> {
-    let file = told(LOCKED, File::open(LOCKED))?;
-    locked(file).map(drop)
+/// Moves to another cgroup, and uses memory there a little later.
+pub(crate) fn leave(folder: &str) -> Result<(), String> {
+    told("block signals", SigSet::all().thread_block())?;
+    told(folder, std::fs::create_dir_all(folder))?;
+    let path = format!("{folder}/cgroup.procs");
+    told(&path, std::fs::write(&path, "0"))?;
+    std::thread::sleep(Duration::from_secs(1));
+    nest::leak()
+}
+
+/// Waits for what `bad locks` has locked, by one of its two locks: they know nothing of each other.
+pub(crate) fn lock(by_record: bool) -> Result<(), String> {
+    let file = told(LOCKED, File::options().read(true).write(true).open(LOCKED))?;
+    if by_record { record_lock(&file) } else { locked(file).map(drop) }
+}
+
+/// Wants the port that `bad port` listens on.
+pub(crate) fn bind() -> Result<(), String> {
+    told("the port", TcpListener::bind(("127.0.0.1", PORT))).map(drop)
+}
+
+/// A connection that is full, since who listens at the port takes nothing, and that lingers.
+pub(crate) fn lingering() -> Result<TcpStream, String> {
+    let mut stream = told("the port", TcpStream::connect(("127.0.0.1", PORT)))?;
+    told("nonblocking", stream.set_nonblocking(true))?;
+    while stream.write(&[1; 1 << 16]).is_ok() {}
+    let linger = libc::linger { l_onoff: 1, l_linger: LINGER_S };
+    told("SO_LINGER", setsockopt(&stream, Linger, &linger))?;
+    Ok(stream)
+}
+
+/// A lock of fcntl(2), which is its process's.
+fn record_lock(file: &File) -> Result<(), String> {
+    let short = |number: libc::c_int| libc::c_short::try_from(number).unwrap_or_default();
+    let whole = libc::flock {
+        l_type: short(libc::F_WRLCK),
+        l_whence: short(libc::SEEK_SET),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    told(LOCKED, fcntl(file, FcntlArg::F_SETLKW(&whole))).map(drop)
 }
 
 fn locked(file: File) -> Result<Flock<File>, String> {

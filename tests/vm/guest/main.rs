@@ -41,6 +41,7 @@ mod stamp;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod thrash;
 mod warned;
 
 use std::process::ExitCode;
@@ -77,9 +78,11 @@ const USAGE: &str = "usage: vm-guest [driver [GROUP]] | list | COMMAND
   nest stay|leak|leak-below   make cgroups below its own; then stay, use memory there without end, or have a
                     child do so in one with a limit of its own, and stay
   leak              use memory without end
-  bad WAY           make its own end hard: flees, locks, port or leaves
+  bad WAY           make its own end hard: flees, locks, port or lingers
+  leave FOLDER      move to the cgroup of this folder, and use memory without end there
   flee              end once a child does the same
-  lock              wait for what `bad locks` has locked
+  lock [record]     wait for what `bad locks` has locked
+  bind              want the port of `bad port`
   map-and-leak FILE map FILE, whose pages are charged to others, and use memory without end, slowly
   grow NAME signal|watch
                     use ever more memory, and let go of half of it when told
@@ -117,6 +120,7 @@ fn main() -> ExitCode {
         ["flood"] => cast::flood(),
         ["churn", file, rounds] => cast::churn(file, rounds, u64::MAX),
         ["churn", file, rounds, last] => cast::churn(file, rounds, last.parse().unwrap_or(u64::MAX)),
+        ["thrash", kib, file, pages] => thrash::thrash(kib, file, pages),
         ["fork-storm"] => cast::fork_storm(),
         ["double-fork"] => cast::double_fork(),
         ["orphan"] => cast::orphan(),
@@ -140,7 +144,10 @@ fn main() -> ExitCode {
         ["leak"] => nest::leak(),
         ["bad", way] => bad::bad(way),
         ["flee"] => bad::flee(),
-        ["lock"] => bad::lock(),
+        ["leave", folder] => bad::leave(folder),
+        ["lock"] => bad::lock(false),
+        ["lock", "record"] => bad::lock(true),
+        ["bind"] => bad::bind(),
         ["map-and-leak", file] => cast::map_and_leak(file),
         ["grow", name, way @ ("signal" | "watch")] => warned::grow(name, way),
         ["keep", name] => keeper::keep(name, false),

@@ -24,6 +24,14 @@ pub(crate) fn line(text: &str) {
     };
 }
 
+/// Waits until the port has sent everything: what is still in the kernel when the machine goes off is lost, and a guest
+/// with few units is off within milliseconds.
+pub(crate) fn drain() {
+    if let Some(Some(port)) = OUT.get() {
+        let _ = nix::sys::termios::tcdrain(port);
+    }
+}
+
 /// A line of the protocol is one line, whatever an error message holds.
 pub(crate) fn one_line(text: &str) -> String {
     let parts: Vec<&str> = text.split(['\n', '\r']).filter(|part| !part.is_empty()).collect();

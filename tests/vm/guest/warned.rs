@@ -2,9 +2,10 @@
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
@@ -21,9 +22,13 @@ pub(crate) fn grow(name: &str, way: &str) -> Result<(), String> {
     signals.add(Signal::SIGUSR1);
     signals.thread_block().map_err(|error| format!("cannot block SIGUSR1: {error}"))?;
     let (name, by_signal) = (name.to_owned(), way == "signal");
+    let mut fifo = (!by_signal).then(watched).transpose()?;
     thread::spawn(move || {
         for count in 1_u32.. {
-            let heard = if by_signal { signals.wait().map(drop).map_err(|e| e.to_string()) } else { watch() };
+            let heard = match &mut fifo {
+                Some(fifo) => watch(fifo),
+                None => signals.wait().map(drop).map_err(|error| error.to_string()),
+            };
             if let Err(error) = heard {
                 eprintln!("{name}: {error}");
                 std::process::exit(1);
@@ -43,13 +48,20 @@ pub(crate) fn grow(name: &str, way: &str) -> Result<(), String> {
     }
 }
 
-/// As <https://systemd.io/MEMORY_PRESSURE/> has it for a FIFO.
-fn watch() -> Result<(), String> {
+/// As <https://systemd.io/MEMORY_PRESSURE/> has it for a FIFO, by one that only reads.
+fn watched() -> Result<File, String> {
     let path =
         std::env::var("MEMORY_PRESSURE_WATCH").map_err(|error| format!("MEMORY_PRESSURE_WATCH: {error}"))?;
-    let failed = |error: std::io::Error| format!("{path}: {error}");
-    let mut fifo = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
-    poll(&mut [PollFd::new(fifo.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)
-        .map_err(|errno| failed(errno.into()))?;
-    fifo.read(&mut [0; 64]).map(drop).map_err(failed)
+    let fifo = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+    fifo.map_err(|error| format!("{path}: {error}"))
+}
+
+/// It stays open, so that a hang-up would be there at each later wait.
+fn watch(fifo: &mut File) -> Result<(), String> {
+    let mut waits = [PollFd::new(fifo.as_fd(), PollFlags::POLLIN)];
+    poll(&mut waits, PollTimeout::NONE).map_err(|errno| errno.to_string())?;
+    if waits[0].revents() != Some(PollFlags::POLLIN) {
+        return Err(format!("{:?} at MEMORY_PRESSURE_WATCH", waits[0].revents()));
+    }
+    fifo.read(&mut [0; 64]).map(drop).map_err(|error| error.to_string())
 }

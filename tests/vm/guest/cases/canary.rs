@@ -147,18 +147,31 @@ fn flat_out(guest: &mut Guest) -> Result<(), String> {
     bystander.is_unharmed(guest)
 }
 
-/// Somebody kills the ballast: another one is made, and does its work.
+/// Somebody kills the ballast: another one is made, and does its work. After the fourth one none comes.
 fn lost(guest: &mut Guest) -> Result<(), String> {
     let unit = "canary-stays";
     guest.start(unit)?;
     wait_recording(guest, unit)?;
-    let (run, first) = (guest.unit(unit)?.run, member(unit, "ballast")?.ok_or("there is no ballast")?);
+    let (first_run, first) = (guest.unit(unit)?.run, member(unit, "ballast")?.ok_or("there is no ballast")?);
     kill(Pid::from_raw(first.cast_signed()), Signal::SIGKILL).map_err(|error| error.to_string())?;
     let another = || member(unit, "ballast").ok().flatten().filter(|pid| *pid != first);
     let second = guest.until("no other ballast", UP, another)?;
     guest.until("it is not the first to go", UP, || (oom_score_adj(second) == Ok(1_000)).then_some(()))?;
+    let mut last = second;
+    for _ in 0..2 {
+        kill(Pid::from_raw(last.cast_signed()), Signal::SIGKILL).map_err(|error| error.to_string())?;
+        let another = || member(unit, "ballast").ok().flatten().filter(|pid| *pid != last);
+        last = guest.until("no other ballast", UP, another)?;
+    }
+    kill(Pid::from_raw(last.cast_signed()), Signal::SIGKILL).map_err(|error| error.to_string())?;
+    let shown = || guest.unit(unit).ok()?.memory.filter(|memory| memory.unguarded).map(drop);
+    guest.until("it is not shown as unguarded", UP, shown)?;
+    let (_, text) = run(&["/usr/bin/lifeboatctl", "why", unit])?;
+    ensure(text.contains("  its ballast was lost too often: "), || text)?;
+    let (_, text) = run(&["/usr/bin/lifeboatctl", "status", unit])?;
+    ensure(text.contains(", without its canary"), || text)?;
     let view = guest.unit(unit)?;
-    ensure(view.run == run && view.state == StateName::Running, || format!("{view:?}"))?;
+    ensure(view.run == first_run && view.state == StateName::Running, || format!("{view:?}"))?;
     guest.stop(unit)
 }
 
@@ -168,15 +181,29 @@ fn outweighs_what_is_mapped(guest: &mut Guest) -> Result<(), String> {
     let unit = "canary-small-ballast";
     let others = vec![1_u8; 8 << 20];
     std::fs::write("/run/canary-mapped", others).map_err(|error| format!("/run/canary-mapped: {error}"))?;
-    let incident = exhaust(guest, unit)?;
+    let taken = (0..ROUNDS).find_map(|_| ballast_goes(guest, unit).transpose());
     std::fs::remove_file("/run/canary-mapped").map_err(|error| format!("/run/canary-mapped: {error}"))?;
+    taken.unwrap_or_else(|| Err(format!("in {ROUNDS} rounds the kernel was never asked for memory")))
+}
+
+/// A reading that falls on the last step foresees the end, and nothing need be killed: such a round says nothing of the
+/// ballast.
+const ROUNDS: usize = 5;
+
+/// One exhaustion of the unit: `None` where it was foreseen.
+fn ballast_goes(guest: &Guest, unit: &str) -> Result<Option<()>, String> {
+    let incident = exhaust(guest, unit)?;
     guest.figure(&told(unit, &incident));
-    let died = matches!(incident.verdict, Verdict::CanaryDied { ballast_bytes: 0x1_0000, .. });
-    ensure(died, || format!("{:?}", incident.verdict))?;
     let kills = incident.counters.oom_kill - incident.counters_at_start.oom_kill;
-    expect("kills of the kernel", &kills, &1)?;
     expect("processes that ended before lifeboat's kill", &incident.killer, &Killer::Lifeboat)?;
-    ensure(incident.frozen.is_some(), || "the service was not frozen".into())
+    ensure(incident.frozen.is_some(), || "the service was not frozen".into())?;
+    match incident.verdict {
+        Verdict::Predicted { .. } if kills == 0 => Ok(None),
+        Verdict::CanaryDied { ballast_bytes: 0x1_0000, .. } => {
+            expect("kills of the kernel", &kills, &1).map(Some)
+        }
+        verdict => Err(format!("{verdict:?}, and the kernel killed {kills} times")),
+    }
 }
 
 /// The sub-supervisor's unit, in the shape of the other units here.
@@ -212,9 +239,11 @@ fn unprivileged(guest: &mut Guest) -> Result<(), String> {
         ctl(&["why", "leaks"]).ok().filter(|text| text.contains("ended by"))
     });
     let why = why.map_err(|error| format!("{error}: {:?} {:?}", ctl(&["why", "leaks"]), ctl(&["status"])))?;
-    for words in ["took the ballast of 4 MiB", "ended by: lifeboat", "procedure: ended with exit code 0"] {
+    for words in ["ended by: lifeboat", "procedure: ended with exit code 0"] {
         ensure(why.contains(words), || format!("no {words:?} in {why}"))?;
     }
+    let known = ["took the ballast of 4 MiB", " unreclaimable, growing "];
+    ensure(known.iter().any(|words| why.contains(words)), || format!("none of {known:?} in {why}"))?;
     let status = ctl(&["status"])?;
     ensure(status.contains("or give its units guard: Canary"), || format!("status: {status}"))?;
     let paths = [ring_path(unit), saved_path(unit)].map(|path| path.display().to_string());

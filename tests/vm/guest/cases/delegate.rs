@@ -1,7 +1,7 @@
 //! Units that make cgroups of their own.
 
 use super::Case;
-use crate::guest::{Guest, ensure, expect, read};
+use crate::guest::{Guest, ensure, expect, read, run};
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::snapshot::{Cause, Killer, ProcedureResult, StateName, Verdict};
 use std::os::unix::fs::MetadataExt;
@@ -53,6 +53,7 @@ fn belongs_to_the_user(guest: &mut Guest) -> Result<(), String> {
 
 /// The event is raised at the group whose limit is met, also when its own processes are all below.
 fn leaks_at_the_top(guest: &mut Guest) -> Result<(), String> {
+    let bystander = guest.bystander()?;
     let (unit, kills, before) = ("delegate-leaks", guest.kernel_kills()?, guest.last_incident()?);
     guest.start(unit)?;
     let incident = guest.wait_incident(unit, before, SOON)?;
@@ -63,18 +64,28 @@ fn leaks_at_the_top(guest: &mut Guest) -> Result<(), String> {
     expect("procedure", &incident.procedure, &ProcedureResult::Ended(Exit::Code(0)))?;
     expect("kernel OOM kills", &guest.kernel_kills()?, &kills)?;
     ensure(Path::new("/run/delegate-leaks.saved").exists(), || "nothing was saved".into())?;
-    ensure(!Path::new(&format!("{POOL}/{unit}/inner")).exists(), || "a cgroup is left".into())
+    ensure(!Path::new(&format!("{POOL}/{unit}/inner")).exists(), || "a cgroup is left".into())?;
+    told(unit)?;
+    bystander.is_unharmed(guest)
+}
+
+fn told(unit: &str) -> Result<(), String> {
+    let (_, text) = run(&["/usr/bin/lifeboatctl", "why", unit])?;
+    ensure(text.contains("procedure: ended with exit code 0"), || format!("why {unit}: {text}"))
 }
 
 /// A shielded child cannot be killed by the kernel: at the limit that the unit has set itself it would hang for ever.
 fn leaks_below(guest: &mut Guest) -> Result<(), String> {
+    let bystander = guest.bystander()?;
     let (unit, kills, before) = ("delegate-leaks-below", guest.kernel_kills()?, guest.last_incident()?);
     guest.start(unit)?;
     let incident = guest.wait_incident(unit, before, SOON)?;
     ensure(matches!(incident.verdict, Verdict::OomEvent { .. }), || format!("{:?}", incident.verdict))?;
     ensure(incident.counters.oom_below > 0, || format!("{:?}", incident.counters))?;
     expect("procedure", &incident.procedure, &ProcedureResult::Ended(Exit::Code(0)))?;
-    expect("kernel OOM kills", &guest.kernel_kills()?, &kills)
+    expect("kernel OOM kills", &guest.kernel_kills()?, &kills)?;
+    told(unit)?;
+    bystander.is_unharmed(guest)
 }
 
 /// Without a shield the kernel kills the child, at the unit's own wish: the unit goes on, and it is told.

@@ -2,26 +2,29 @@
 //! is written for that is never synced here.
 
 use super::Case;
+use super::cache::{Churn, compare};
 use super::live::{goes_on, limit, number};
-use crate::cast::{field, own};
+use crate::cast::field;
 use crate::guest::{Guest, ensure, expect, read, run};
 use lifeboat::engine::event::Exit;
 use lifeboat::engine::snapshot::{ProcedureResult, StateName};
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 /// What looks at the disk's end comes last.
 pub(crate) const CASES: &[Case] = &[
-    Case { name: "has-a-disk", deadline_s: 60, run: has_a_disk },
+    Case { name: "has-a-disk", deadline_s: 60, run: |guest| make(guest, LARGE_BYTES) },
     Case { name: "page-cache-is-benign", deadline_s: 120, run: page_cache_is_benign },
     Case { name: "exhausted-behind-page-cache", deadline_s: 120, run: exhausted_behind_page_cache },
     Case { name: "limit-lowered-over-page-cache", deadline_s: 120, run: limit_lowered_over_page_cache },
+    Case { name: "thrashing-is-named", deadline_s: 150, run: thrashing_is_named },
+    Case { name: "room-in-swap-warns-nobody", deadline_s: 90, run: room_in_swap },
     Case { name: "io-max-of-a-disk", deadline_s: 60, run: io_max_of_a_disk },
     Case { name: "memory-of-what-does-not-die", deadline_s: 90, run: memory_of_what_does_not_die },
     Case { name: "writes-to-a-disk", deadline_s: 60, run: writes_to_a_disk },
@@ -29,24 +32,22 @@ pub(crate) const CASES: &[Case] = &[
 
 const DISK: &str = "/dev/nvme0n1";
 const FOLDER: &str = "/mnt";
+/// What is read through a bound that is smaller.
+pub(super) const FILE: &str = "/mnt/large";
 /// The host looks for these on the disk.
 const LAST_WORDS: &str = "the last words before the end of this guest\n";
 /// More than twice the memory of `churns`.
-const LARGE_BYTES: usize = 40 << 20;
+const LARGE_BYTES: u64 = 40 << 20;
+const SWAP: &str = "/mnt/swap";
+/// Enough for what `swaps` holds, but for a sixth.
+const SWAP_BYTES: usize = 12 << 20;
 const CHURNS: &str = "churns";
 const LEAKS: &str = "churns-then-leaks";
-const ROUNDS: &str = "/run/churns.rounds";
-/// A group that nobody watches, with the limit of `churns`.
-const UNWATCHED: &str = "/sys/fs/cgroup/unwatched";
-const UNWATCHED_ROUNDS: &str = "/run/unwatched.rounds";
-/// So often and so long each of the two is looked at.
-const PAIRS: usize = 7;
-const LOOK: Duration = Duration::from_secs(3);
-const SETTLES: Duration = Duration::from_millis(200);
-/// Of lifeboat while a unit churns, in each second.
-const WAKE_UPS_MAX: u64 = 2;
+/// At 250 pages a second the memory is full after some 4 s.
+const THRASHES: Duration = Duration::from_secs(90);
 
-fn has_a_disk(guest: &mut Guest) -> Result<(), String> {
+/// Makes a file system on the disk, and [`FILE`] of this size in it.
+pub(super) fn make(guest: &Guest, large_bytes: u64) -> Result<(), String> {
     let there = || Path::new(DISK).exists().then_some(());
     guest.until(&format!("there is no {DISK}"), Duration::from_secs(20), there)?;
     let (code, _) = run(&["/bin/busybox", "mke2fs", DISK])?;
@@ -54,106 +55,22 @@ fn has_a_disk(guest: &mut Guest) -> Result<(), String> {
     // The kernels have ext4, which takes an ext2 as it is.
     mount(Some(DISK), FOLDER, Some("ext4"), MsFlags::empty(), None::<&str>)
         .map_err(|error| format!("mount {DISK}: {error}"))?;
-    let large = format!("{FOLDER}/large");
-    fs::write(&large, vec![1; LARGE_BYTES]).map_err(|error| format!("{large}: {error}"))?;
+    let filled =
+        fs::File::create(FILE).and_then(|mut file| io::copy(&mut io::repeat(1).take(large_bytes), &mut file));
+    expect("bytes written", &filled.map_err(|error| format!("{FILE}: {error}"))?, &large_bytes)?;
     // Its pages are the driver's until they are gone: who reads it then pays for them.
     nix::unistd::sync();
     drop_caches()
 }
 
-fn drop_caches() -> Result<(), String> {
+pub(super) fn drop_caches() -> Result<(), String> {
     let file = "/proc/sys/vm/drop_caches";
     fs::write(file, "3").map_err(|error| format!("{file}: {error}"))
 }
 
-/// The same program in a unit and in a group that nobody watches, in turns: a noisy host slows both alike.
 fn page_cache_is_benign(guest: &mut Guest) -> Result<(), String> {
-    let incidents = guest.last_incident()?;
-    guest.start(CHURNS)?;
-    let watched_pid = guest.unit(CHURNS)?.pid.ok_or("it has no pid")?;
-    let mut child = unwatched()?;
-    let paces = in_turns(guest, [(watched_pid, ROUNDS), (child.id(), UNWATCHED_ROUNDS)]);
-    let _ = child.kill().and_then(|()| child.wait());
-    let (mut paces, woken) = paces?;
-    let events = read("/sys/fs/cgroup/guaranteed/churns/memory.events.local")?;
-    let unit = guest.unit(CHURNS)?;
-    guest.stop(CHURNS)?;
-    drop_caches()?;
-    let met = field(&events, "max").unwrap_or(0);
-    let [watched, unwatched] = paces.each_mut().map(|paces| median(paces));
-    guest.figure(&format!(
-        "page cache at the limit, {PAIRS} times {} s: limit met {met} times, PID 1 woken {woken} times, read at {watched:.1} \
-         MiB/s, and at {unwatched:.1} MiB/s where nobody watches (medians, ratio {:.3})",
-        LOOK.as_secs(),
-        watched / unwatched
-    ));
-    expect("state", &unit.state, &StateName::Running)?;
-    expect("incidents", &guest.last_incident()?, &incidents)?;
-    expect("warnings", &unit.warnings, &0)?;
-    ensure(met > 100, || format!("the limit was met {met} times only"))?;
-    // At its edges a turn may have a part of one round more.
-    let most = WAKE_UPS_MAX * (LOOK.as_secs() + 1) * PAIRS as u64;
-    ensure(woken <= most, || format!("PID 1 was woken {woken} times, more than {most}"))
-}
-
-/// What a process has read so far, from the page cache or not.
-fn read_bytes(pid: u32) -> Result<u64, String> {
-    let path = format!("/proc/{pid}/io");
-    field(&read(&path)?, "rchar:").ok_or_else(|| format!("{path} has no rchar"))
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// MiB that each of the two has read in each second of its turns, and how often PID 1 was woken in those of the first.
-fn in_turns(guest: &Guest, readers: [(u32, &str); 2]) -> Result<([Vec<f64>; 2], u64), String> {
-    let count = |rounds: &str| fs::read_to_string(rounds).ok().and_then(|text| text.parse::<u64>().ok());
-    let switches = || -> Result<u64, String> {
-        let status = read("/proc/1/status")?;
-        field(&status, "voluntary_ctxt_switches:").ok_or_else(|| "no voluntary_ctxt_switches".into())
-    };
-    let say = |pid: u32, signal| {
-        let pid = Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
-        kill(pid, signal).map_err(|error| format!("{signal} to {pid}: {error}"))
-    };
-    for (pid, rounds) in readers {
-        guest.until("no round is read", Duration::from_secs(30), || count(rounds))?;
-        say(pid, Signal::SIGSTOP)?;
-    }
-    let (mut paces, mut woken) = ([Vec::new(), Vec::new()], 0);
-    for turn in 0..2 * PAIRS {
-        let (pid, _) = readers[turn % 2];
-        let before_bytes = read_bytes(pid)?;
-        say(pid, Signal::SIGCONT)?;
-        // PID 1 hears of that as a parent: no matter of the page cache.
-        thread::sleep(SETTLES);
-        let woken_before = switches()?;
-        // Time itself is what is measured here.
-        thread::sleep(LOOK);
-        woken += if turn % 2 == 0 { switches()? - woken_before } else { 0 };
-        say(pid, Signal::SIGSTOP)?;
-        let kib = u32::try_from((read_bytes(pid)? - before_bytes) >> 10).unwrap_or(u32::MAX);
-        paces[turn % 2].push(f64::from(kib) / 1024.0 / (SETTLES + LOOK).as_secs_f64());
-    }
-    say(readers[0].0, Signal::SIGCONT)?;
-    Ok((paces, woken))
-}
-
-fn unwatched() -> Result<Child, String> {
-    let write = |file: &str, text: &str| {
-        let path = format!("{UNWATCHED}/{file}");
-        fs::write(&path, text).map_err(|error| format!("{path}: {error}"))
-    };
-    fs::create_dir(UNWATCHED).map_err(|error| format!("{UNWATCHED}: {error}"))?;
-    write("memory.max", "16777216")?;
-    write("memory.swap.max", "0")?;
-    let mut command = own("churn")?;
-    let child = command.args([&format!("{FOLDER}/large"), UNWATCHED_ROUNDS]).spawn();
-    let child = child.map_err(|error| format!("cannot spawn: {error}"))?;
-    write("cgroup.procs", &child.id().to_string())?;
-    Ok(child)
+    let (max_bytes, look) = (16 << 20, Duration::from_secs(3));
+    compare(guest, &Churn { unit: CHURNS, max_bytes, pairs: 7, look })
 }
 
 /// The doorbells are off because of the cache when the leak begins; the unit is rescued all the same, and soon: the
@@ -190,6 +107,88 @@ fn limit_lowered_over_page_cache(guest: &mut Guest) -> Result<(), String> {
         guest.until("it does not read on", Duration::from_secs(30), more)?;
         goes_on(guest, (branch, unit), pid, kills)?;
         guest.stop(unit)?;
+    }
+    Ok(())
+}
+
+/// Each reclaim finds pages of the file, which are wanted again at once: there is never an `oom`. It is named, once,
+/// and goes on.
+fn thrashing_is_named(guest: &mut Guest) -> Result<(), String> {
+    let (unit, before) = ("thrashes", guest.last_incident()?);
+    drop_caches()?;
+    guest.start(unit)?;
+    let named = || {
+        let (_, text) = run(&["/usr/bin/lifeboatctl", "status", unit]).ok()?;
+        (text.contains("RUNNING") && text.contains(", thrashing")).then_some(())
+    };
+    guest.until("status does not say that it thrashes", THRASHES, named)?;
+    let (_, text) = run(&["/usr/bin/lifeboatctl", "why", unit])?;
+    ensure(text.contains("  thrashing: ") && text.contains("raise memory.max"), || text.clone())?;
+    guest.figure(text.lines().find(|line| line.contains("thrashing")).unwrap_or_default().trim());
+    let events = read(&format!("/sys/fs/cgroup/pool/{unit}/memory.events.local"))?;
+    expect("oom", &field(&events, "oom"), &Some(0))?;
+    let (_, log) = run(&["/bin/busybox", "dmesg"])?;
+    expect("lines", &log.matches(&format!("{unit}: thrashing: ")).count(), &1)?;
+    expect("incidents", &guest.last_incident()?, &before)?;
+    guest.stop(unit)
+}
+
+/// What can still be swapped out is no growth towards the limit, nor is what has its place in swap already: the same
+/// bytes warn once the swap is gone.
+fn room_in_swap(guest: &mut Guest) -> Result<(), String> {
+    let unit = "swaps";
+    fs::write(SWAP, vec![0; SWAP_BYTES]).map_err(|error| format!("{SWAP}: {error}"))?;
+    for program in ["mkswap", "swapon"] {
+        let (code, text) = run(&["/bin/busybox", program, SWAP])?;
+        ensure(code == 0, || format!("{program}: {code} {text}"))?;
+    }
+    let holds = guest.start(unit).and_then(|()| {
+        let holds = || fs::metadata("/run/swaps").ok().filter(|file| file.len() > 0).map(drop);
+        guest.until("it holds nothing", Duration::from_secs(20), holds)?;
+        out_and_in_again(guest, unit)?;
+        // Asking reads it.
+        let memory = guest.unit(unit)?.memory.and_then(|memory| memory.sample).ok_or("no reading")?.1;
+        guest.figure(&format!("{unit}, with room in swap: {memory:?}"));
+        ensure(memory.current_bytes > 10 << 20 && memory.unreclaimable_bytes < 6 << 20, || {
+            format!("{memory:?}")
+        })?;
+        expect("warnings", &guest.unit(unit)?.warnings, &0)
+    });
+    let (code, text) = run(&["/bin/busybox", "swapoff", SWAP])?;
+    holds?;
+    ensure(code == 0, || format!("swapoff: {code} {text}"))?;
+    let warned = || guest.unit(unit).ok().filter(|unit| unit.warnings == 1).map(drop);
+    guest.until("it is not warned", Duration::from_secs(20), warned)?;
+    guest.stop(unit)?;
+    fs::remove_file(SWAP).map_err(|error| format!("{SWAP}: {error}"))
+}
+
+/// A part of its memory is swapped out and read again: it is in memory then, and its place in swap is taken. (A part of
+/// less than half of the swap: else the kernel gives the places back, mm/memory.c `should_try_to_free_swap`.)
+fn out_and_in_again(guest: &Guest, unit: &str) -> Result<(), String> {
+    const BYTES: u64 = 4 << 20;
+    let folder = format!("/sys/fs/cgroup/pool/{unit}");
+    let out = || number("pool", unit, "memory.swap.current").is_ok_and(|bytes| bytes >= BYTES).then_some(());
+    // The kernel says EAGAIN where it came to less, what is being written out among it.
+    let _ = fs::write(format!("{folder}/memory.reclaim"), BYTES.to_string());
+    guest.until("it is not swapped out", Duration::from_secs(20), out)?;
+    let pid = read(&format!("{folder}/cgroup.procs"))?;
+    read_memory(pid.trim())?;
+    let stat = read(&format!("{folder}/memory.stat"))?;
+    let cached = field(&stat, "swapcached").unwrap_or(0);
+    ensure(cached >= BYTES / 2, || format!("{cached} bytes are in memory and in swap"))
+}
+
+/// Reads all that this process may write.
+fn read_memory(pid: &str) -> Result<(), String> {
+    let maps = read(&format!("/proc/{pid}/maps"))?;
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).map_err(|error| format!("{pid}: {error}"))?;
+    for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
+        let ends = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+        let number = |text: &str| u64::from_str_radix(text, 16).map_err(|error| format!("{line}: {error}"));
+        let (start, end) = ends.ok_or_else(|| line.to_owned())?;
+        let mut bytes = vec![0; usize::try_from(number(end)? - number(start)?).unwrap_or(0)];
+        memory.read_exact_at(&mut bytes, number(start)?).map_err(|error| format!("{line}: {error}"))?;
     }
     Ok(())
 }
@@ -243,6 +242,10 @@ fn memory_of_what_does_not_die(guest: &mut Guest) -> Result<(), String> {
 fn writes_to_a_disk(guest: &mut Guest) -> Result<(), String> {
     // A unit that keeps a file open there until it is killed.
     guest.start("holds-the-disk")?;
+    write_last_words()
+}
+
+pub(super) fn write_last_words() -> Result<(), String> {
     let path = format!("{FOLDER}/last-words");
     fs::write(&path, LAST_WORDS).map_err(|error| format!("{path}: {error}"))
 }

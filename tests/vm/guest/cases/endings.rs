@@ -21,6 +21,9 @@ pub(crate) const CASES: &[Case] = &[
 pub(crate) const LIMIT_POWER_OFF: &[Case] =
     &[Case { name: "start-limit-power-off", deadline_s: 40, run: |g| ends_with(g, "limit-powers-off") }];
 
+pub(crate) const THEN_REBOOT: &[Case] =
+    &[Case { name: "exhausted-then-reboot", deadline_s: 40, run: |g| ends_with(g, "saves-and-reboots") }];
+
 pub(crate) const RESCUE: &[Case] =
     &[Case { name: "rescue-is-called", deadline_s: 40, run: |g| ends_with(g, "calls-the-rescue") }];
 

@@ -165,7 +165,10 @@ impl Outcome {
         match incident.verdict {
             Verdict::Predicted { .. } => self.predicted += 1,
             Verdict::OomEvent { .. } | Verdict::CanaryDied { .. } => self.by_event += 1,
-            Verdict::LimitLowered { .. } | Verdict::KernelKilled { .. } | Verdict::HeldAtHigh { .. } => {}
+            Verdict::LimitLowered { .. }
+            | Verdict::KernelKilled { .. }
+            | Verdict::HeldAtHigh { .. }
+            | Verdict::Thrashing { .. } => {}
         }
         let first = first_instruction(name).filter(|time| *time >= incident.began);
         let times = [incident.frozen, first, incident.killed, incident.emptied, Some(restarted)];

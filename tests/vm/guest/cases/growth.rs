@@ -18,8 +18,9 @@ const ROUNDS: usize = 20;
 /// Once the tables of incidents and events are full, and the letter of an incident has had its full size (some rounds
 /// later: 100 rounds after that held the same 1520 KiB), only the output rings of the units that speak in these rounds
 /// are touched for the first time, a page now and then until each has come round: 4 KiB and a page's edge for this
-/// unit, its procedure and the bystander. A leak of 1 KiB for each round would be 20.
+/// unit, its procedure and the bystander. A leak of 1 KiB for each round would be 20, in each block of rounds.
 const ROUNDS_KIB: u64 = 16;
+const BLOCKS_MAX: usize = 3;
 /// The first start of a unit makes what it keeps: the paths of its cgroups and a page or so of tables for their files.
 const KIB_PER_UNIT: u64 = 8;
 /// The files of a unit's two cgroups that lifeboat keeps open.
@@ -99,16 +100,21 @@ fn twenty_exhaustions(guest: &mut Guest) -> Result<(), String> {
     while guest.last_incident()? < u32::try_from(INCIDENTS_MAX + ROUNDS).unwrap_or(u32::MAX) {
         exhaust(guest)?;
     }
-    let before = settled(guest, files)?;
-    for _ in 0..ROUNDS {
-        exhaust(guest)?;
+    let mut before = settled(guest, files)?;
+    for _ in 0..BLOCKS_MAX {
+        for _ in 0..ROUNDS {
+            exhaust(guest)?;
+        }
+        // A connection that lifeboat has not let go of yet has pages of its own.
+        let after = settled(guest, before.files)?;
+        guest.figure(&format!("{ROUNDS} exhaustions: PID 1 before {before:?}, after {after:?}"));
+        expect("open files of cgroups", &after.cgroup_files, &before.cgroup_files)?;
+        if after.anonymous_kib <= before.anonymous_kib + ROUNDS_KIB {
+            return Ok(());
+        }
+        before = after;
     }
-    let after = settled(guest, files)?;
-    guest.figure(&format!("{ROUNDS} exhaustions: PID 1 before {before:?}, after {after:?}"));
-    expect("open files of cgroups", &after.cgroup_files, &before.cgroup_files)?;
-    ensure(after.anonymous_kib <= before.anonymous_kib + ROUNDS_KIB, || {
-        format!("memory: {before:?}, then {after:?}")
-    })
+    Err(format!("memory: {ROUNDS_KIB} KiB more with each {ROUNDS} exhaustions"))
 }
 
 fn has_not_grown(guest: &mut Guest) -> Result<(), String> {

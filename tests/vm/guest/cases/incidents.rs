@@ -2,11 +2,15 @@
 
 use super::Case;
 use crate::guest::{Guest, ensure, expect, read, run};
+use lifeboat::engine::event::Exit;
 use lifeboat::engine::snapshot::{Incident, ProcedureResult, StateName};
 use lifeboat::wire::incident::{self, FILE_BYTES_MAX, Kept};
 use nix::mount::{MsFlags, mount};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +29,7 @@ pub(crate) const AGAIN: &[Case] = &[
     Case { name: "incidents-of-the-last-boot", deadline_s: 60, run: incidents_of_the_last_boot },
     Case { name: "incident-numbers-go-on", deadline_s: 60, run: incident_numbers_go_on },
     Case { name: "incident-files-that-are-broken", deadline_s: 30, run: incident_files_that_are_broken },
+    Case { name: "incident-on-a-dead-disk", deadline_s: 150, run: incident_on_a_dead_disk },
 ];
 
 /// Where there is no disk.
@@ -110,7 +115,9 @@ fn incident_is_on_the_disk(guest: &mut Guest) -> Result<(), String> {
     expect("boot", &kept.boot_id.as_str(), &read("/proc/sys/kernel/random/boot_id")?.trim())?;
     let held: u64 = ["anon", "shmem"].iter().filter_map(|name| kept.memory_stat.get(*name)).sum();
     ensure(Some(held) > kept.limit_bytes.map(|limit| limit / 2), || format!("{:?}", kept.memory_stat))?;
-    ensure(kept.available_bytes > Some(0), || "no MemAvailable".into())?;
+    ensure(kept.incident.sample.and_then(|sample| sample.available_bytes()) > Some(0), || {
+        "no MemAvailable".into()
+    })?;
     expect("limit", &kept.limit_bytes, &Some(16 << 20))?;
     let before = incident.sample.map_or(0, |sample| sample.current_bytes);
     let after = kept.incident.left.map_or(u64::MAX, |left| left.current_bytes);
@@ -170,16 +177,19 @@ fn incident_on_a_full_disk(guest: &mut Guest) -> Result<(), String> {
     drop(large);
     let bystander = guest.bystander()?;
     let incident = exhaust(guest, LEAKS)?;
-    expect(
-        "procedure",
-        &incident.procedure,
-        &ProcedureResult::Ended(lifeboat::engine::event::Exit::Code(0)),
-    )?;
+    expect("procedure", &incident.procedure, &ProcedureResult::Ended(Exit::Code(0)))?;
     logged(guest, &format!("incident {}: {{\"unit\":\"{LEAKS}\"", incident.number))?;
     logged(guest, &format!("incident {} is not kept: cannot write to {FOLDER}: No space", incident.number))?;
     ensure(!file(incident.number).exists(), || "there is a file".into())?;
+    told_all_the_same(incident.number)?;
     bystander.is_unharmed(guest)?;
     fs::remove_file(&filler).map_err(|error| format!("{filler}: {error}"))
+}
+
+/// From lifeboat's own memory.
+fn told_all_the_same(number: u32) -> Result<(), String> {
+    shows(&["incidents", "show", &number.to_string()], &["procedure: ended with exit code 0"])?;
+    shows(&["why", LEAKS], &[&format!("incident {number},"), "procedure: ended with exit code 0"]).map(drop)
 }
 
 fn remount(flags: MsFlags) -> Result<(), String> {
@@ -191,8 +201,11 @@ fn remount(flags: MsFlags) -> Result<(), String> {
 fn incident_on_a_read_only_disk(guest: &mut Guest) -> Result<(), String> {
     nix::unistd::sync();
     remount(MsFlags::MS_RDONLY)?;
+    let bystander = guest.bystander()?;
     let incident = exhaust(guest, LEAKS)?;
     logged(guest, &format!("incident {}: {{\"unit\":\"{LEAKS}\"", incident.number))?;
+    told_all_the_same(incident.number)?;
+    bystander.is_unharmed(guest)?;
     remount(MsFlags::empty())
 }
 
@@ -235,13 +248,61 @@ fn incident_numbers_go_on(guest: &mut Guest) -> Result<(), String> {
     expect("files", &guest.until("too many are kept", SOON, bounded)?, &vec![2, 5, 6, 7])
 }
 
+/// Cut, a fifo that nobody writes to, a file without an end, and a folder that cannot be removed as the oldest.
 fn incident_files_that_are_broken(guest: &mut Guest) -> Result<(), String> {
+    let bystander = guest.bystander()?;
+    mkfifo(&file(4), Mode::S_IRUSR).map_err(|errno| format!("a fifo: {errno}"))?;
+    symlink("/dev/zero", file(3)).map_err(|error| format!("a link: {error}"))?;
+    fs::create_dir_all(file(1).join("full")).map_err(|error| format!("a folder: {error}"))?;
     let text = fs::read(file(5)).map_err(|error| error.to_string())?;
     fs::write(file(5), text.get(..text.len() / 2).unwrap_or_default()).map_err(|error| error.to_string())?;
+    let (code, text) = run(&["/bin/sh", "-c", "/usr/bin/lifeboatctl incidents 2>&1"])?;
+    expect("exit code", &code, &0)?;
+    for number in [1, 3, 4, 5] {
+        let words = format!("{} is left out: ", file(number).display());
+        expect(&format!("{words:?} in {text}"), &text.matches(&words).count(), &1)?;
+    }
     let third = exhaust(guest, LEAKS)?;
     kept(guest, third.number)?;
     let text = shows(&["incidents"], &["6 ", "7 ", "8 ", "this"])?;
-    ensure(!text.contains("\n5 "), || text)
+    ensure(!text.contains("\n5 "), || text)?;
+    told_all_the_same(third.number)?;
+    bystander.is_unharmed(guest)
+}
+
+/// Each write to the disk hangs, past killing: the units are saved and everybody gets an answer all the same, and a
+/// part of the incident is where it outlives a reboot. These kernels have no pmsg: a file stands in for it.
+fn incident_on_a_dead_disk(guest: &mut Guest) -> Result<(), String> {
+    const PMSG: &str = "/dev/pmsg0";
+    let bystander = guest.bystander()?;
+    fs::write(PMSG, "").map_err(|error| format!("{PMSG}: {error}"))?;
+    let (code, said) = run(&["/bin/busybox", "fsfreeze", "--freeze", MOUNTED])?;
+    expect(&format!("exit code of fsfreeze: {said}"), &code, &0)?;
+    let saved = while_the_disk_is_dead(guest);
+    let (code, said) = run(&["/bin/busybox", "fsfreeze", "--unfreeze", MOUNTED])?;
+    let number = saved?;
+    expect(&format!("exit code of fsfreeze: {said}"), &code, &0)?;
+    let lines = read(PMSG)?;
+    let begins = format!("incident {number}: {{\"unit\":\"{LEAKS}\"");
+    ensure(lines.starts_with(&begins), || format!("{PMSG} has {lines:?}"))?;
+    fs::remove_file(PMSG).map_err(|error| format!("{PMSG}: {error}"))?;
+    bystander.is_unharmed(guest)?;
+    let next = exhaust(guest, LEAKS)?;
+    kept(guest, next.number).map(drop)
+}
+
+/// The number of an incident that the disk did not take.
+fn while_the_disk_is_dead(guest: &Guest) -> Result<u32, String> {
+    let first = exhaust(guest, LEAKS)?;
+    // Its keeper hangs meanwhile.
+    let second = exhaust(guest, LEAKS)?;
+    expect("procedure", &second.procedure, &ProcedureResult::Ended(Exit::Code(0)))?;
+    told_all_the_same(second.number)?;
+    let number = first.number;
+    logged(guest, &format!("incident {number} is not kept: cannot write to {FOLDER}: timed out"))?;
+    ensure(!file(number).exists(), || "there is a file".into())?;
+    told_all_the_same(second.number)?;
+    Ok(number)
 }
 
 fn incident_without_a_disk(guest: &mut Guest) -> Result<(), String> {

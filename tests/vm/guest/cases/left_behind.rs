@@ -58,7 +58,10 @@ fn killed_from_outside(guest: &mut Guest) -> Result<(), String> {
 /// goes with it.
 fn what_outlives_the_kill(guest: &mut Guest) -> Result<(), String> {
     const MIB: u64 = 1 << 20;
-    for (unit, least, most) in [("leaves-a-file", 12 * MIB, 16 * MIB), ("leaves-a-private-file", 0, MIB)] {
+    // More than once: the write that fails at the limit may end the service before it is frozen.
+    let leaves = ("leaves-a-file", 12 * MIB, 16 * MIB);
+    for (unit, least, most) in [leaves, leaves, leaves, leaves, ("leaves-a-private-file", 0, MIB)] {
+        let _ = std::fs::remove_file("/run/left-behind");
         let before = guest.last_incident()?;
         guest.start(unit)?;
         let incident = guest.wait_incident(unit, before, UP)?;
@@ -73,7 +76,8 @@ fn what_outlives_the_kill(guest: &mut Guest) -> Result<(), String> {
         let outlives = text.contains("(tmpfs or memfd pages that outlive the kill)");
         ensure(outlives == (least > 0), || text)?;
     }
-    std::fs::remove_file("/run/left-behind").map_err(|error| format!("/run/left-behind: {error}"))
+    let _ = std::fs::remove_file("/run/left-behind");
+    Ok(())
 }
 
 /// It takes the stop signal as a reason to leak: saved, ended long before its stop's deadline, and not restarted.

@@ -1,8 +1,10 @@
 //! PID 1 lives, and so do the units that nothing happens to.
 
 use super::Case;
+use crate::cast::field;
 use crate::guest::{Guest, ensure, expect, read, run};
 use lifeboat::engine::snapshot::{StateName, Trouble};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::Path;
@@ -10,6 +12,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "boots-as-pid-1", deadline_s: 20, run: boots_as_pid_1 },
+    Case { name: "own-place-in-memory", deadline_s: 10, run: own_place_in_memory },
+    Case { name: "machine-is-as-system-ron-says", deadline_s: 10, run: machine_is_as_said },
     Case { name: "mounts-are-there", deadline_s: 10, run: mounts_are_there },
     Case { name: "reaps-orphans", deadline_s: 20, run: reaps_orphans },
     Case { name: "status-shows-memory-and-psi", deadline_s: 20, run: status_shows_memory_and_psi },
@@ -29,6 +33,39 @@ fn boots_as_pid_1(guest: &mut Guest) -> Result<(), String> {
     expect("degraded", &snapshot.system.degraded, &vec![])?;
     let program = std::fs::read_link("/proc/1/exe").map_err(|error| format!("/proc/1/exe: {error}"))?;
     ensure(program.ends_with("lifeboat"), || format!("PID 1 is {}", program.display()))
+}
+
+/// It is locked, the OOM killer passes it over, and what it needs for itself its children do not have.
+fn own_place_in_memory(guest: &mut Guest) -> Result<(), String> {
+    let status = read("/proc/1/status")?;
+    let (locked, resident) = (field(&status, "VmLck:"), field(&status, "VmRSS:"));
+    guest.figure(&format!("PID 1: {locked:?} KiB locked, {resident:?} KiB resident"));
+    ensure(locked.is_some_and(|kib| kib > 0), || status.clone())?;
+    expect("oom_score_adj", &read("/proc/1/oom_score_adj")?.trim(), &"-1000")?;
+    let limits = read("/proc/1/limits")?;
+    let own = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    expect("its limit of open files", &own, &Some("32768"))?;
+    // This program is a service. So much the kernel gives the first process (include/uapi/linux/fs.h).
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_err(|errno| format!("getrlimit: {errno}"))?;
+    expect("a service's limit of open files", &limit, &(1_024, 4_096))?;
+    ensure(!read("/proc/self/oom_score_adj")?.contains("-1000"), || {
+        "a service without a bound is shielded".into()
+    })
+}
+
+/// What system.ron says of the machine has been done, the kernel's dumps are off, and a word on the kernel's command
+/// line that nobody knows, which PID 1 gets as an argument, has done no harm.
+fn machine_is_as_said(_guest: &mut Guest) -> Result<(), String> {
+    for (path, expected) in [
+        ("/proc/sys/kernel/hostname", "boat-7"),
+        ("/proc/sys/vm/page-cluster", "2"),
+        ("/proc/sys/vm/oom_dump_tasks", "0"),
+        ("/proc/sys/kernel/printk", "4\t4\t1\t7"),
+    ] {
+        expect(path, &read(path)?.trim(), &expected)?;
+    }
+    let words = read("/proc/1/cmdline")?;
+    ensure(words.split('\0').any(|word| word == "nobody-knows-this-word"), || format!("{words:?}"))
 }
 
 fn mounts_are_there(_guest: &mut Guest) -> Result<(), String> {

@@ -123,7 +123,7 @@ fn change_at_once(guest: &mut Guest) -> Result<(), String> {
     expect("memory.high", &read(&format!("{folder}/memory.high"))?.trim(), &"50331648")?;
     limit(unit, &["memory.high=4MiB"], 1, "are in use and cannot be reclaimed")?;
     goes_on(guest, ("pool", unit), pid, kills)?;
-    limit(unit, &["memory.max=max"], 1, "would have none")?;
+    limit(unit, &["memory.max=max"], 1, "cannot be guarded")?;
     limit("holds-shielded", &["memory.high=4MiB"], 1, "no shield could hold it")?;
     limit(unit, &["memory.high=max", "pids.max=50", "memory.max=32MiB"], 0, "is 32 MiB")?;
     guest.stop(unit)

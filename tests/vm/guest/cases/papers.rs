@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[Case { name: "papers", deadline_s: 1_700, run: papers }];
 
-const ROUNDS: u32 = 50;
+const ROUNDS: u32 = 120;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two times of one run in microseconds: from the first instruction to the end, and from the go to the end.

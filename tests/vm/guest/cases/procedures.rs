@@ -15,6 +15,11 @@ pub(crate) const CASES: &[Case] = &[
         deadline_s: 60,
         run: |g| handed_over(g, &["pipe: in the pipe"]),
     },
+    Case {
+        name: "stored-socket-and-eventfd-are-handed-over",
+        deadline_s: 60,
+        run: |g| handed_over(g, &["socket: in the socket", "event: eventfd"]),
+    },
     Case { name: "service-saves-itself", deadline_s: 60, run: saves_itself },
     Case { name: "service-uses-up-its-loan", deadline_s: 60, run: uses_up_its_loan },
     Case { name: "service-saves-beside-its-procedure", deadline_s: 60, run: saves_beside },
@@ -43,10 +48,13 @@ fn saved(incident: &Incident) -> Result<(), String> {
 
 /// The procedure was parked before any of it was there.
 fn handed_over(guest: &mut Guest, lines: &[&str]) -> Result<(), String> {
-    let unit = "handed-over";
+    let (unit, bystander) = ("handed-over", guest.bystander()?);
     let _ = std::fs::remove_file(found(unit));
     let incident = exhaust(guest, unit)?;
     saved(&incident)?;
+    let (_, why) = run(&["/usr/bin/lifeboatctl", "why", unit])?;
+    ensure(why.contains("procedure: ended with exit code 0"), || format!("why {unit}: {why}"))?;
+    bystander.is_unharmed(guest)?;
     let text = read(&found(unit))?;
     for line in lines {
         expect(&format!("a line of {text:?}"), &text.lines().filter(|found| found == line).count(), &1)?;
@@ -230,6 +238,7 @@ fn drill_is_refused(guest: &mut Guest) -> Result<(), String> {
     check(&["drilled"], "it is not RUNNING")?;
     check(&["no-such-unit"], "no-such-unit")?;
     check(&["bystander"], "no way back")?;
+    check(&["bystander", "--to-the-end"], "it has no shutdown procedure")?;
     guest.start("killed-first")?;
     check(&["killed-first"], "--to-the-end")?;
     guest.stop("killed-first")

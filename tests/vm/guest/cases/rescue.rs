@@ -160,10 +160,24 @@ fn misbehaves(guest: &Guest, unit: &str, judge: fn(&ProcedureResult) -> bool) ->
         &incident.counters.oom_kill,
         &incident.counters_at_start.oom_kill,
     )?;
+    told(unit, incident.procedure)?;
     restarted(guest, unit, &incident)?;
     bystander.is_unharmed(guest)?;
     ensure(guest.kernel_kills()? <= kills + 1, || "the kernel killed more than the procedure".into())?;
     Ok(incident)
+}
+
+/// `why` has how the procedure went in words.
+fn told(unit: &str, result: ProcedureResult) -> Result<(), String> {
+    let words = match result {
+        ProcedureResult::Ended(Exit::Code(code)) => format!("procedure: ended with exit code {code}"),
+        ProcedureResult::Ended(Exit::Signal(11)) => "SIGSEGV".into(),
+        ProcedureResult::TimedOut => "procedure: was killed at its deadline".into(),
+        ProcedureResult::OutOfMemory => "procedure: ran out of its own memory and was killed".into(),
+        other => format!("no words for {other:?}"),
+    };
+    let (_, text) = run(&["/usr/bin/lifeboatctl", "why", unit])?;
+    ensure(text.contains(&words), || format!("why {unit} has no {words:?}: {text}"))
 }
 
 fn procedure_hangs(guest: &mut Guest) -> Result<(), String> {
@@ -201,11 +215,12 @@ fn procedure_outgrows_its_share(guest: &mut Guest) -> Result<(), String> {
 
 /// Found out before the service runs, and not when its data is at stake.
 fn procedure_missing(guest: &mut Guest) -> Result<(), String> {
-    let unit = "procedure-missing";
+    let (unit, bystander) = ("procedure-missing", guest.bystander()?);
     expect("start", &guest.ask("Start", unit)?.as_str(), &"Failed")?;
     let shown = guest.wait_state(unit, StateName::Fatal, UP)?;
     let expected = Trouble::SpawnFailed { stage: SpawnStage::Exec, errno: 2, procedure: true };
-    expect("trouble", &shown.trouble, &Some(expected))
+    expect("trouble", &shown.trouble, &Some(expected))?;
+    bystander.is_unharmed(guest)
 }
 
 /// A command that no unit file knows, by `lifeboatctl run`.

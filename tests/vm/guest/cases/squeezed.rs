@@ -4,14 +4,16 @@ use super::Case;
 use crate::cast::{anonymous_kib, field};
 use crate::guest::{Guest, all_saved, ensure, expect, read};
 use lifeboat::engine::event::Exit;
-use lifeboat::engine::snapshot::{Killer, ProcedureResult};
+use lifeboat::engine::snapshot::{Bound, Killer, ProcedureResult, Verdict};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
 
-pub(crate) const CASES: &[Case] =
-    &[Case { name: "saved-with-no-memory-left", deadline_s: 180, run: saved_with_no_memory_left }];
+pub(crate) const CASES: &[Case] = &[
+    Case { name: "saved-before-the-machines-end", deadline_s: 120, run: saved_before_the_machines_end },
+    Case { name: "saved-with-no-memory-left", deadline_s: 180, run: saved_with_no_memory_left },
+];
 
 /// In the root cgroup, where no bound is; PID 1 and the kernel are there too.
 const EATER: &str = "echo $$ >/sys/fs/cgroup/cgroup.procs; echo -1000 >/proc/self/oom_score_adj; exec \"$@\"";
@@ -29,6 +31,9 @@ const LIMIT_KIB: u64 = 16 << 10;
 const SPARE_KIB: u64 = 10 << 10;
 const LEAKS: [&str; 6] =
     ["leak-flat-out", "leak-rate", "leak-threads", "leak-populate", "leak-fork", "leak-tmpfs"];
+const OUTGROWS: &str = "outgrows-the-machine";
+/// What it may take before the machine's reclaim begins.
+const ROOM_KIB: u64 = 32 << 10;
 /// Free at the worst moment of more than half of them: else this case has shown nothing.
 const LEFT_KIB_MAX: u64 = 16 << 10;
 
@@ -123,4 +128,22 @@ fn saved_squeezed(guest: &Guest, unit: &str) -> Result<u64, String> {
     outcome?;
     expect("kernel OOM kills", &guest.kernel_kills()?, &kills)?;
     Ok(least_kib)
+}
+
+/// The bound of a unit that grows is far away, and the machine's memory is not.
+fn saved_before_the_machines_end(guest: &mut Guest) -> Result<(), String> {
+    let mut eaters = Vec::new();
+    let left_kib = read(MIN_FREE)?.trim().parse::<u64>().map_err(|error| format!("{MIN_FREE}: {error}"))?;
+    eat(guest, 2 * left_kib + ROOM_KIB, &mut eaters)?;
+    let (kills, before) = (guest.kernel_kills()?, guest.last_incident()?);
+    guest.start(OUTGROWS)?;
+    let incident = guest.wait_incident(OUTGROWS, before, Duration::from_secs(60))?;
+    drop(eaters);
+    guest.figure(&format!("{OUTGROWS}: {:?}", incident.verdict));
+    let by_the_machine = matches!(incident.verdict, Verdict::Predicted { bound: Bound::MemAvailable, .. });
+    ensure(by_the_machine, || format!("verdict: {:?}", incident.verdict))?;
+    expect("procedure", &incident.procedure, &ProcedureResult::Ended(Exit::Code(0)))?;
+    expect("who ended the service", &incident.killer, &Killer::Lifeboat)?;
+    all_saved(OUTGROWS, &incident)?;
+    expect("kernel OOM kills", &guest.kernel_kills()?, &kills)
 }
