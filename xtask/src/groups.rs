@@ -59,7 +59,7 @@ const CASES: Group = Group {
     cmdline: "",
     ram_mib: 1280,
     threads: Threads::Single,
-    deadline_s: 900,
+    deadline_s: 1_800,
     marker: (Source::Console, "lifeboat 0."),
     disk_mib: None,
     then: None,

@@ -4,6 +4,7 @@ use lifeboat::engine::event::Time;
 use lifeboat::sys::clock;
 use lifeboat::sys::poll::{Interest, Poller, ReadyBuffer};
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::sockopt::SocketError;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, getsockopt, socket};
 use std::collections::BTreeMap;
@@ -52,7 +53,10 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
+    /// As many may wait for their answers as this process may have open files.
     pub(crate) fn of(port: u16) -> Result<Self, String> {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|errno| format!("getrlimit: {errno}"))?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(|errno| format!("setrlimit: {errno}"))?;
         let address = SockaddrIn::from(SocketAddrV4::new([127, 0, 0, 1].into(), port));
         let poller = Poller::new().map_err(|error| error.to_string())?;
         Ok(Self { address, poller, open: BTreeMap::new(), figures: Figures::default() })
