@@ -72,10 +72,15 @@ impl Service {
         self.policy.memory.filter(|memory| memory.guard == Guard::Canary)
     }
 
+    /// Its process is there, and goes first: it has its `oom_score_adj` before it has its pages.
+    fn has_ballast(&self) -> bool {
+        self.open.ballast && self.has_canary().is_some()
+    }
+
     /// Processes of the service that the kernel has killed for memory in this run: the ballast is none.
     pub(super) fn kernel_kills(&self) -> u64 {
         let kills = self.counters_of_run().oom_kill.saturating_sub(self.canary.kills);
-        kills.saturating_sub(u64::from(self.canary.stands && !self.canary.spared))
+        kills.saturating_sub(u64::from(self.has_ballast() && !self.canary.spared))
     }
 
     /// In these states a ballast that is lost is made anew.
@@ -149,12 +154,14 @@ impl Engine {
     /// the ballast's affair.
     pub(super) fn canary_hears(&mut self, unit: UnitId, rose: (u64, u64), plan: &mut Plan) -> bool {
         let Some(service) = self.unit_mut(unit) else { return false };
-        let stands = service.canary.stands && service.has_canary().is_some();
         let (oom, oom_kill) = rose;
-        if !stands || service.kernel_kills() > 0 || oom + oom_kill == 0 {
+        if !service.has_ballast() || service.kernel_kills() > 0 || oom + oom_kill == 0 {
             return false;
         }
         if oom > 0 {
+            if !service.canary.stands {
+                return false;
+            }
             let ballast_bytes = service.canary.bytes;
             self.rescue(unit, Verdict::CanaryDied { oom, ballast_bytes }, plan);
         } else {
@@ -170,7 +177,7 @@ impl Engine {
     pub(super) fn kill_was_no_ballast(&mut self, unit: UnitId, exit: Exit, plan: &mut Plan) -> bool {
         let Some(service) = self.unit_mut(unit) else { return false };
         let kills = service.counters_of_run().oom_kill.saturating_sub(service.canary.kills);
-        let spared = service.canary.stands && kills == 1 && exit == Exit::Signal(SIGKILL);
+        let spared = service.has_ballast() && kills == 1 && exit == Exit::Signal(SIGKILL);
         if !spared || service.state == State::Killing {
             return false;
         }

@@ -3,13 +3,14 @@
 use super::Case;
 use crate::guest::{Guest, all_saved, ensure, expect};
 use lifeboat::engine::event::Exit;
-use lifeboat::engine::snapshot::{Desired, Killer, ProcedureResult, StateName};
+use lifeboat::engine::snapshot::{Cause, Desired, Killer, ProcedureResult, StateName};
 use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "small-boots-whole", deadline_s: 30, run: boots_whole },
     Case { name: "small-boots-its-target", deadline_s: 30, run: boots_its_target },
     Case { name: "small-loses-nothing", deadline_s: 120, run: loses_nothing },
+    Case { name: "pool-is-exhausted", deadline_s: 120, run: pool_is_exhausted },
 ];
 
 fn boots_whole(guest: &mut Guest) -> Result<(), String> {
@@ -42,4 +43,33 @@ fn loses_nothing(guest: &mut Guest) -> Result<(), String> {
     ensure(now.run == neighbour.run && now.state == StateName::Running, || {
         format!("the neighbour is {:?}, run {}", now.state, now.run.0)
     })
+}
+
+/// No unit has met a bound of its own: the kernel takes ballasts, and who is not shielded, and lifeboat says whose
+/// memory it was. Who has only lost its ballast goes on.
+fn pool_is_exhausted(guest: &mut Guest) -> Result<(), String> {
+    let (unit, bystanders) = ("outgrows-the-pool", ["neighbour", "canary"]);
+    guest.start("canary")?;
+    let holds = || std::path::Path::new("/run/canary-holds").exists().then_some(());
+    guest.until("the canary does not hold its memory", Duration::from_secs(20), holds)?;
+    let runs = bystanders.map(|name| guest.unit(name).map(|unit| unit.run));
+    for round in 1..=3 {
+        let before = guest.last_incident()?;
+        guest.start(unit)?;
+        let incident = guest.wait_incident(unit, before, Duration::from_secs(60))?;
+        expect("cause", &incident.cause, &Cause::KernelOomKill)?;
+        expect("who ended the service", &incident.killer, &Killer::KernelOutside)?;
+        expect("procedure", &incident.procedure, &ProcedureResult::Ended(Exit::Code(0)))?;
+        all_saved(unit, &incident).map_err(|error| format!("round {round}: {error}"))?;
+        guest.wait_state(unit, StateName::Stopped, Duration::from_secs(10)).map(drop)?;
+    }
+    for (name, run) in bystanders.into_iter().zip(runs) {
+        let now = guest.unit(name)?;
+        ensure(Ok(now.run) == run && now.state == StateName::Running, || {
+            format!("{name} is {:?}, run {}", now.state, now.run.0)
+        })?;
+    }
+    let told = crate::guest::run(&["/usr/bin/lifeboatctl", "why", unit])?.1;
+    ensure(told.contains("because memory ran out above the unit"), || told)?;
+    guest.stop("canary")
 }
