@@ -115,13 +115,13 @@ impl Lifeboat {
         }
         let ready = ready.get_mut(..count).unwrap_or_default();
         sort_few(ready, |ready| ready.map(|ready| ready.token));
-        // A child's end wakes the wait by what else it changes, and its signal's byte comes too late for that wait.
-        if self.signals.have_come() {
-            self.signals_came();
-            self.pump();
-        }
         let mut deadlines_done = false;
         for ready in ready.iter().flatten() {
+            // A child's end wakes the wait by what else it changes, and its signal's byte comes too late for that wait.
+            if self.signals.have_come() {
+                self.signals_came();
+                self.pump();
+            }
             let Some(source) = Source::of(ready.token) else { continue };
             if !deadlines_done && source >= Source::MemoryEvents(UnitId(0)) {
                 deadlines_done = true;

@@ -248,10 +248,20 @@ impl Lifeboat {
     }
 
     pub(super) fn cgroup_events_came(&mut self, unit: UnitId, role: Role) {
-        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
-        let run = seat.run_of(role);
-        match seat.group(role).map(Group::state) {
-            Some(Ok(state)) => {
+        let state_of = |seats: &[Seat]| {
+            let seat = seats.get(usize::from(unit.0))?;
+            Some((seat.run, seat.group(role)?.state()))
+        };
+        let mut found = state_of(&self.seats);
+        // The last one's signal comes a moment after its group is empty, and is what others wait for.
+        if matches!(found, Some((_, Ok(state))) if !state.populated) && self.signals.have_come() {
+            self.signals_came();
+            self.pump();
+            found = state_of(&self.seats);
+        }
+        let Some((run, state)) = found else { return };
+        match state {
+            Ok(state) => {
                 if state.frozen && role == Role::Service {
                     self.events.push_back(Event::Frozen { unit, run });
                 }
@@ -259,16 +269,14 @@ impl Lifeboat {
                     self.emptied(unit, role);
                 }
             }
-            Some(Err(libc::ENODEV)) => self.cgroup_vanished(unit, role),
-            Some(Err(errno)) => {
-                let run = seat.run;
+            Err(libc::ENODEV) => self.cgroup_vanished(unit, role),
+            Err(errno) => {
                 self.events.push_back(Event::Failed { unit, run, effect: Effect::Kill, errno });
                 // A cgroup that cannot be read any more would ring for ever.
                 if let Some(fd) = self.group(unit, role).map(Group::events_fd) {
                     let _ = self.poller.remove(fd);
                 }
             }
-            None => {}
         }
     }
 

@@ -274,13 +274,15 @@ impl Slots {
         ]
     }
 
-    /// Takes this process's own copy of all pages now, not under exhaustion.
+    /// Takes this process's own copy of all pages now, not under exhaustion, and notes whose it is.
     ///
     /// # Safety
     ///
-    /// `tail` has room for the words and a null.
+    /// In the child; `tail` has room for the words and a null.
     pub(super) unsafe fn touch(&mut self, tail: *mut *const c_char) {
         self.fill(&[0; ORDER_LEN]);
+        // SAFETY: a call that only asks.
+        write_pid(&mut self.listen_pid, LISTEN_PID.len(), unsafe { libc::getpid() });
         for byte in self.names.iter_mut().skip(NAMES.len()) {
             // SAFETY: a byte of this slice; volatile, or the compiler might leave out a write that changes nothing.
             unsafe { ptr::write_volatile(byte, 0) };
@@ -354,7 +356,6 @@ pub(super) unsafe fn receive(wait: c_int, slots: *mut Slots, tail: *mut *const c
         }
         if let Some(slots) = slots {
             slots.fill(&bytes);
-            write_pid(&mut slots.listen_pid, LISTEN_PID.len(), libc::getpid());
             slots.write_words(tail);
         }
     }
