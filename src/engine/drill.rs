@@ -12,6 +12,7 @@ use super::record::Record;
 use super::requests::Until;
 use super::service::{End, Procedure, Service, State};
 use super::snapshot::{Desired, Drill, KillReason, ProcedureResult};
+use super::starting::PARKED_TOO_LATE;
 use super::timer::TimerKind;
 use super::{Engine, Plan};
 use serde::{Deserialize, Serialize};
@@ -203,7 +204,7 @@ impl Engine {
         if stood {
             self.make_way(unit, KillReason::LeftBehind, plan);
         } else {
-            self.rearm_failed(unit, plan);
+            self.rearm_failed(unit, ProcedureResult::Lost(exit), plan);
         }
     }
 
@@ -229,11 +230,11 @@ impl Engine {
     }
 
     /// A service does not run on without its parked procedure: it is started anew with one.
-    pub(super) fn rearm_failed(&mut self, unit: UnitId, plan: &mut Plan) {
+    pub(super) fn rearm_failed(&mut self, unit: UnitId, result: ProcedureResult, plan: &mut Plan) {
         self.drill_broken_off(unit, plan);
         let Some(service) = self.unit_mut(unit) else { return };
         service.rearm = Rearm::No;
-        service.procedure = Procedure::Over;
+        service.procedure = Procedure::Lost(result);
         let state = service.state;
         self.timers.clear(unit, TimerKind::Drill);
         self.answer_waiting(unit, Until::Drilled, Reply::Failed, plan);
@@ -282,7 +283,7 @@ impl Engine {
                 plan.push(Action::KillCgroup { unit, run, role: Role::Procedure, reason });
                 self.timers.set(unit, TimerKind::Drill, self.now.plus_ms(KILL_RETRY_MS));
             }
-            Rearm::Emptying | Rearm::Parking => self.rearm_failed(unit, plan),
+            Rearm::Emptying | Rearm::Parking => self.rearm_failed(unit, PARKED_TOO_LATE, plan),
             Rearm::No => {}
         }
     }

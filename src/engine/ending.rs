@@ -9,9 +9,8 @@ use super::policy::{Escalation, Kind, RestartWhen, RunId, ServiceMode, UnitId};
 use super::record::Record;
 use super::requests::Until;
 use super::restart::Next;
-use super::service::{End, Loan, Procedure, Rest, Service, State};
-use super::snapshot::{Cause, Desired, Failure, KillReason, Trouble};
-use super::starting::ESRCH;
+use super::service::{End, Loan, Rest, Service, State};
+use super::snapshot::{Cause, Desired, Failure, KillReason, ProcedureResult, Trouble};
 use super::timer::TimerKind;
 use super::{Engine, Plan};
 
@@ -319,7 +318,8 @@ impl Engine {
             (Effect::Freeze, State::Freezing) => self.procedure_may_start(unit, plan),
             (Effect::Freeze, State::Idling) => self.go_on(unit, plan),
             (Effect::StartProcedure, State::Saving) => {
-                self.procedure_spawn_failed(unit, SpawnStage::Exec, errno, plan);
+                let result = ProcedureResult::SpawnFailed { stage: SpawnStage::Exec, errno };
+                self.procedure_failed(unit, result, plan);
             }
             // It saves itself with what it has; nothing is to be taken back.
             (Effect::Lend, _) => self.loan_failed(unit),
@@ -360,7 +360,6 @@ impl Engine {
         let began = service.end_began;
         service.pid = None;
         service.stuck = false;
-        service.procedure = Procedure::Absent;
         let (run, loan) = (service.run, std::mem::take(&mut service.loan));
         if let Some(memory) = service.policy.memory.filter(|_| loan != Loan::None) {
             let lend_bytes = service.policy.procedure.map_or(0, |procedure| procedure.lend_bytes);
@@ -569,9 +568,7 @@ fn is_hopeless(end: End) -> bool {
 
 fn trouble_of(end: End, service: &Service) -> Option<Trouble> {
     match end {
-        End::Asked(KillReason::ProcedureLost) => {
-            Some(Trouble::SpawnFailed { stage: SpawnStage::Exec, errno: ESRCH, procedure: true })
-        }
+        End::Asked(KillReason::ProcedureLost) => service.procedure_trouble(),
         End::Asked(_) | End::Drilled { .. } => None,
         End::Exhausted => Some(Trouble::Exhausted { incident: service.last_incident }),
         End::Own(exit) => {
@@ -579,7 +576,8 @@ fn trouble_of(end: End, service: &Service) -> Option<Trouble> {
         }
         End::Failed(failure) => Some(Trouble::Failed { failure }),
         End::StartFailed { stage, errno, procedure } => {
-            Some(Trouble::SpawnFailed { stage, errno, procedure })
+            let lost = service.procedure_trouble().filter(|_| procedure);
+            lost.or(Some(Trouble::SpawnFailed { stage, errno, procedure }))
         }
     }
 }

@@ -7,14 +7,13 @@
 use super::action::{Action, ProcedureOrder};
 use super::drill::Rearm;
 use super::ending::cause_of;
-use super::event::{Exit, LeftBehind, MemoryEvents, Role, SpawnStage};
+use super::event::{Exit, LeftBehind, MemoryEvents, Role};
 use super::limits::{FREEZE_DEADLINE_MS, INCIDENTS_MAX};
 use super::otherwise::Otherwise;
 use super::policy::{Guard, RunId, ServiceMode, UnitId};
 use super::record::Record;
 use super::service::{End, Loan, Procedure, Service, State};
 use super::snapshot::{Cause, Incident, KillReason, Killer, ProcedureResult, Trouble, Verdict};
-use super::starting::ESRCH;
 use super::{Engine, Plan};
 
 /// `SIGKILL` of signal(7).
@@ -293,7 +292,8 @@ impl Engine {
             return;
         }
         if !(service.can_save() || service.begins_otherwise()) || needs_bytes > reserve_bytes {
-            self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan);
+            let lack = service.procedure_lack();
+            self.procedure_failed(unit, lack, plan);
             return;
         }
         if needs_bytes > free_bytes {
@@ -310,7 +310,7 @@ impl Engine {
         let Some(policy) = service.policy.procedure else { return };
         let (run, order) = (service.run, service.order(policy.deadline_ms));
         let cause = order.cause;
-        let is_lost = !service.can_save();
+        let (is_lost, lack) = (!service.can_save(), service.procedure_lack());
         if policy.has_program && !is_lost {
             service.procedure = Procedure::Released;
         }
@@ -330,7 +330,7 @@ impl Engine {
         }
         if is_lost {
             // The second one comes.
-            self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan);
+            self.procedure_failed(unit, lack, plan);
         } else if policy.has_program {
             plan.push(Action::StartProcedure { unit, run, order });
             plan.tell(Record::Rescuing { unit, cause, deadline_ms: policy.deadline_ms });
@@ -396,14 +396,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn procedure_spawn_failed(
-        &mut self,
-        unit: UnitId,
-        stage: SpawnStage,
-        errno: i32,
-        plan: &mut Plan,
-    ) {
-        let result = ProcedureResult::SpawnFailed { stage, errno };
+    pub(super) fn procedure_failed(&mut self, unit: UnitId, result: ProcedureResult, plan: &mut Plan) {
         if self.comes_otherwise(unit, result, KillReason::ProcedureFailed, plan) {
             return;
         }
@@ -431,10 +424,11 @@ impl Engine {
             return;
         }
         service.open.procedure = false;
-        service.procedure = Procedure::Over;
+        let lost = ProcedureResult::Lost(exit);
+        service.procedure = service.procedure.gone(lost);
         match service.rearm {
             Rearm::Emptying => return self.rearm_if_clear(unit, plan),
-            Rearm::Parking => return self.rearm_failed(unit, plan),
+            Rearm::Parking => return self.rearm_failed(unit, lost, plan),
             Rearm::No => {}
         }
         let Some(service) = self.unit(unit) else { return };
@@ -454,12 +448,14 @@ impl Engine {
                 self.end_saving_if_over(unit, plan);
             }
             State::Killing => self.process_gone(unit, plan),
-            State::Parking | State::Spawning | State::Readying => self.start_lost_its_procedure(unit, plan),
+            State::Parking | State::Spawning | State::Readying => {
+                self.start_lost_its_procedure(unit, exit, plan);
+            }
             State::Running | State::Idling => self.procedure_lost(unit, exit, plan),
             // The second one needs the same room.
             State::Queued if service.begins_otherwise() => {}
             // There is nothing to wait for any more.
-            State::Queued => self.procedure_spawn_failed(unit, SpawnStage::Exec, ESRCH, plan),
+            State::Queued => self.procedure_failed(unit, lost, plan),
             // In this very moment it is needed, or the service goes without: said then.
             State::Down(_)
             | State::Freezing
@@ -478,7 +474,10 @@ impl Engine {
             ProcedureResult::Ended(_) | ProcedureResult::SavedItself(_) | ProcedureResult::TimedOut => {
                 service.needs.saved(now.since_us(released));
             }
-            ProcedureResult::None | ProcedureResult::OutOfMemory | ProcedureResult::SpawnFailed { .. } => {}
+            ProcedureResult::None
+            | ProcedureResult::OutOfMemory
+            | ProcedureResult::SpawnFailed { .. }
+            | ProcedureResult::Lost(_) => {}
         }
         if let Some(incident) = &mut service.incident {
             incident.procedure_ended = Some(now);

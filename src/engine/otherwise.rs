@@ -39,7 +39,11 @@ impl ProcedureResult {
     fn is_failure(self) -> bool {
         match self {
             Self::None | Self::Ended(Exit::Code(0)) | Self::SavedItself(_) => false,
-            Self::Ended(_) | Self::OutOfMemory | Self::TimedOut | Self::SpawnFailed { .. } => true,
+            Self::Ended(_)
+            | Self::OutOfMemory
+            | Self::TimedOut
+            | Self::SpawnFailed { .. }
+            | Self::Lost(_) => true,
         }
     }
 }

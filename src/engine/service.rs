@@ -24,9 +24,14 @@ use super::moment::Moment;
 use super::policy::{Kind, RunId, UnitPolicy};
 use super::restart::Restarts;
 use super::setting::Setting;
-use super::snapshot::{Failure, KillReason, MemoryView, RefusedSetting, StateName, Trouble, UnitView};
+use super::snapshot::{
+    Failure, KillReason, MemoryView, ProcedureResult, RefusedSetting, StateName, Trouble, UnitView,
+};
 use serde::{Deserialize, Serialize};
 use std::ops::{Deref, DerefMut};
+
+/// `ENOMEM` of errno(3).
+const ENOMEM: i32 = 12;
 
 /// How a unit is at rest: no process, and none on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +134,18 @@ pub(super) enum Procedure {
     Released,
     /// It has ended.
     Over,
+    /// It is gone before it was needed, and so.
+    Lost(ProcedureResult),
+}
+
+impl Procedure {
+    /// Its process has ended, or could not be made.
+    pub(super) fn gone(self, how: ProcedureResult) -> Self {
+        match self {
+            Self::Released | Self::Over => Self::Over,
+            Self::Absent | Self::Parked | Self::Lost(_) => Self::Lost(how),
+        }
+    }
 }
 
 /// Memory beyond its bound, while the service saves itself.
@@ -227,7 +244,33 @@ impl Service {
 
     /// Its procedure ended before it was needed, or the way back from its drill has failed.
     pub(super) fn lost_its_procedure(&self) -> bool {
-        self.procedure == Procedure::Over && self.rearm == Rearm::No
+        matches!(self.procedure, Procedure::Lost(_)) && self.rearm == Rearm::No
+    }
+
+    /// Why its procedure cannot be let go.
+    pub(super) fn procedure_lack(&self) -> ProcedureResult {
+        match self.procedure {
+            Procedure::Lost(how) => how,
+            // The reserve is smaller than it was.
+            Procedure::Absent | Procedure::Parked | Procedure::Released | Procedure::Over => {
+                ProcedureResult::SpawnFailed { stage: SpawnStage::Clone, errno: ENOMEM }
+            }
+        }
+    }
+
+    /// What is wrong with a unit that has lost its procedure.
+    pub(super) fn procedure_trouble(&self) -> Option<Trouble> {
+        match self.procedure {
+            Procedure::Lost(ProcedureResult::Lost(exit)) => Some(Trouble::ProcedureLost { exit }),
+            Procedure::Lost(ProcedureResult::SpawnFailed { stage, errno }) => {
+                Some(Trouble::SpawnFailed { stage, errno, procedure: true })
+            }
+            Procedure::Absent
+            | Procedure::Parked
+            | Procedure::Released
+            | Procedure::Over
+            | Procedure::Lost(_) => None,
+        }
     }
 
     /// Up, or for a task: has been up and ended well. What requires it may start.

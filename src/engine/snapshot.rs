@@ -221,6 +221,11 @@ pub enum Trouble {
     OrderCycle,
     /// Its processes did not die within the deadline after `cgroup.kill`.
     Unkillable,
+    /// Its shutdown procedure ended before it was needed.
+    ProcedureLost {
+        /// How.
+        exit: Exit,
+    },
 }
 
 /// How a shutdown procedure or a command went.
@@ -243,6 +248,8 @@ pub enum ProcedureResult {
         /// errno(3).
         errno: i32,
     },
+    /// It ended before it was needed.
+    Lost(Exit),
 }
 
 /// Who ended the service's processes.

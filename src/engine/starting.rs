@@ -4,7 +4,7 @@
 
 use super::action::Action;
 use super::drill::Rearm;
-use super::event::{Role, SpawnStage};
+use super::event::{Exit, Role, SpawnStage};
 use super::limits::START_DEADLINE_MS;
 use super::otherwise::Otherwise;
 use super::policy::{Kind, RunId, UnitId};
@@ -21,6 +21,10 @@ const ETIMEDOUT: i32 = 110;
 
 /// `ESRCH` of errno(3): the process is gone.
 pub(super) const ESRCH: i32 = 3;
+
+/// A procedure that was not parked in time.
+pub(super) const PARKED_TOO_LATE: ProcedureResult =
+    ProcedureResult::SpawnFailed { stage: SpawnStage::Exec, errno: ETIMEDOUT };
 
 impl Engine {
     pub(super) fn boot(&mut self) {
@@ -232,8 +236,9 @@ impl Engine {
         (stage, errno): (SpawnStage, i32),
         plan: &mut Plan,
     ) {
+        let result = ProcedureResult::SpawnFailed { stage, errno };
         if role == Role::Command {
-            self.command_ended(unit, run, ProcedureResult::SpawnFailed { stage, errno }, plan);
+            self.command_ended(unit, run, result, plan);
             return;
         }
         let Some(service) = self.live(unit, run) else { return };
@@ -250,7 +255,7 @@ impl Engine {
             }
             Role::Procedure | Role::Command => {
                 service.open.procedure = false;
-                service.procedure = Procedure::Over;
+                service.procedure = service.procedure.gone(result);
                 true
             }
         };
@@ -258,7 +263,7 @@ impl Engine {
         if procedure
             && self.unit(unit).is_some_and(|it| it.rearm == Rearm::Parking && it.state != State::Killing)
         {
-            self.rearm_failed(unit, plan);
+            self.rearm_failed(unit, result, plan);
             return;
         }
         let Some(service) = self.unit(unit) else { return };
@@ -268,7 +273,7 @@ impl Engine {
         }
         match service.state {
             State::Parking | State::Spawning => self.start_failed(unit, (stage, errno, procedure), plan),
-            State::Saving if procedure => self.procedure_spawn_failed(unit, stage, errno, plan),
+            State::Saving if procedure => self.procedure_failed(unit, result, plan),
             // A procedure that died in its parking place while all was well: found out when it is needed.
             State::Readying
             | State::Running
@@ -312,7 +317,8 @@ impl Engine {
     }
 
     /// The procedure ended before the service was up: without it the service does not run.
-    pub(super) fn start_lost_its_procedure(&mut self, unit: UnitId, plan: &mut Plan) {
+    pub(super) fn start_lost_its_procedure(&mut self, unit: UnitId, exit: Exit, plan: &mut Plan) {
+        plan.tell(Record::ProcedureLost { unit, exit });
         self.start_failed(unit, (SpawnStage::Exec, ESRCH, true), plan);
     }
 

@@ -2,7 +2,7 @@
 
 use super::event_loop::Lifeboat;
 use super::seat::Seat;
-use crate::engine::event::{CommandKind, Role, SpawnStage};
+use crate::engine::event::{CommandKind, Exit, Role, SpawnStage};
 use crate::engine::policy::UnitId;
 use crate::engine::record::Record;
 use crate::engine::setting::Setting;
@@ -15,6 +15,13 @@ fn words_of(unit: &Unit, what: Unstarted, stage: SpawnStage, errno: i32) -> Opti
     let (place, path) = unit.blamed(stage, what)?;
     let path = path.map(|path| format!(": {}", path.to_string_lossy())).unwrap_or_default();
     Some(format!("{place}{path}: {}", cure::of_start(stage, errno)))
+}
+
+/// The same of a procedure that ended before it was needed.
+fn words_of_lost(unit: &Unit, exit: Exit) -> Option<String> {
+    let (place, path) = unit.blamed(SpawnStage::Exec, Unstarted::Procedure)?;
+    let path = path.map(|path| format!(": {}", path.to_string_lossy())).unwrap_or_default();
+    Some(format!("{place}{path}: {}", cure::of_lost_procedure(exit)))
 }
 
 /// The same of what runs beside the service.
@@ -48,6 +55,9 @@ impl Lifeboat {
             Record::CommandOver { unit, kind, result, .. } => {
                 self.unit_at(unit).and_then(|unit| words_of_command(unit, kind, result))
             }
+            Record::ProcedureLost { unit, exit } => {
+                self.unit_at(unit).and_then(|unit| words_of_lost(unit, exit))
+            }
             Record::SettingRefused { unit, setting, .. } => {
                 self.unit_at(unit).map(|unit| unit.set_at(setting).to_string())
             }
@@ -67,6 +77,9 @@ impl Lifeboat {
             // A second procedure's is no trouble of its own: it comes in an incident or at a stop.
             let what = if procedure { Unstarted::Procedure } else { Unstarted::Service };
             lines.extend(words_of(unit, what, stage, errno));
+        }
+        if let Some(Trouble::ProcedureLost { exit }) = view.trouble {
+            lines.extend(words_of_lost(unit, exit));
         }
         lines.extend(view.failed_command.and_then(|it| words_of_command(unit, it.kind, it.result)));
         lines

@@ -1,7 +1,7 @@
 //! What helps where the kernel did not take what a unit's file says.
 
 use super::words;
-use crate::engine::event::SpawnStage;
+use crate::engine::event::{Exit, SpawnStage};
 use crate::engine::setting::Setting;
 use nix::errno::Errno;
 
@@ -75,6 +75,18 @@ pub fn of_start(stage: SpawnStage, errno: i32) -> &'static str {
             "see that the kernel and its configuration have it, or put the field into `optional`"
         }
         _ => "correct what the field says, or take it out",
+    }
+}
+
+/// What helps where a shutdown procedure ended before it was needed.
+#[must_use]
+pub fn of_lost_procedure(exit: Exit) -> &'static str {
+    match exit {
+        Exit::Code(_) => {
+            "let it wait until it is told to begin, as shutdown.resident asks; `lifeboatctl tail` shows what it said"
+        }
+        Exit::Signal(9) => "raise shutdown.memory, or see who kills it",
+        Exit::Signal(_) | Exit::Unseen {} => "`lifeboatctl tail` shows what it said",
     }
 }
 

@@ -40,6 +40,7 @@ pub fn cure(result: ProcedureResult) -> Option<&'static str> {
         ProcedureResult::OutOfMemory => Some("raise shutdown.memory"),
         ProcedureResult::Ended(_)
         | ProcedureResult::SavedItself(_)
+        | ProcedureResult::Lost(_)
         | ProcedureResult::None
         | ProcedureResult::SpawnFailed { .. } => Some("`lifeboatctl tail` shows what the procedure said"),
     }

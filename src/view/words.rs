@@ -408,6 +408,7 @@ impl Display for ProcedureWords {
             }
             ProcedureResult::OutOfMemory => write!(f, "ran out of its own memory and was killed"),
             ProcedureResult::TimedOut => write!(f, "was killed at its deadline"),
+            ProcedureResult::Lost(exit) => write!(f, "ended before it was needed: {}", ExitWords(exit)),
             ProcedureResult::SpawnFailed { stage: at, errno: number } => {
                 write!(f, "could not be started: {}: {}", stage(at), errno(number))
             }
@@ -453,6 +454,9 @@ impl<S: AsRef<str>> Display for TroubleWords<'_, S> {
                 write!(f, "condition {} of its list was not met", u16::from(condition) + 1)
             }
             Trouble::OrderCycle => write!(f, "it stands in a circle of units that wait for each other"),
+            Trouble::ProcedureLost { exit } => {
+                write!(f, "its procedure ended before it was needed: {}", ExitWords(exit))
+            }
             Trouble::Unkillable => write!(f, "its processes did not die after cgroup.kill"),
         }
     }
@@ -471,6 +475,7 @@ pub fn start_error(trouble: Option<Trouble>) -> (&'static str, bool) {
             }
         }
         Some(Trouble::SpawnFailed { .. }) => ("spawn error", true),
+        Some(Trouble::ProcedureLost { .. }) => ("its procedure ended before it was needed", true),
         Some(Trouble::Failed { failure: Failure::NotReady }) => ("not ready in time", true),
         Some(Trouble::BadUnit) => ("unit file has faults", false),
         Some(Trouble::OverBudget) => ("does not fit the memory budget", false),

@@ -326,6 +326,22 @@ fn a_missing_program_beside_the_service_is_named() {
     assert!(!rig.log().contains("/bin/false: put"), "{}", rig.log());
 }
 
+/// It is not said that its program is missing.
+#[test]
+fn a_procedure_that_ends_too_early_is_told() {
+    let shutdown = "shutdown: (procedure: [\"/bin/sh\", \"-c\", \"exit 3\"], resident: true, on: [Stop])";
+    let rest = format!("restart: (delay: \"1h\"),\n{shutdown}");
+    let rig = Place::new(Cgroups::None).shell("a", "exec sleep 1000", &rest).start();
+    rig.wait_until("a", |unit| unit.state == StateName::Backoff);
+    let why = rig.ctl(&["why", "a"]);
+    let told = "its procedure ended before it was needed: exit code 3";
+    for words in [told, "a.ron:2: shutdown: /bin/sh: let it wait until it is told to begin"] {
+        assert!(why.out.contains(words), "{words:?} is missing in {why:?}");
+        assert!(rig.log().contains(words), "{words:?} is missing in {}", rig.log());
+    }
+    assert!(!rig.log().contains("No such process"), "{}", rig.log());
+}
+
 /// sd_watchdog_enabled(3) and sd_listen_fds(3) look whether they are meant.
 #[test]
 fn a_service_is_told_its_own_pid() {
