@@ -94,5 +94,8 @@ fn no_procedure_for_an_exhaustion() {
     let line = "\n  procedure: none ran; one for an exhaustion needs Exhaustion in shutdown.on\n";
     assert!(text.contains(line), "{text}");
     assert_eq!(ProcedureWords(ProcedureResult::None).to_string(), "none ran");
+    let spent = ProcedureWords(ProcedureResult::LoanSpent).to_string();
+    assert_eq!(spent, "of its own: it got its stop signal, and used up what it was lent");
+    assert_eq!(lifeboat::view::drill::cure(ProcedureResult::LoanSpent), Some("raise shutdown.lend"));
     assert_eq!(kill_reason(KillReason::NoProcedure), "memory exhausted, no procedure for that");
 }

@@ -476,6 +476,7 @@ impl Engine {
             }
             ProcedureResult::None
             | ProcedureResult::OutOfMemory
+            | ProcedureResult::LoanSpent
             | ProcedureResult::SpawnFailed { .. }
             | ProcedureResult::Lost(_) => {}
         }

@@ -102,7 +102,7 @@ impl Engine {
         if service.procedure == Procedure::Released || service.otherwise.is_coming() {
             self.stand_still(unit, plan);
         } else {
-            self.no_procedure_left(unit, ProcedureResult::OutOfMemory, plan);
+            self.no_procedure_left(unit, ProcedureResult::LoanSpent, plan);
             self.kill(unit, KillReason::LoanSpent, plan);
         }
     }

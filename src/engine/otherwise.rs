@@ -41,6 +41,7 @@ impl ProcedureResult {
             Self::None | Self::Ended(Exit::Code(0)) | Self::SavedItself(_) => false,
             Self::Ended(_)
             | Self::OutOfMemory
+            | Self::LoanSpent
             | Self::TimedOut
             | Self::SpawnFailed { .. }
             | Self::Lost(_) => true,

@@ -250,6 +250,8 @@ pub enum ProcedureResult {
     },
     /// It ended before it was needed.
     Lost(Exit),
+    /// There is no program: the service has used up what it was lent, and has not ended.
+    LoanSpent,
 }
 
 /// Who ended the service's processes.

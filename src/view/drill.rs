@@ -38,6 +38,7 @@ pub fn cure(result: ProcedureResult) -> Option<&'static str> {
             Some("raise shutdown.deadline, or find out by its words what it waits for")
         }
         ProcedureResult::OutOfMemory => Some("raise shutdown.memory"),
+        ProcedureResult::LoanSpent => Some("raise shutdown.lend"),
         ProcedureResult::Ended(_)
         | ProcedureResult::SavedItself(_)
         | ProcedureResult::Lost(_)

@@ -195,6 +195,7 @@ pub fn account(out: &mut dyn Write, incident: &Incident, limit_bytes: Option<u64
         result @ (ProcedureResult::Ended(_)
         | ProcedureResult::SavedItself(_)
         | ProcedureResult::OutOfMemory
+        | ProcedureResult::LoanSpent
         | ProcedureResult::Lost(_)
         | ProcedureResult::TimedOut
         | ProcedureResult::SpawnFailed { .. }) => writeln!(out, "  procedure: {}", ProcedureWords(result))?,

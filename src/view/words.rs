@@ -407,6 +407,9 @@ impl Display for ProcedureWords {
                 write!(f, "of its own: it got its stop signal and ended with {}", ExitWords(exit))
             }
             ProcedureResult::OutOfMemory => write!(f, "ran out of its own memory and was killed"),
+            ProcedureResult::LoanSpent => {
+                write!(f, "of its own: it got its stop signal, and used up what it was lent")
+            }
             ProcedureResult::TimedOut => write!(f, "was killed at its deadline"),
             ProcedureResult::Lost(exit) => write!(f, "ended before it was needed: {}", ExitWords(exit)),
             ProcedureResult::SpawnFailed { stage: at, errno: number } => {

@@ -42,6 +42,7 @@ fn tell(context: &Context, unit: &UnitView) -> Result<Exit, Failure> {
         ProcedureResult::Ended(exit) | ProcedureResult::SavedItself(exit) => exit == End::Code(0),
         ProcedureResult::None
         | ProcedureResult::OutOfMemory
+        | ProcedureResult::LoanSpent
         | ProcedureResult::Lost(_)
         | ProcedureResult::TimedOut
         | ProcedureResult::SpawnFailed { .. } => false,

@@ -90,7 +90,7 @@ fn saves_itself(guest: &mut Guest) -> Result<(), String> {
 fn uses_up_its_loan(guest: &mut Guest) -> Result<(), String> {
     let kills = guest.kernel_kills()?;
     let incident = exhaust(guest, "saves-itself-not")?;
-    expect("procedure", &incident.procedure, &ProcedureResult::OutOfMemory)?;
+    expect("procedure", &incident.procedure, &ProcedureResult::LoanSpent)?;
     expect("kernel OOM kills", &guest.kernel_kills()?, &kills)
 }
 
