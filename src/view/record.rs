@@ -8,7 +8,7 @@ use super::words::{
     self, Bytes, Exhaustions, ExitWords, LeftWords, Millis, Percent, ProcedureWords, StallWords, Took,
     TroubleWords,
 };
-use crate::engine::event::{Effect, Exit, Note, Role};
+use crate::engine::event::{Exit, Note, Role};
 use crate::engine::policy::{Escalation, UnitId, WarnDeed, WarnStage, WarnWhen};
 use crate::engine::record::Record;
 use crate::engine::snapshot::{Cause, KillReason, ProcedureResult, Verdict};
@@ -242,14 +242,7 @@ fn exhaustion(out: &mut dyn Write, record: &Record) -> fmt::Result {
         }
         Record::Killing { role, reason, .. } => killing(out, role, reason),
         Record::EffectFailed { effect, errno, .. } => {
-            let what = match effect {
-                Effect::Freeze => "cgroup.freeze cannot be written",
-                Effect::Kill => "cgroup.kill cannot be written",
-                Effect::Signal => "what is left cannot be sent the stop signal",
-                Effect::StartProcedure => "the procedure cannot be released",
-                Effect::Lend => "memory cannot be lent",
-            };
-            write!(out, "{what}: {}", words::errno(errno))
+            write!(out, "{}: {}", words::undone(effect), words::errno(errno))
         }
         Record::Emptied { after_us, .. } => write!(out, "empty after {}", Took(after_us)),
         Record::IncidentClosed { number, total_us, .. } => {
@@ -394,7 +387,7 @@ fn unit_of(record: &Record) -> Option<UnitId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::event::{CommandKind, ShutdownKind, SpawnStage};
+    use crate::engine::event::{CommandKind, Effect, ShutdownKind, SpawnStage};
     use crate::engine::setting::Setting;
     use crate::engine::snapshot::{Bound, DrillNeeds, Failure, KilledBy, Trouble};
 

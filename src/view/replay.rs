@@ -2,12 +2,15 @@
 
 use super::record;
 use super::status::OneLine;
-use super::words::{self, Bytes, ExitWords, Millis, Percent, Tenths};
+use super::why::EvidenceWords;
+use super::words::{self, Bytes, ExitWords, Millis, Percent, ProcedureWords, Tenths};
 use crate::engine::action::Action;
 use crate::engine::episode::Next;
 use crate::engine::event::{Event, MemoryEvents, Role, Time};
 use crate::engine::replay::{Difference, End, Replay, Turn};
 use crate::engine::snapshot::Incident;
+use serde::Serialize;
+use serde_json::Value;
 use std::fmt::{self, Display, Write};
 
 /// A replay, and what it is of.
@@ -106,7 +109,7 @@ fn differs(out: &mut dyn Write, story: &Story<'_>, difference: &Difference) -> f
         }
         Difference::Record(now) => {
             writeln!(out, "DIFFERENT: the same decisions, but another record of the incident")?;
-            fields(out, story.record, now)?;
+            fields(out, (story.record, now), first.at)?;
         }
         Difference::Next { then, now } => {
             writeln!(out, "DIFFERENT in what comes after the incident")?;
@@ -135,29 +138,50 @@ fn parted(out: &mut dyn Write, turn: &Turn, difference: &Difference) -> fmt::Res
     writeln!(out)
 }
 
-/// What of two records is not the same.
-fn fields(out: &mut dyn Write, then: &Incident, now: &Incident) -> fmt::Result {
-    let mut told = |name: &str, (then, now): (&dyn fmt::Debug, &dyn fmt::Debug)| {
-        let (then, now) = (format!("{then:?}"), format!("{now:?}"));
-        if then == now { Ok(()) } else { writeln!(out, "  {name}: then {then}, now {now}") }
+/// What of two records is not the same; times from the first event.
+fn fields(out: &mut dyn Write, (then, now): (&Incident, &Incident), first: Time) -> fmt::Result {
+    let mut told = |name: &str, (then, now): (String, String)| {
+        if then == now { Ok(()) } else { writeln!(out, "  {name}\n    then: {then}\n    now:  {now}") }
     };
-    told("run", (&then.run, &now.run))?;
-    told("cause", (&then.cause, &now.cause))?;
-    told("evidence", (&then.verdict, &now.verdict))?;
-    told("killer", (&then.killer, &now.killer))?;
-    told("began", (&then.began, &now.began))?;
-    told("frozen", (&then.frozen, &now.frozen))?;
-    told("procedure released", (&then.released, &now.released))?;
-    told("procedure running", (&then.procedure_running, &now.procedure_running))?;
-    told("procedure ended", (&then.procedure_ended, &now.procedure_ended))?;
-    told("killed", (&then.killed, &now.killed))?;
-    told("empty", (&then.emptied, &now.emptied))?;
-    told("procedure", (&then.procedure, &now.procedure))?;
-    told("first procedure", (&then.first_procedure, &now.first_procedure))?;
-    told("counters at the start", (&then.counters_at_start, &now.counters_at_start))?;
-    told("counters", (&then.counters, &now.counters))?;
-    told("memory", (&then.sample, &now.sample))?;
-    told("left behind", (&then.left, &now.left))
+    told("run", (then.run.0.to_string(), now.run.0.to_string()))?;
+    told("cause", (words::cause(then.cause).into(), words::cause(now.cause).into()))?;
+    let evidence = |of: &Incident| EvidenceWords(of.verdict).to_string();
+    told("evidence", (evidence(then), evidence(now)))?;
+    told("ended by", (words::killer(then.killer).into(), words::killer(now.killer).into()))?;
+    let at = |time: Option<Time>| match time {
+        Some(time) if time >= first => format!("at {} ms", Tenths::of(time.since_us(first), 1_000)),
+        Some(time) => format!("{} ms before its first event", Tenths::of(first.since_us(time), 1_000)),
+        None => "not at all".into(),
+    };
+    told("began", (at(Some(then.began)), at(Some(now.began))))?;
+    told("frozen", (at(then.frozen), at(now.frozen)))?;
+    told("procedure released", (at(then.released), at(now.released)))?;
+    told("procedure running", (at(then.procedure_running), at(now.procedure_running)))?;
+    told("procedure over", (at(then.procedure_ended), at(now.procedure_ended)))?;
+    told("cgroup.kill written", (at(then.killed), at(now.killed)))?;
+    told("empty", (at(then.emptied), at(now.emptied)))?;
+    let procedure = |result| ProcedureWords(result).to_string();
+    told("procedure", (procedure(then.procedure), procedure(now.procedure)))?;
+    let first_one = |of: &Incident| of.first_procedure.map_or("did not fail".into(), procedure);
+    told("first procedure", (first_one(then), first_one(now)))?;
+    let counters = |counters| Counters(counters).to_string();
+    let name = "memory.events when the run began";
+    told(name, (counters(then.counters_at_start), counters(now.counters_at_start)))?;
+    told("memory.events", (counters(then.counters), counters(now.counters)))?;
+    told("memory", (parts_of(&then.sample), parts_of(&now.sample)))?;
+    told("left behind", (parts_of(&then.left), parts_of(&now.left)))
+}
+
+/// All numbers of a reading, by their names in the file: words would round.
+fn parts_of(reading: &impl Serialize) -> String {
+    match serde_json::to_value(reading) {
+        Ok(Value::Object(parts)) => {
+            let read = parts.iter().filter(|(_, number)| !number.is_null());
+            let parts: Vec<String> = read.map(|(name, number)| format!("{name} {number}")).collect();
+            parts.join(", ")
+        }
+        Ok(_) | Err(_) => "not read".into(),
+    }
 }
 
 fn next_words(next: Next) -> String {
@@ -208,9 +232,9 @@ impl Display for EventWords<'_> {
                 write!(f, "the {role} cannot be started: {stage}: {}", words::errno(*errno))
             }
             Event::Failed { effect, errno, .. } => {
-                write!(f, "the kernel has not done it: {effect:?}: {}", words::errno(*errno))
+                write!(f, "{}: {}", words::undone(*effect), words::errno(*errno))
             }
-            Event::Asked { verb, .. } => write!(f, "a person asks: {verb:?}"),
+            Event::Asked { verb, .. } => write!(f, "a person asks: {}", words::verb(*verb)),
             Event::ShutdownAsked { how } => write!(f, "the machine is to go down: {}", words::shutdown(*how)),
             Event::IncidentsAhead { from, by } => {
                 write!(

@@ -8,7 +8,7 @@ use super::words::{
 use crate::engine::event::{LeftBehind, MemoryEvents, MemorySample, Time};
 use crate::engine::setting::Setting;
 use crate::engine::snapshot::{Desired, Incident, Killer, ProcedureResult, StateName, UnitView, Verdict};
-use std::fmt::{self, Write};
+use std::fmt::{self, Display, Write};
 
 /// What is known of one unit.
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +178,7 @@ fn story(out: &mut dyn Write, incident: &Incident, why: &Story<'_>, wall: WallOf
 /// # Errors
 /// Only what `out` fails with.
 pub fn account(out: &mut dyn Write, incident: &Incident, limit_bytes: Option<u64>) -> fmt::Result {
-    evidence(out, incident)?;
+    writeln!(out, "  evidence: {}", EvidenceWords(incident.verdict))?;
     if let Some(sample) = incident.sample {
         memory(out, sample, limit_bytes)?;
     }
@@ -209,32 +209,36 @@ pub fn account(out: &mut dyn Write, incident: &Incident, limit_bytes: Option<u64
     counters(out, incident.counters_at_start, incident.counters)
 }
 
-fn evidence(out: &mut dyn Write, incident: &Incident) -> fmt::Result {
-    write!(out, "  evidence: ")?;
-    match incident.verdict {
-        Verdict::OomEvent { oom } => {
-            writeln!(out, "the kernel found nothing to reclaim (memory.events: oom +{oom})")
-        }
-        Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms, needs_ms, bound } => {
-            let (used, slope) = (Bytes(unreclaimable_bytes), Bytes(bytes_per_s));
-            let left = LeftWords { left_ms, needs_ms, bound };
-            writeln!(out, "{used} unreclaimable, growing {slope}/s: {left}")
-        }
-        Verdict::LimitLowered { current_bytes } => {
-            writeln!(out, "a person asked for a limit below the {} in use", Bytes(current_bytes))
-        }
-        verdict @ (Verdict::HeldAtHigh { .. } | Verdict::Thrashing { .. }) => {
-            writeln!(out, "{}", StallWords(verdict))
-        }
-        Verdict::CanaryDied { oom, ballast_bytes } => {
-            let ballast = Bytes(ballast_bytes);
-            writeln!(
-                out,
-                "the kernel found nothing to reclaim and took the ballast of {ballast} (oom +{oom})"
-            )
-        }
-        Verdict::KernelKilled { oom_kill } => {
-            writeln!(out, "the kernel killed (memory.events: oom_kill +{oom_kill})")
+/// By what it was seen that memory is exhausted.
+pub(super) struct EvidenceWords(pub(super) Verdict);
+
+impl Display for EvidenceWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Verdict::OomEvent { oom } => {
+                write!(f, "the kernel found nothing to reclaim (memory.events: oom +{oom})")
+            }
+            Verdict::Predicted { unreclaimable_bytes, bytes_per_s, left_ms, needs_ms, bound } => {
+                let (used, slope) = (Bytes(unreclaimable_bytes), Bytes(bytes_per_s));
+                let left = LeftWords { left_ms, needs_ms, bound };
+                write!(f, "{used} unreclaimable, growing {slope}/s: {left}")
+            }
+            Verdict::LimitLowered { current_bytes } => {
+                write!(f, "a person asked for a limit below the {} in use", Bytes(current_bytes))
+            }
+            verdict @ (Verdict::HeldAtHigh { .. } | Verdict::Thrashing { .. }) => {
+                write!(f, "{}", StallWords(verdict))
+            }
+            Verdict::CanaryDied { oom, ballast_bytes } => {
+                let ballast = Bytes(ballast_bytes);
+                write!(
+                    f,
+                    "the kernel found nothing to reclaim and took the ballast of {ballast} (oom +{oom})"
+                )
+            }
+            Verdict::KernelKilled { oom_kill } => {
+                write!(f, "the kernel killed (memory.events: oom_kill +{oom_kill})")
+            }
         }
     }
 }

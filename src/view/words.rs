@@ -1,6 +1,6 @@
 //! The small words: sizes, times, exits, errors. Each is a `Display` that allocates nothing.
 
-use crate::engine::event::{CommandKind, Exit, Role, ShutdownKind, SpawnStage};
+use crate::engine::event::{CommandKind, Effect, Exit, Role, ShutdownKind, SpawnStage, Verb};
 use crate::engine::policy::UnitId;
 use crate::engine::setting::{Limit, Setting};
 use crate::engine::snapshot::{
@@ -115,6 +115,31 @@ pub fn failure(failure: Failure) -> &'static str {
         Failure::Unhealthy => "its health checks failed too often",
         Failure::NotStopped => "it said that it stops, and did not within its stop.timeout",
         Failure::WatchdogTriggered => "it said itself that it has failed",
+    }
+}
+
+/// What the kernel has not done.
+#[must_use]
+pub fn undone(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Freeze => "cgroup.freeze cannot be written",
+        Effect::Kill => "cgroup.kill cannot be written",
+        Effect::Signal => "what is left cannot be sent the stop signal",
+        Effect::StartProcedure => "the procedure cannot be released",
+        Effect::Lend => "memory cannot be lent",
+    }
+}
+
+/// What a person asks for.
+#[must_use]
+pub fn verb(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Start => "start",
+        Verb::Stop => "stop",
+        Verb::Restart => "restart",
+        Verb::Reload => "reload",
+        Verb::Drill => "drill",
+        Verb::DrillToTheEnd => "drill to the end",
     }
 }
 

@@ -189,7 +189,19 @@ fn a_changed_incident_is_a_loud_difference() {
         &["DIFFERENT in turn 5", "it does not stand as it stood then", "not as lifeboat 0.1.0 wrote"],
     );
     let of_evidence = changed("\"OomEvent\":{\"oom\":1}", "\"OomEvent\":{\"oom\":2}");
-    differs(&of_evidence, &["evidence: then OomEvent { oom: 2 }, now"]);
+    let words = "  evidence\n    then: the kernel found nothing to reclaim (memory.events: oom +2)\n    now:  the kernel found nothing to reclaim (memory.events: oom +1)\n";
+    differs(&of_evidence, &[words]);
+    let of_time = changed("\"frozen\":5060000", "\"frozen\":null");
+    differs(&of_time, &["  frozen\n    then: not at all\n    now:  at 60.0 ms\n"]);
+    let of_end = changed("\"procedure\":{\"Ended\":{\"Code\":0}}", "\"procedure\":\"TimedOut\"");
+    let words = "  procedure\n    then: was killed at its deadline\n    now:  ended with exit code 0\n";
+    differs(&of_end, &[words]);
+    let of_memory =
+        changed("\"sample\":{\"current_bytes\":33554432", "\"sample\":{\"current_bytes\":33554431");
+    differs(
+        &of_memory,
+        &["  memory\n    then: cpu_some_avg10 0, current_bytes 33554431, psi_full_avg10 0, "],
+    );
     let of_next = changed("\"next\":[1,1,100]", "\"next\":[1,3]");
     let words =
         "then: it stays down\n  now:  it starts again after 100 ms\nthe file is not as lifeboat 0.1.0";
