@@ -3,10 +3,12 @@
 use super::{Outcome, Server, fixture, program, reply};
 use lifeboat::engine::episode::Missing;
 use lifeboat::engine::event::{Event, Time};
+use lifeboat::engine::policy::RunId;
 use lifeboat::engine::snapshot::{Incident, IncidentStore, Snapshot};
 use lifeboat::wire::episode::Recorded;
 use lifeboat::wire::incident::{Brief, MemoryStat, Rest, file_name, file_of, write_letter};
-use lifeboat::wire::reply::StatusReply;
+use lifeboat::wire::reply::{StatusReply, WhyReply};
+use lifeboat::wire::request::Request;
 use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
@@ -101,6 +103,32 @@ fn incidents_of_all_boots() {
     let none = "lifeboatctl: there is no incident 3: those on record go from 15 to 18\n";
     server.ctl(&["incidents", "show", "3"]).check("", none, 1);
     assert_eq!(server.ctl(&["incidents", "show", "x"]).code, 2);
+}
+
+/// `why` points to it, and must not know more.
+#[test]
+fn an_incident_that_is_not_kept_has_its_last_words() {
+    let (_folder, mut snapshot) = folder();
+    let run = snapshot.incidents[1].run;
+    let shown = |of_unit: (u32, Option<u32>)| {
+        let unit = snapshot.units.iter_mut().find(|unit| unit.name == "recorder").expect("the unit");
+        (unit.run, unit.pid) = (RunId(of_unit.0), of_unit.1);
+        let snapshot = snapshot.clone();
+        let server = Server::new(move |request| match request {
+            Request::Why { name } => {
+                let last_words = "going down\n".into();
+                reply(&WhyReply { last_words, ..WhyReply::of(&snapshot, name).expect("the unit") })
+            }
+            _ => reply(&StatusReply { snapshot: Cow::Borrowed(&snapshot) }),
+        });
+        let json = server.ctl(&["--json", "incidents", "show", "18"]).out;
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let text = server.ctl(&["incidents", "show", "18"]).out;
+        assert_eq!(json["words"] == "going down\n", text.contains("  last words:\n    going down\n"));
+        json["words"] == "going down\n"
+    };
+    let of_units = [(run.0, None), (run.0 + 1, Some(7)), (run.0 + 1, None), (run.0 + 2, Some(7))];
+    assert_eq!(of_units.map(shown), [true, true, false, false]);
 }
 
 /// This boot counted from 1 on, as its disk came later: its number is one of an earlier boot's too, or even of another

@@ -8,7 +8,7 @@ use lifeboat::engine::snapshot::{IncidentStore, Snapshot};
 use lifeboat::view::incident::{Story, show, table};
 use lifeboat::view::status::OneLine;
 use lifeboat::wire::incident::{FILE_BYTES_MAX, Kept, number_of, read};
-use lifeboat::wire::reply::StatusReply;
+use lifeboat::wire::reply::{StatusReply, WhyReply};
 use lifeboat::wire::request::Request;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -32,10 +32,10 @@ struct All {
 }
 
 pub(crate) fn incidents(context: &Context, what: &Incidents) -> Result<Exit, Failure> {
-    let all = gather(context, what.folder.as_deref())?;
+    let mut all = gather(context, what.folder.as_deref())?;
     match what.verb {
         None => list(context, &all),
-        Some(IncidentsVerb::Show { number }) => show_one(context, &all, number),
+        Some(IncidentsVerb::Show { number }) => show_one(context, &mut all, number),
     }
 }
 
@@ -60,8 +60,12 @@ fn list(context: &Context, all: &All) -> Result<Exit, Failure> {
     output::finish(&text, all.exit)
 }
 
-fn show_one(context: &Context, all: &All, number: u32) -> Result<Exit, Failure> {
+fn show_one(context: &Context, all: &mut All, number: u32) -> Result<Exit, Failure> {
     let mut text = String::new();
+    let only_here = |found: &&mut Found| found.kept.number == number && found.text.is_none();
+    for found in all.found.iter_mut().filter(only_here) {
+        found.kept.words = words_of(context, &found.kept).unwrap_or_default();
+    }
     for found in all.found.iter().filter(|found| found.kept.number == number) {
         if !context.json && !text.is_empty() {
             text.push('\n');
@@ -86,10 +90,10 @@ impl All {
         match &found.text {
             Some(file) if context.json => Ok(String::from_utf8_lossy(file).trim_end().to_owned() + "\n"),
             None if context.json => {
-                let Kept { number, unit, boot_id, began_unix_ms, incident, .. } = &found.kept;
+                let Kept { number, unit, boot_id, began_unix_ms, incident, words, .. } = &found.kept;
                 output::json(&json!({
                     "number": number, "unit": unit, "boot_id": boot_id, "began_unix_ms": began_unix_ms,
-                    "incident": incident,
+                    "incident": incident, "words": words,
                 }))
             }
             _ => {
@@ -167,6 +171,16 @@ impl All {
         }
         Ok(())
     }
+}
+
+/// What the incident's run has said at last, as long as lifeboat has it: until the next run has ended.
+fn words_of(context: &Context, kept: &Kept) -> Option<String> {
+    let mut client = Client::connect(&context.socket()).ok()?;
+    let name = kept.unit.clone();
+    let why: WhyReply<'static> = client.call(Request::Why { name }, ANSWER_TIMEOUT).ok()?;
+    let (run, now, is_up) = (kept.incident.run.0, why.unit.run.0, why.unit.pid.is_some());
+    let is_last_to_end = if is_up { now == run + 1 } else { now == run };
+    is_last_to_end.then_some(why.last_words)
 }
 
 /// A file's bytes, and one more than it may have.
