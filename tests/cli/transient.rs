@@ -2,23 +2,31 @@
 
 use super::{Outcome, Reaction, Server, error, fixture, outcome, program, reply};
 use lifeboat::engine::action::Reply;
+use lifeboat::engine::snapshot::UnitView;
 use lifeboat::wire::reply::{ChangesReply, Empty, ErrorReply, StatusReply};
 use lifeboat::wire::request::{ChangeVerb, Request};
+use rustix::fs::{FlockOperation, flock};
 use std::borrow::Cow;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 /// Knows the fixture's units, takes one unit in and no second one, and does about the rest as the case says.
 fn server(other: impl Fn(&Request) -> Reaction + Send + Sync + 'static) -> Server {
-    let (snapshot, added) = (fixture("saved"), AtomicUsize::new(0));
+    let (snapshot, added) = (Mutex::new(fixture("saved")), AtomicUsize::new(0));
     Server::new(move |request| match request {
-        Request::Status => reply(&StatusReply { snapshot: Cow::Borrowed(&snapshot) }),
-        Request::Change { how: ChangeVerb::Add, .. } if added.fetch_add(1, Ordering::Relaxed) == 0 => {
+        Request::Status => {
+            reply(&StatusReply { snapshot: Cow::Borrowed(&snapshot.lock().expect("no panic")) })
+        }
+        Request::Change { how: ChangeVerb::Add, name } if added.fetch_add(1, Ordering::Relaxed) == 0 => {
             thread::sleep(Duration::from_millis(300));
+            let mut known = snapshot.lock().expect("no panic");
+            let unit = UnitView { name: name.clone(), ..known.units[0].clone() };
+            known.units.push(unit);
             reply(&ChangesReply { changes: vec![], faults: vec![] })
         }
         Request::Change { how: ChangeVerb::Add, .. } => {
@@ -100,11 +108,27 @@ fn who_has_not_made_a_file_leaves_it() {
     let idle = server(|_| outcome(Reply::Started));
     fs::create_dir(idle.folder.path().join("control.units")).expect("a folder");
     fs::write(file_of(&idle, "job"), "another's").expect("its file");
+    let at_work = fs::File::open(file_of(&idle, "job")).expect("its file");
+    flock(&at_work, FlockOperation::LockExclusive).expect("a lock");
     let said = idle.ctl(&["run", "--name", "job", "--", "/bin/sleep", "1"]);
     assert!(said.code == 1 && said.err.contains("job.ron is there already"), "{said:?}");
     assert!(said.err.contains("take another name with --name"), "{said:?}");
     assert_eq!(fs::read_to_string(file_of(&idle, "job")).expect("its file"), "another's");
     assert_eq!(idle.asked(), [Request::Status]);
+}
+
+/// Its lifeboatctl was killed before lifeboat knew the unit.
+#[test]
+fn a_file_that_was_left_behind_is_taken_over() {
+    let idle = server(|_| outcome(Reply::Started));
+    fs::create_dir(idle.folder.path().join("control.units")).expect("a folder");
+    fs::write(file_of(&idle, "job"), "left behind").expect("its file");
+    let said = idle.ctl(&["run", "--name", "job", "--", "/bin/sleep", "1"]);
+    assert_eq!((said.code, &*said.err), (0, ""), "{said:?}");
+    assert!(fs::read_to_string(file_of(&idle, "job")).expect("its file").contains("/bin/sleep"));
+    // What lifeboat knows is nobody's any more.
+    let said = idle.ctl(&["run", "--name", "job", "--", "/bin/sleep", "1"]);
+    assert!(said.code == 1 && said.err.contains("there is a unit job already"), "{said:?}");
 }
 
 /// Nothing is written and nobody is asked.

@@ -11,9 +11,11 @@ use lifeboat::engine::snapshot::{StateName, UnitView};
 use lifeboat::unit::fault_of_new_name;
 use lifeboat::wire::reply::StatusReply;
 use lifeboat::wire::request::{ChangeVerb, Request};
+use rustix::fs::{FlockOperation, flock};
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(context: &Context, wish: &Run) -> Result<Exit, Failure> {
@@ -41,20 +43,26 @@ pub(crate) fn introduce(context: &Context, name: &str, text: &str) -> Result<Exi
     if let Some(message) = fault_of_new_name(name) {
         return Err(Failure { message, exit: Exit::Usage });
     }
-    let mut client = Client::connect(&context.socket()).map_err(CallError::into_failure)?;
-    let known = status::snapshot(&mut client).map_err(CallError::into_failure)?;
-    if known.units.iter().any(|unit| unit.name == name) {
-        let cure = "take another name with --name, or take it out by `lifeboatctl remove`";
-        return Err(failed(format!("there is a unit {name} already; {cure}")));
-    }
+    refuse_known(context, name)?;
     let file = file_of(context, name);
-    write(&file, text)?;
+    // Held until lifeboat has answered: so another lifeboatctl knows that this one is at work.
+    let _held = write(context, name, text)?;
     let added = change::take_in(context, name);
     if !matches!(added, Ok(Exit::Ok)) && !take_away(context, name) {
         // Nobody has started it: nothing runs that needs it.
         let _ = fs::remove_file(file);
     }
     added
+}
+
+fn refuse_known(context: &Context, name: &str) -> Result<(), Failure> {
+    let mut client = Client::connect(&context.socket()).map_err(CallError::into_failure)?;
+    let known = status::snapshot(&mut client).map_err(CallError::into_failure)?;
+    if known.units.iter().any(|unit| unit.name == name) {
+        let cure = "take another name with --name, or take it out by `lifeboatctl remove`";
+        return Err(failed(format!("there is a unit {name} already; {cure}")));
+    }
+    Ok(())
 }
 
 /// Takes a unit of this boot out, with its file. False where the unit is still there: then its file stays too, as
@@ -123,23 +131,44 @@ pub(crate) fn found(program: &str) -> Result<String, Failure> {
 }
 
 /// Whole or not at all, as lifeboat may be reading; and never in another's place, as each takes away what it has made.
-fn write(file: &Path, text: &str) -> Result<(), Failure> {
-    let told = |error: std::io::Error| {
-        let cure = if error.kind() == std::io::ErrorKind::PermissionDenied { "; try as root" } else { "" };
+fn write(context: &Context, name: &str, text: &str) -> Result<fs::File, Failure> {
+    let file = &file_of(context, name);
+    let told = |error: io::Error| {
+        let cure = if error.kind() == ErrorKind::PermissionDenied { "; try as root" } else { "" };
         failed(format!("cannot write {}: {error}{cure}", file.display()))
     };
     let half = file.with_extension(format!("{}.new", std::process::id()));
     fs::create_dir_all(file.parent().unwrap_or(file)).map_err(told)?;
     let mut to = fs::File::create(&half).map_err(told)?;
-    to.write_all(text.as_bytes()).map_err(told)?;
-    let placed = fs::hard_link(&half, file);
-    let _ = fs::remove_file(&half);
-    match placed {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            let cure = "take another name with --name, or remove the file where nobody needs it";
-            Err(failed(format!("{} is there already, made by another lifeboatctl; {cure}", file.display())))
+    let placed = to.write_all(text.as_bytes()).map_err(told).and_then(|()| {
+        flock(&to, FlockOperation::NonBlockingLockExclusive).map_err(|errno| told(errno.into()))?;
+        match fs::hard_link(&half, file) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                clear(context, name)?;
+                fs::hard_link(&half, file).map_err(told)
+            }
+            placed => placed.map_err(told),
         }
-        placed => placed.map_err(told),
+    });
+    let _ = fs::remove_file(&half);
+    placed.map(|()| to)
+}
+
+/// Removes the file of a lifeboatctl that was killed before lifeboat knew its unit: else its name would be taken for
+/// ever.
+fn clear(context: &Context, name: &str) -> Result<(), Failure> {
+    let file = file_of(context, name);
+    let taken = || {
+        let cure = "take another name with --name, or try again when that has ended";
+        failed(format!("{} is there already, made by another lifeboatctl; {cure}", file.display()))
+    };
+    let there = fs::File::open(&file).map_err(|_| taken())?;
+    flock(&there, FlockOperation::NonBlockingLockExclusive).map_err(|_| taken())?;
+    refuse_known(context, name)?;
+    // Another may have cleared it, and made its own.
+    match (fs::metadata(&file), there.metadata()) {
+        (Ok(now), Ok(then)) if now.ino() == then.ino() => fs::remove_file(&file).map_err(|_| taken()),
+        _ => Err(taken()),
     }
 }
 
