@@ -83,6 +83,12 @@ impl Service {
         kills.saturating_sub(u64::from(self.has_ballast() && !self.canary.spared))
     }
 
+    /// An `oom` while the ballast stands.
+    pub(super) fn ballast_alarm(&self, oom: u64) -> Option<Verdict> {
+        let stands = self.canary.stands && self.has_canary().is_some() && self.kernel_kills() == 0;
+        (stands && oom > 0).then_some(Verdict::CanaryDied { oom, ballast_bytes: self.canary.bytes })
+    }
+
     /// In these states a ballast that is lost is made anew.
     pub(super) fn may_lose_its_ballast(&self) -> bool {
         match self.state {
@@ -158,12 +164,11 @@ impl Engine {
         if !service.has_ballast() || service.kernel_kills() > 0 || oom + oom_kill == 0 {
             return false;
         }
-        if oom > 0 {
-            if !service.canary.stands {
-                return false;
-            }
-            let ballast_bytes = service.canary.bytes;
-            self.rescue(unit, Verdict::CanaryDied { oom, ballast_bytes }, plan);
+        if let Some(verdict) = service.ballast_alarm(oom) {
+            self.rescue(unit, verdict, plan);
+        } else if oom > 0 {
+            // It has not all of its pages yet: an exhaustion as without one.
+            return false;
         } else {
             // Memory ran out above the unit. Most likely it was the ballast: its end tells.
             service.canary.doubt = true;

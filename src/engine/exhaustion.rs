@@ -89,13 +89,13 @@ impl Engine {
         let guard = service.policy.memory.map(|memory| memory.guard);
         let may_be_rescued = may_be_rescued(service.state);
         let is_alive = oom_kill == 0 || service.incident.is_some();
-        if service.state == State::Saving && oom > 0 && is_alive {
+        if service.state == State::Saving && oom > 0 && is_alive && service.saves_itself() {
             self.doubt_loan(unit, run, plan);
             return;
         }
         if !may_be_rescued {
-            if oom_kill > 0 && !only_below {
-                self.killed_on_its_way(unit, plan);
+            if !only_below {
+                self.exhausted_on_its_way(unit, (oom, oom_kill), plan);
             }
             return;
         }
@@ -118,17 +118,23 @@ impl Engine {
         }
     }
 
-    /// The kernel was quicker than a stop, a failure's end or a drill that is under way: its procedure goes on as it
-    /// is, and the run ends for that reason.
-    fn killed_on_its_way(&mut self, unit: UnitId, plan: &mut Plan) {
+    /// The kernel was quicker than a stop, a failure's end or a drill that is under way, or memory is exhausted while
+    /// a drill begins: its procedure goes on as it is, and the run ends for that reason.
+    fn exhausted_on_its_way(&mut self, unit: UnitId, (oom, oom_kill): (u64, u64), plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
         let saves = matches!(service.state, State::Freezing | State::Queued | State::Saving);
-        let oom_kill = service.kernel_kills();
-        if saves && oom_kill > 0 && service.incident.is_none() {
+        let kills = service.kernel_kills();
+        let drills = matches!(service.end, Some(End::Drilled { .. }));
+        let verdict = if oom_kill > 0 && kills > 0 {
+            Some(Verdict::KernelKilled { oom_kill: kills })
+        } else {
+            service.ballast_alarm(oom).filter(|_| drills)
+        };
+        if let Some(verdict) = verdict.filter(|_| saves && service.incident.is_none()) {
             if service.end == Some(End::Drilled { back: true }) {
                 self.restart_dependents(unit);
             }
-            self.open_incident(unit, Verdict::KernelKilled { oom_kill }, plan);
+            self.open_incident(unit, verdict, plan);
             self.generation += 1;
             self.drill_broken_off(unit, plan);
         }
