@@ -66,7 +66,7 @@ fn stage_of(reader: &mut Reader<'_>, item: Item<RawWarn>, unit: &mut Unit) -> Op
 /// In hundredths of a percent; for `at` a size is a share of `memory.max`.
 fn share_of(reader: &mut Reader<'_>, field: &str, slot: Slot<Amount>, unit: &Unit) -> Option<u16> {
     let Item { value, at } = slot.given()?;
-    let max_bytes = unit.policy.memory.map_or(u64::MAX, |memory| memory.max_bytes);
+    let max_bytes = max_bytes_of(unit);
     match value {
         Amount::Permyriad(share) => return Some(share),
         Amount::Bytes(bytes) if field.ends_with("at") && bytes <= max_bytes => {
@@ -85,6 +85,10 @@ fn share_of(reader: &mut Reader<'_>, field: &str, slot: Slot<Amount>, unit: &Uni
     None
 }
 
+fn max_bytes_of(unit: &Unit) -> u64 {
+    unit.policy.memory.map_or(u64::MAX, |memory| memory.max_bytes)
+}
+
 fn deed_of(reader: &mut Reader<'_>, slot: Slot<RawWarnDeed>, unit: &mut Unit) -> Option<WarnDeed> {
     let Item { value, at } = slot.given()?;
     Some(match value {
@@ -96,6 +100,11 @@ fn deed_of(reader: &mut Reader<'_>, slot: Slot<RawWarnDeed>, unit: &mut Unit) ->
             return None;
         }
         RawWarnDeed::Signal(signal) => WarnDeed::Signal(signal.0),
+        RawWarnDeed::Reclaim(size) if size.0 > max_bytes_of(unit) => {
+            let wrong = Wrong::new(format!("{} is more than memory.max", Bytes(size.0)));
+            reader.fault_in("memory.warn.do", &at, wrong.hint("reclaim a part of it"));
+            return None;
+        }
         RawWarnDeed::Reclaim(size) => WarnDeed::Reclaim(size.0),
         RawWarnDeed::Run(words) => {
             run_into(reader, words, &at, unit);
