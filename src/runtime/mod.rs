@@ -31,7 +31,6 @@ mod pressure;
 mod readiness;
 mod ring;
 mod seat;
-pub mod sink;
 mod sockets;
 mod steps;
 mod story;

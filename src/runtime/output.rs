@@ -21,13 +21,13 @@ use super::log_file::{Whose, start_writer};
 use super::perform::PROCEDURE;
 use super::ring::Ring;
 use super::seat::Source;
-use super::sink::Sink;
 use super::system_log::SystemLog;
 use crate::engine::event::{Role, SpawnStage, Time};
 use crate::engine::policy::UnitId;
 use crate::sys::aside::wait_for_child;
 use crate::sys::clock;
 use crate::sys::poll::{Interest, Poller};
+use crate::sys::sink::{Sink, Text};
 use crate::sys::spawn::{SpawnError, output_pipe};
 use crate::unit::{Output, Unit};
 use crate::wire::base64;
@@ -234,7 +234,11 @@ impl Outputs {
                 Output::File => &[],
                 Output::Console | Output::Null | Output::Kmsg | Output::Syslog => &[name.as_bytes(), b": "],
             };
-            sink.say(priority, head, line.trim_ascii_end());
+            let mut text = Text::default();
+            text.push(priority);
+            head.iter().for_each(|part| text.push(part));
+            text.push(line.trim_ascii_end());
+            sink.say(&[priority, b"lifeboat: lines of units that found no room here: "], &text);
         }
     }
 

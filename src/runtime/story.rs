@@ -34,7 +34,7 @@ struct Places {
 impl Places {
     /// A piece of a line. The kernel log's writer puts lifeboat's name in front by itself.
     fn push(&mut self, bytes: &[u8]) {
-        // The writers drop what they cannot write: there is nobody to tell it to.
+        // The writers drop what is not taken, and tell with a later line how much that was.
         if let Some(console) = &mut self.console {
             if self.at_start {
                 let _ = console.write(b"lifeboat: ");

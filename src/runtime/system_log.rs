@@ -5,11 +5,11 @@
 //! writable again, or where nobody listens, the next look, each after twice the time of the one before.
 
 use super::seat::Source;
-use super::sink::Text;
 use crate::engine::event::Time;
 use crate::sys::clock;
 use crate::sys::connect::{connect_datagram, send_datagram};
 use crate::sys::poll::{Interest, Poller};
+use crate::sys::sink::Text;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 

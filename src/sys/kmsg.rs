@@ -1,14 +1,11 @@
 //! Words for people: lines to the kernel log and to the console, each in one write(2).
 
 use super::error::SysError;
-use nix::errno::Errno;
+use super::sink::{Sink, Text};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use std::io;
 use std::os::fd::OwnedFd;
-
-/// The kernel takes no longer record than 1,024 bytes from `/dev/kmsg`; its own head takes a part of them.
-const LINE_MAX: usize = 960;
 
 /// A syslog(2) level that has a use here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +21,13 @@ pub enum Priority {
 }
 
 impl Priority {
-    fn digit(self) -> u8 {
+    /// What stands before a line.
+    fn head(self) -> &'static [u8] {
         match self {
-            Self::Critical => b'2',
-            Self::Error => b'3',
-            Self::Warning => b'4',
-            Self::Info => b'6',
+            Self::Critical => b"<2>",
+            Self::Error => b"<3>",
+            Self::Warning => b"<4>",
+            Self::Info => b"<6>",
         }
     }
 }
@@ -49,21 +47,21 @@ pub fn open_kmsg_to_read() -> Result<OwnedFd, SysError> {
 /// Joins the pieces of a line and hands it over whole: `/dev/kmsg` makes a record of each write, and loggers write in
 /// pieces. Fixed memory, no allocation.
 ///
-/// Nothing is ever waited for and nothing fails: what a nonblocking descriptor does not take is dropped. A line that is
-/// too long is cut.
+/// Nothing is ever waited for and nothing fails: what a nonblocking descriptor does not take is dropped, and counted. A
+/// line that is too long is cut.
 #[derive(Debug)]
 pub struct LineWriter {
-    fd: OwnedFd,
+    sink: Sink,
     priority: Option<Priority>,
-    line: [u8; LINE_MAX],
-    length: usize,
+    line: Text,
+    at_start: bool,
 }
 
 impl LineWriter {
     /// Lines to a console or a file, as they are.
     #[must_use]
     pub fn plain(fd: OwnedFd) -> Self {
-        Self { fd, priority: None, line: [0; LINE_MAX], length: 0 }
+        Self { sink: Sink::new(Some(fd)), priority: None, line: Text::default(), at_start: true }
     }
 
     /// Lines to `/dev/kmsg`, with their level and lifeboat's name at their head.
@@ -80,35 +78,21 @@ impl LineWriter {
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        if self.length == 0
+        if self.at_start
             && let Some(priority) = self.priority
         {
-            self.append(&[b'<', priority.digit(), b'>']);
-            self.append(b"lifeboat: ");
+            self.line.push(priority.head());
+            self.line.push(b"lifeboat: ");
         }
-        self.append(bytes);
-    }
-
-    /// Leaves room for the line's end.
-    fn append(&mut self, bytes: &[u8]) {
-        let room = LINE_MAX - 1;
-        let free = self.line.get_mut(self.length..room).unwrap_or_default();
-        let length = free.len().min(bytes.len());
-        for (to, from) in free.iter_mut().zip(bytes) {
-            *to = *from;
-        }
-        self.length += length;
+        self.at_start = false;
+        self.line.push(bytes);
     }
 
     fn finish(&mut self) {
-        if let Some(place) = self.line.get_mut(self.length) {
-            *place = b'\n';
-            self.length += 1;
-        }
-        if let Some(line) = self.line.get(..self.length) {
-            while nix::unistd::write(&self.fd, line) == Err(Errno::EINTR) {}
-        }
-        self.length = 0;
+        let level = self.priority.map_or(&b""[..], Priority::head);
+        self.sink.say(&[level, b"lifeboat: its lines that found no room here: "], &self.line);
+        self.line.clear();
+        self.at_start = true;
     }
 }
 
@@ -161,6 +145,7 @@ pub fn quieten_kernel() -> Vec<SysError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sink::LINE_MAX;
     use super::*;
     use std::io::{Read, Write};
 
@@ -207,6 +192,27 @@ mod tests {
         for _ in 0..1_000 {
             assert!(writeln!(writer, "{}", "x".repeat(900)).is_ok());
         }
+    }
+
+    /// As at boot, where all faults of the unit files come at once.
+    #[test]
+    fn lines_that_a_slow_console_does_not_take_are_counted_and_told() {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_NONBLOCK).expect("a pipe");
+        let (mut read, mut writer) = (std::fs::File::from(read), LineWriter::plain(write));
+        let mut all_of = || {
+            let mut bytes = Vec::new();
+            // It ends with `EAGAIN`, behind everything.
+            let _ = read.read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        for _ in 0..20_000 {
+            assert!(writer.write(b"01234567\n89\n").is_ok());
+        }
+        let taken = all_of();
+        let whole = taken.lines().filter(|line| matches!(*line, "01234567" | "89")).count();
+        assert!(writer.write(b"afterwards\n").is_ok());
+        let told = format!("lifeboat: its lines that found no room here: {}\nafterwards\n", 40_000 - whole);
+        assert_eq!(all_of().trim_start_matches('\n'), told);
     }
 
     #[test]

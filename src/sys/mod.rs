@@ -19,6 +19,7 @@ pub mod poll;
 pub mod power;
 pub mod process;
 pub mod signals;
+pub mod sink;
 pub mod socket;
 pub mod spawn;
 #[cfg(all(target_env = "musl", panic = "abort"))]

@@ -1,13 +1,16 @@
-//! Where lines of units go: places that may take less than they are given, and never keep anybody waiting.
+//! Where lines go: places that may take less than they are given, and never keep anybody waiting.
 
-use super::output::LINE_BYTES_MAX;
 use nix::errno::Errno;
 use std::os::fd::OwnedFd;
 
+/// The kernel takes no longer record than 1,024 bytes from `/dev/kmsg`; its own head takes a part of them.
+pub const LINE_MAX: usize = 960;
+
 /// A place for lines, which may take less than it is given.
 #[derive(Debug)]
-pub(super) struct Sink {
-    pub(super) fd: Option<OwnedFd>,
+pub struct Sink {
+    /// None where nobody reads.
+    pub fd: Option<OwnedFd>,
     /// Lines that it did not take since the last one that it did.
     dropped: u32,
     /// It took only the beginning of the last line.
@@ -15,40 +18,37 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn new(fd: Option<OwnedFd>) -> Self {
+    /// A place that has taken everything up to now.
+    #[must_use]
+    pub fn new(fd: Option<OwnedFd>) -> Self {
         Self { fd, dropped: 0, torn: false }
     }
 
-    pub(super) fn say(&mut self, priority: &[u8], head: &[&[u8]], words: &[u8]) {
+    /// Hands a line over. Those before it that found no room are told first, by their number behind `note`.
+    pub fn say(&mut self, note: &[&[u8]], line: &Text) {
         if self.dropped > 0 {
-            let mut note = Text::default();
-            note.push(priority);
-            note.push(b"lifeboat: lines of units that found no room here: ");
-            note.push_number(self.dropped);
-            note.push(b"\n");
-            if !self.put(&note) {
+            let mut told = Text::default();
+            note.iter().for_each(|part| told.push(part));
+            told.push_number(self.dropped);
+            if !self.put(&mut told) {
                 self.dropped = self.dropped.saturating_add(1);
                 return;
             }
             self.dropped = 0;
         }
-        let mut line = Text::default();
-        line.push(priority);
-        head.iter().for_each(|part| line.push(part));
-        line.push(words);
-        line.push(b"\n");
-        if !self.put(&line) {
+        if !self.put(&mut line.clone()) {
             self.dropped = self.dropped.saturating_add(1);
         }
     }
 
     /// False where not all of it was taken.
-    fn put(&mut self, text: &Text) -> bool {
+    fn put(&mut self, text: &mut Text) -> bool {
         if self.torn && self.write(b"\n") == 0 {
             return false;
         }
-        let taken = self.write(text.bytes());
-        let all = taken >= text.bytes().len();
+        let line = text.ended();
+        let taken = self.write(line);
+        let all = taken >= line.len();
         self.torn = taken > 0 && !all;
         all
     }
@@ -67,21 +67,23 @@ impl Sink {
     }
 }
 
-/// A line with its name, in fixed memory; what is too long is cut.
-pub(super) struct Text {
-    bytes: [u8; LINE_BYTES_MAX + 96],
+/// A line in fixed memory; what is too long is cut.
+#[derive(Clone, Debug)]
+pub struct Text {
+    bytes: [u8; LINE_MAX],
     length: usize,
 }
 
 impl Default for Text {
     fn default() -> Self {
-        Self { bytes: [0; LINE_BYTES_MAX + 96], length: 0 }
+        Self { bytes: [0; LINE_MAX], length: 0 }
     }
 }
 
 impl Text {
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        let free = self.bytes.get_mut(self.length..).unwrap_or_default();
+    /// Leaves room for the line's end.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let free = self.bytes.get_mut(self.length..LINE_MAX - 1).unwrap_or_default();
         let length = free.len().min(bytes.len());
         for (to, from) in free.iter_mut().zip(bytes) {
             *to = *from;
@@ -89,7 +91,8 @@ impl Text {
         self.length += length;
     }
 
-    pub(super) fn push_number(&mut self, number: u32) {
+    /// In decimal.
+    pub fn push_number(&mut self, number: u32) {
         use std::io::Write;
         let mut digits = [0_u8; 10];
         let mut rest = &mut digits[..];
@@ -99,7 +102,22 @@ impl Text {
         self.push(digits.get(..digits.len() - left).unwrap_or_default());
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// Begins another.
+    pub fn clear(&mut self) {
+        self.length = 0;
+    }
+
+    /// Without its end.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// The line as it is written.
+    fn ended(&mut self) -> &[u8] {
+        if let Some(place) = self.bytes.get_mut(self.length) {
+            *place = b'\n';
+        }
+        self.bytes.get(..=self.length).unwrap_or_default()
     }
 }
