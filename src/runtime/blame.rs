@@ -8,7 +8,7 @@ use crate::engine::record::Record;
 use crate::engine::setting::Setting;
 use crate::engine::snapshot::{ProcedureResult, Trouble, UnitView};
 use crate::unit::{Unit, Unstarted};
-use crate::view::cure;
+use crate::view::{cure, words};
 
 /// The place in the unit's file, the path that stands there, and what helps.
 fn words_of(unit: &Unit, what: Unstarted, stage: SpawnStage, errno: i32) -> Option<String> {
@@ -64,6 +64,19 @@ impl Lifeboat {
             _ => None,
         };
         if let Some(words) = words {
+            self.story.add(format_args!("  {words}"));
+        }
+    }
+
+    /// The second procedure could not be executed if it were needed now; its service starts all the same.
+    pub(super) fn tell_no_second(&self, unit: UnitId, errno: i32) {
+        let Some(unit) = self.unit_at(unit) else { return };
+        let (stage, name, why) = (SpawnStage::Exec, &unit.policy.name, words::errno(errno));
+        self.story.add(format_args!(
+            "{name}: its second procedure could not be started: {}: {why}",
+            words::stage(stage)
+        ));
+        if let Some(words) = words_of(unit, Unstarted::Otherwise, stage, errno) {
             self.story.add(format_args!("  {words}"));
         }
     }

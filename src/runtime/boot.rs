@@ -484,14 +484,15 @@ pub(super) fn seat_of(unit: Unit, notify_path: Option<&std::path::Path>) -> Seat
         environment.set(format!("LIFEBOAT_UNIT={}", unit.policy.name).as_bytes());
         let stored_max = usize::from(unit.policy.descriptors.store_max);
         let strings = environment.strings();
-        let of = |command: &[CString]| Program::procedure(command, &strings, stored_max).ok().map(Box::new);
-        let otherwise = of(&unit.otherwise);
-        if policy.resident {
+        let of = |command: &[CString]| Program::procedure(command, &strings, stored_max).ok();
+        let otherwise = of(&unit.otherwise).map(Box::new);
+        let first = if policy.resident {
             environment.set(format!("LIFEBOAT_GO_FD={GO_FD}").as_bytes());
-            let resident = Program::new(&unit.procedure, &environment.strings());
-            return (resident.ok().map(Box::new), otherwise);
-        }
-        (of(&unit.procedure), otherwise)
+            Program::new(&unit.procedure, &environment.strings()).ok()
+        } else {
+            of(&unit.procedure)
+        };
+        (first.map(|first| Box::new(first.with_second(unit.otherwise.first()))), otherwise)
     });
     let (procedure_program, otherwise_program) = procedure_programs.unwrap_or_default();
     let (steps, procedure_steps) = (steps::of_service(&unit), steps::of_procedure(&unit));

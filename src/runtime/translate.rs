@@ -167,6 +167,10 @@ impl Lifeboat {
                 self.tell_unlocked(unit, &file);
                 return self.status_came(unit, role);
             }
+            (Status::NoSecond(errno), _) => {
+                self.tell_no_second(unit, errno);
+                return self.status_came(unit, role);
+            }
             (Status::Parked, Role::Service | Role::Procedure) => {
                 self.events.push_back(Event::Parked { unit, run, pid });
                 return;

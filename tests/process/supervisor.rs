@@ -306,14 +306,25 @@ fn a_missing_program_beside_the_service_is_named() {
         "shutdown: (\n    procedure: [\"/bin/false\"], otherwise: [\"/no/second\"], on: [Stop],\n)";
     let health = "health: (command: [\"/no/check\"], interval: \"50ms\", failures: 100)";
     let stop = "\nstop: (command: [\"/no/stop\"])";
+    let resident = "shutdown: (procedure: [\"/bin/sleep\", \"1000\"], resident: true, otherwise: [\"/etc\"], on: [Stop])";
     let rig = Place::new(Cgroups::None)
         .unit("saved", &format!("(command: [\"/bin/sleep\", \"1000\"],\n{shutdown})"))
+        .unit("resident", &format!("(command: [\"/bin/sleep\", \"1000\"],\n{resident})"))
         .unit("checked", &format!("(command: [\"/bin/sleep\", \"1000\"],\n\n{health},{stop})"))
         .start();
-    for name in ["saved", "checked"] {
+    for name in ["saved", "checked", "resident"] {
         rig.running(name);
     }
     let cure = "put the program there, with the interpreter";
+    // What is needed last is looked at first.
+    for words in [
+        "saved: its second procedure could not be started: execve: No such file or directory",
+        &format!("saved.ron:2: shutdown: /no/second: {cure}"),
+        "resident: its second procedure could not be started: execve: Permission denied",
+        "resident.ron:2: shutdown: /etc: make it executable",
+    ] {
+        assert!(rig.log().contains(words), "{words:?} is missing in {}", rig.log());
+    }
     rig.wait_until("checked", |unit| unit.failed_command.is_some());
     let words = format!("checked.ron:3: health: /no/check: {cure}");
     let why = rig.ctl(&["why", "checked"]);

@@ -31,6 +31,10 @@ pub(super) const READY: u8 = 0xFF;
 /// The byte before a setting that is left out. Neither has a [`SpawnStage`] this number.
 pub(super) const SKIPPED: u8 = 0xFE;
 
+/// The byte before the errno(3) for which a second program could not be executed. Neither has a [`SpawnStage`] this
+/// number.
+pub(super) const NO_SECOND: u8 = 0xFC;
+
 /// The exit code of a child that could not execute its program, as in the shell.
 const EXIT_NOT_EXECUTED: c_int = 127;
 
@@ -57,6 +61,8 @@ pub(super) struct Hold<'a> {
 /// Everything that the child needs, as the kernel wants it.
 pub(super) struct Plan<'a> {
     path: *const c_char,
+    /// Null where there is none.
+    second: *const c_char,
     argv: *const *const c_char,
     envp: *const *const c_char,
     slots: *mut Slots,
@@ -96,6 +102,7 @@ impl<'a> Plan<'a> {
         let (steps_as_root, steps_of_identity) = start.steps.split_at(as_root);
         Self {
             path: start.program.path(),
+            second: start.program.second(),
             argv: start.program.argv(),
             envp: start.program.envp(),
             slots: start.program.slots(),
@@ -233,12 +240,15 @@ unsafe fn run(plan: &Plan<'_>) -> ! {
         }
         take_all(plan, plan.steps_as_root);
         // An ordinary user may lock little or nothing; what is locked stays so.
-        if plan.wait >= 0 && lock_files(plan.path, plan.envp, plan.lock_max_bytes, plan.tell).is_err() {
-            fail(plan, SpawnStage::Exec);
+        if plan.wait >= 0 {
+            lock_files(plan.path, plan.envp, plan.lock_max_bytes, plan.tell);
         }
         take_all(plan, plan.steps_of_identity);
         if !plan.working_directory.is_null() && libc::chdir(plan.working_directory) != 0 {
             fail(plan, SpawnStage::WorkingDirectory);
+        }
+        if !plan.second.is_null() && may_execute(plan.second).is_err() {
+            tell_no_second(plan);
         }
         if plan.wait >= 0 {
             wait_for_order(plan);
@@ -289,6 +299,14 @@ unsafe fn take_all(plan: &Plan<'_>, steps: &[Step]) {
 unsafe fn tell_skipped(plan: &Plan<'_>, setting: Setting) {
     let [a, b, c, d] = (Errno::last() as i32).to_ne_bytes();
     let message = [SKIPPED, setting as u8, a, b, c, d];
+    // SAFETY: the message lives over the call.
+    unsafe { libc::write(plan.tell, message.as_ptr().cast(), message.len()) };
+}
+
+/// Tells the parent the errno for which the second program could not be executed, in the same way, and goes on.
+unsafe fn tell_no_second(plan: &Plan<'_>) {
+    let [a, b, c, d] = (Errno::last() as i32).to_ne_bytes();
+    let message = [NO_SECOND, a, b, c, d];
     // SAFETY: the message lives over the call.
     unsafe { libc::write(plan.tell, message.as_ptr().cast(), message.len()) };
 }
@@ -415,7 +433,7 @@ unsafe fn close_range(first: c_int, last: c_int) {
 unsafe fn wait_for_order(plan: &Plan<'_>) {
     // SAFETY: the pointers of the plan are valid; the slots and the environment belong to this copy of memory alone.
     unsafe {
-        if libc::access(plan.path, libc::X_OK) != 0 || find_interpreter(plan).is_err() {
+        if may_execute(plan.path).is_err() {
             fail(plan, SpawnStage::Exec);
         }
         if let Some(slots) = plan.slots.as_mut() {
@@ -431,13 +449,27 @@ unsafe fn wait_for_order(plan: &Plan<'_>) {
     }
 }
 
-/// A script whose interpreter is gone is told now, and not when its service's data is at stake. What cannot be read is
-/// not looked at.
-unsafe fn find_interpreter(plan: &Plan<'_>) -> Result<(), Refused> {
+/// What execve(2) would refuse is told now, and not when the data of the service is at stake.
+unsafe fn may_execute(path: *const c_char) -> Result<(), Refused> {
+    // SAFETY: the path ends in NUL.
+    unsafe {
+        if rustix::fs::stat(CStr::from_ptr(path)).is_ok_and(|it| it.st_mode & libc::S_IFMT == libc::S_IFDIR) {
+            Errno::EACCES.set();
+            return Err(Refused);
+        }
+        if libc::access(path, libc::X_OK) != 0 {
+            return Err(Refused);
+        }
+        find_interpreter(path)
+    }
+}
+
+/// The interpreter of a script. What cannot be read is not looked at.
+unsafe fn find_interpreter(path: *const c_char) -> Result<(), Refused> {
     let mut line = [0_u8; SCRIPT_BYTES];
     // SAFETY: plain calls; the path and the line end in NUL, and no more is read than there is room for.
     unsafe {
-        let file = libc::open(plan.path, libc::O_RDONLY | libc::O_CLOEXEC);
+        let file = libc::open(path, libc::O_RDONLY | libc::O_CLOEXEC);
         if file < 0 {
             return Ok(());
         }

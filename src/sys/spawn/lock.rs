@@ -7,7 +7,6 @@
 
 use super::Status;
 use super::files::{Found, files_of};
-use super::step::Refused;
 use nix::errno::Errno;
 use std::ffi::{CStr, c_char, c_int};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -72,27 +71,18 @@ fn tell(to: c_int, errno: i32, bytes: u64, name: &CStr) {
     unsafe { libc::write(to, message.as_ptr().cast(), message.len()) };
 }
 
-/// Brings the files into memory that execve(2) will need, as many as fit, and locks them there until then. Only a
-/// program that cannot be executed at all is an error; one that cannot be opened may still be executable: mode 0111.
+/// Brings the files into memory that execve(2) will need, as many as fit, and locks them there until then. A program
+/// that cannot be opened may still be executable: mode 0111.
 ///
 /// # Safety
 ///
 /// To be called in a fresh child only, with a path and an environment as execve(2) takes them.
-pub(super) unsafe fn lock_files(
-    path: *const c_char,
-    envp: *const *const c_char,
-    max_bytes: u64,
-    to: c_int,
-) -> Result<(), Refused> {
+pub(super) unsafe fn lock_files(path: *const c_char, envp: *const *const c_char, max_bytes: u64, to: c_int) {
+    if max_bytes == 0 {
+        return;
+    }
     // SAFETY: as of the caller.
     let (path, library_path) = unsafe { (CStr::from_ptr(path), library_path_in(envp)) };
-    if rustix::fs::stat(path).is_ok_and(|it| it.st_mode & libc::S_IFMT == libc::S_IFDIR) {
-        Errno::EACCES.set();
-        return Err(Refused);
-    }
-    if max_bytes == 0 {
-        return Ok(());
-    }
     let (mut locked_bytes, mut all_bytes, mut told) = (0, 0, 0);
     let mut all_fit = true;
     let mut tell = |errno, bytes, name: &CStr| {
@@ -118,7 +108,6 @@ pub(super) unsafe fn lock_files(
     if !all_fit {
         tell(libc::EFBIG, all_bytes, path);
     }
-    Ok(())
 }
 
 fn lock(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {

@@ -181,6 +181,8 @@ pub enum Status {
     Skipped(Setting, i32),
     /// A file that the program needs is not locked in memory; the start goes on.
     Unlocked(Unlocked),
+    /// What runs where this program fails could not be executed, for this errno(3); the start goes on.
+    NoSecond(i32),
     /// `execve` succeeded. (Or the process was killed before it: then its death is told by `reap`.)
     Running,
     /// The start failed; the process exits with code 127.
@@ -239,6 +241,7 @@ pub fn read_status(status: BorrowedFd<'_>) -> Status {
         Ok(_) if first == [child::READY] => Status::Parked,
         Ok(_) if first == [child::SKIPPED] => read_skipped(status),
         Ok(_) if first == [lock::UNLOCKED] => Unlocked::read(status),
+        Ok(_) if first == [child::NO_SECOND] => Status::NoSecond(read_errno(status)),
         Ok(_) => Status::Failed(read_failure(first, status)),
         Err(Errno::EAGAIN | Errno::EINTR) => Status::Pending,
         Err(errno) => Status::Failed(SpawnError { stage: SpawnStage::Exec, cause: errno }),
@@ -262,13 +265,16 @@ fn read_skipped(status: BorrowedFd<'_>) -> Status {
 
 /// The rest of a failure's message, which the child writes in one piece.
 fn read_failure([stage]: [u8; 1], status: BorrowedFd<'_>) -> SpawnError {
+    let stage = SpawnStage::ALL.into_iter().find(|known| *known as u8 == stage).unwrap_or(SpawnStage::Exec);
+    SpawnError::new(stage, read_errno(status))
+}
+
+fn read_errno(status: BorrowedFd<'_>) -> i32 {
     let mut errno = [0_u8; 4];
-    let errno = match nix::unistd::read(status, &mut errno) {
+    match nix::unistd::read(status, &mut errno) {
         Ok(4) => i32::from_ne_bytes(errno),
         Ok(_) | Err(_) => libc::EIO,
-    };
-    let stage = SpawnStage::ALL.into_iter().find(|known| *known as u8 == stage).unwrap_or(SpawnStage::Exec);
-    SpawnError::new(stage, errno)
+    }
 }
 
 /// A pipe for a process's words: lifeboat's reading end, nonblocking, and the writing end, which blocks who floods it.

@@ -27,6 +27,8 @@ pub struct Program {
     listen: Option<Listen>,
     /// Its pid, where it has a watchdog.
     watchdog: Option<PidWord>,
+    /// What runs where this one fails.
+    second: Option<CString>,
 }
 
 impl Program {
@@ -66,7 +68,7 @@ impl Program {
         argv.push(ptr::null());
         let mut envp: Vec<_> = table(own_env).into_iter().map(UnsafeCell::new).collect();
         envp.extend((0..TAIL).map(|_| UnsafeCell::new(ptr::null())));
-        Ok(Self { _strings: strings, argv, envp, slots, stored_max, listen, watchdog: None })
+        Ok(Self { _strings: strings, argv, envp, slots, stored_max, listen, watchdog: None, second: None })
     }
 
     /// The names of the descriptors that the next start hands over, from number 3 on. Their words come into the
@@ -88,6 +90,17 @@ impl Program {
         self.envp.insert(at, UnsafeCell::new(watchdog.word()));
         self.watchdog = Some(watchdog);
         self
+    }
+
+    /// The path of what runs where this one fails. It is looked whether that could be executed too:
+    /// [`Status::NoSecond`](super::Status::NoSecond) tells where it could not.
+    #[must_use]
+    pub fn with_second(self, second: Option<&CString>) -> Self {
+        Self { second: second.cloned(), ..self }
+    }
+
+    pub(super) fn second(&self) -> *const c_char {
+        self.second.as_ref().map_or(ptr::null(), |path| path.as_ptr())
     }
 
     /// Where the child writes its pid.
