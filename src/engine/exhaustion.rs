@@ -99,7 +99,8 @@ impl Engine {
             }
             return;
         }
-        if self.canary_hears(unit, (oom, oom_kill), plan) {
+        // The ballast stands in the unit's own cgroup: what is below cannot have taken it.
+        if !only_below && self.canary_hears(unit, (oom, oom_kill), plan) {
             return;
         }
         if oom_kill > 0 && only_below && guard != Some(Guard::Shield) {
@@ -444,6 +445,11 @@ impl Engine {
         let (first, now) = service.procedure_oom_kill;
         let outgrew = now > first && exit == Exit::Signal(SIGKILL);
         match service.state {
+            // The second one, before it stood.
+            State::Saving if service.otherwise == Otherwise::Making => {
+                let result = if outgrew { ProcedureResult::OutOfMemory } else { lost };
+                self.procedure_failed(unit, result, plan);
+            }
             State::Saving => {
                 let result =
                     if outgrew { ProcedureResult::OutOfMemory } else { ProcedureResult::Ended(exit) };
