@@ -13,7 +13,7 @@ use super::limits::{
 };
 use super::policy::{Guard, MemoryPolicy, RunId, UnitId};
 use super::record::Record;
-use super::service::{Service, State};
+use super::service::{ENOMEM, Service, State};
 use super::snapshot::Verdict;
 use super::starting::ESRCH;
 use super::timer::TimerKind;
@@ -213,7 +213,10 @@ impl Engine {
         service.canary.kills += u64::from(for_memory);
         (service.canary.stands, service.canary.doubt) = (false, false);
         match service.state {
-            State::Parking => self.start_failed(unit, (SpawnStage::Clone, ESRCH, false), plan),
+            State::Parking => {
+                let errno = if for_memory { ENOMEM } else { ESRCH };
+                self.start_failed(unit, (SpawnStage::Clone, errno, false), plan);
+            }
             State::Spawning | State::Readying | State::Running | State::Idling => {
                 self.ballast_lost(unit, Some((exit, for_memory)), plan);
             }

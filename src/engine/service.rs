@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::{Deref, DerefMut};
 
 /// `ENOMEM` of errno(3).
-const ENOMEM: i32 = 12;
+pub(super) const ENOMEM: i32 = 12;
 
 /// How a unit is at rest: no process, and none on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
