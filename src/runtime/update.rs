@@ -199,7 +199,7 @@ impl Lifeboat {
         for fault in faults.iter().filter(|fault| !self.system.faults.contains(fault)) {
             log::error!("{fault}");
         }
-        log::info!("unit files were read: {} changes, {} faults", plan.changes.len(), faults.len());
+        log::info!("unit files were read; changes: {}, faults: {}", plan.changes.len(), faults.len());
         self.system.faults.clone_from(&faults);
         (plan, faults)
     }
