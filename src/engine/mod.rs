@@ -367,16 +367,12 @@ impl Engine {
         let now = self.now;
         let Some(service) = self.unit_mut(unit) else { return };
         let is_up = |state| matches!(state, State::Running | State::Idling);
-        // One that nobody needs goes to rest: who needs it finds its sockets open.
-        let was_up = is_up(service.state)
-            && !is_up(state)
-            && service.end != Some(service::End::Asked(snapshot::KillReason::Idle))
-            // From a drill it comes back in the same run.
-            && service.end != Some(service::End::Drilled { back: true });
+        let goes_down = is_up(service.state) && !is_up(state);
+        let is_noticed = service.end.is_none_or(|end| !end.is_unnoticed());
         service.state = state;
         service.since = now;
         service.checking = false;
-        if was_up {
+        if goes_down && is_noticed {
             self.restart_dependents(unit);
         }
         self.timers.clear(unit, TimerKind::Step);

@@ -123,6 +123,18 @@ pub(super) enum End {
     StartFailed { stage: SpawnStage, errno: i32, procedure: bool },
 }
 
+impl End {
+    /// Who requires the unit need not notice: of one that is idle the sockets stay open, and from a drill it comes back
+    /// in the same run.
+    pub(super) fn is_unnoticed(self) -> bool {
+        match self {
+            Self::Asked(reason) => reason == KillReason::Idle,
+            Self::Drilled { back } => back,
+            Self::Exhausted | Self::Own(_) | Self::Failed(_) | Self::StartFailed { .. } => false,
+        }
+    }
+}
+
 /// The procedure's process in the present run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Procedure {
