@@ -142,7 +142,7 @@ fn an_incident_can_be_replayed(guest: &mut Guest) -> Result<(), String> {
             "record",
             whole.replacen("\"killer\":\"lifeboat\"", "\"killer\":\"kernel-cgroup\"", 1),
             1,
-            "killer: then",
+            "then: the kernel's OOM killer, at the unit's own limit",
         ),
         ("without", whole.replacen("\"replay\"", "\"nothing\"", 1), 2, ""),
         ("cut", whole[..whole.len() / 2].to_owned(), 2, ""),
