@@ -52,6 +52,11 @@ fn pool_is_exhausted(guest: &mut Guest) -> Result<(), String> {
     guest.start("canary")?;
     let holds = || std::path::Path::new("/run/canary-holds").exists().then_some(());
     guest.until("the canary does not hold its memory", Duration::from_secs(20), holds)?;
+    // As much as the pool has; the others take more of it than its overhead.
+    let pool_bytes = guest.status()?.system.budget.pool_bytes >> 12 << 12;
+    let (code, told) =
+        crate::guest::run(&["/usr/bin/lifeboatctl", "limit", unit, &format!("memory.max={pool_bytes}")])?;
+    expect(&format!("exit code of limit ({told:?})"), &code, &0)?;
     let runs = bystanders.map(|name| guest.unit(name).map(|unit| unit.run));
     for round in 1..=3 {
         let before = guest.last_incident()?;
