@@ -117,11 +117,7 @@ impl Lifeboat {
         sort_few(ready, |ready| ready.map(|ready| ready.token));
         let mut deadlines_done = false;
         for ready in ready.iter().flatten() {
-            // A child's end wakes the wait by what else it changes, and its signal's byte comes too late for that wait.
-            if self.signals.have_come() {
-                self.signals_came();
-                self.pump();
-            }
+            self.hear_signals();
             let Some(source) = Source::of(ready.token) else { continue };
             if !deadlines_done && source >= Source::MemoryEvents(UnitId(0)) {
                 deadlines_done = true;
@@ -146,6 +142,8 @@ impl Lifeboat {
             }
             self.pump();
         }
+        // A wait that a signal has interrupted comes back with nothing else.
+        self.hear_signals();
         if !deadlines_done {
             self.deadlines();
         }
@@ -159,6 +157,14 @@ impl Lifeboat {
     fn deadlines(&mut self) {
         if self.engine.next_deadline().is_some_and(|due| due <= clock::now()) {
             self.events.push_back(Event::Deadline);
+            self.pump();
+        }
+    }
+
+    /// A child's end wakes the wait by what else it changes, and its signal's byte comes too late for that wait.
+    fn hear_signals(&mut self) {
+        if self.signals.have_come() {
+            self.signals_came();
             self.pump();
         }
     }
