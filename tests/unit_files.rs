@@ -160,7 +160,7 @@ fn a_full_unit_is_read_in_full() {
         (system.reserve, system.margin),
         (Some(Amount::Bytes(12 << 20)), Some(Amount::Permyriad(1250)))
     );
-    assert_eq!((system.reserve_bytes(64 << 20), system.margin_bytes(64 << 20)), (12 << 20, 8 << 20));
+    assert_eq!((system.reserve_bytes(64 << 20), system.margin_bytes(64 << 20, 9 << 20)), (12 << 20, 8 << 20));
     let sysctls = [("vm.overcommit_memory", "2"), ("kernel.panic", "10")];
     assert_eq!(system.sysctls, sysctls.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let store = IncidentStore { folder: "/data/incidents".into(), keep: 16 };

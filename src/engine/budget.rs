@@ -29,10 +29,12 @@ const MARGIN_DIVISOR: u64 = 8;
 const RESERVE_BYTES: u64 = 8 << 20;
 
 /// Kept for the kernel and for lifeboat where the user has not said: 16 MiB or an eighth of the machine, whichever
-/// is more, but never more than half of a machine.
+/// is more, but never more than half of a machine. The machine here is what the image leaves of it: `files_bytes` are
+/// in files that live in memory, and are kept beside that.
 #[must_use]
-pub fn default_margin_bytes(total_bytes: u64) -> u64 {
-    MARGIN_BYTES_MIN.max(total_bytes / MARGIN_DIVISOR).min(total_bytes / 2)
+pub fn default_margin_bytes(total_bytes: u64, files_bytes: u64) -> u64 {
+    let left_bytes = total_bytes.saturating_sub(files_bytes);
+    total_bytes - left_bytes + MARGIN_BYTES_MIN.max(left_bytes / MARGIN_DIVISOR).min(left_bytes / 2)
 }
 
 /// `memory.max` of the shutdown slice where the user has not said: 8 MiB, which holds two procedures of the default
@@ -455,8 +457,18 @@ mod tests {
     #[test]
     fn defaults_leave_room_on_small_machines() {
         for (total_mib, margin_mib, reserve_mib) in [(16, 8, 2), (32, 16, 4), (64, 16, 8), (1_024, 128, 8)] {
-            assert_eq!(default_margin_bytes(total_mib << 20), margin_mib << 20, "{total_mib}");
+            assert_eq!(default_margin_bytes(total_mib << 20, 0), margin_mib << 20, "{total_mib}");
             assert_eq!(default_reserve_bytes(total_mib << 20), reserve_mib << 20, "{total_mib}");
+        }
+    }
+
+    #[test]
+    fn an_image_in_memory_is_kept_beside_the_margin() {
+        for (total_mib, image_mib, margin_mib) in
+            [(64, 6, 22), (16, 4, 10), (1_024, 512, 576), (64, 64, 64), (64, 65, 64), (0, 1, 0)]
+        {
+            let margin_bytes = default_margin_bytes(total_mib << 20, image_mib << 20);
+            assert_eq!(margin_bytes, margin_mib << 20, "{image_mib} of {total_mib}");
         }
     }
 

@@ -308,7 +308,7 @@ fn find_units(
     if init {
         settle_in(&system);
     }
-    for refusal in divide(&mut units, &system, view) {
+    for refusal in divide(&mut units, &system, surroundings.own_machine(), view) {
         log::error!("{refusal}");
         view.faults.push(refusal.to_string());
     }
@@ -352,9 +352,11 @@ fn settle_in(system: &System) {
 }
 
 /// Divides the machine's memory; units that do not fit are refused before anything starts.
-fn divide(units: &mut [Unit], system: &System, view: &mut SystemView) -> Vec<Refusal> {
-    let total_bytes = match memory::total_bytes() {
-        Ok(bytes) => bytes,
+///
+/// Files that live in memory are the image's own on a machine that has just started; elsewhere somebody else's.
+fn divide(units: &mut [Unit], system: &System, own_machine: bool, view: &mut SystemView) -> Vec<Refusal> {
+    let memory::Machine { total_bytes, files_bytes } = match memory::Machine::read() {
+        Ok(machine) => machine,
         Err(error) => {
             story::complain(&error);
             return Vec::new();
@@ -364,7 +366,7 @@ fn divide(units: &mut [Unit], system: &System, view: &mut SystemView) -> Vec<Ref
     let (budget, refusals) = budget::divide(
         total_bytes,
         system.reserve_bytes(total_bytes),
-        system.margin_bytes(total_bytes),
+        system.margin_bytes(total_bytes, if own_machine { files_bytes } else { 0 }),
         overhead_bytes(&units.iter().collect::<Vec<_>>()),
         &mut policies,
     );

@@ -24,9 +24,14 @@ impl Surroundings {
         Self { command_line, container: in_container(), init }
     }
 
+    /// lifeboat is the first process of the whole machine.
+    pub(super) fn own_machine(&self) -> bool {
+        self.init && !self.container
+    }
+
     /// The unit to boot, where the kernel's command line names one. It is the init process that the kernel speaks to.
     pub(super) fn boot(&self) -> Option<String> {
-        let words = self.command_line.split_ascii_whitespace().filter(|_| self.init && !self.container);
+        let words = self.command_line.split_ascii_whitespace().filter(|_| self.own_machine());
         let mut assignments = words.filter_map(|word| word.split_once('='));
         assignments.rfind(|(name, _)| *name == BOOT_WORD).map(|(_, value)| value.to_owned())
     }

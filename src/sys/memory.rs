@@ -50,18 +50,37 @@ pub fn raise_descriptor_limit() -> Result<(), SysError> {
         .map_err(failed)
 }
 
-/// The machine's memory: `MemTotal` of `/proc/meminfo` (proc_meminfo(5)). procfs reads every field of it, in code that
-/// PID 1 would carry for this one.
-pub fn total_bytes() -> Result<u64, SysError> {
-    const MEMINFO: &str = "/proc/meminfo";
-    let text = std::fs::read_to_string(MEMINFO).map_err(|error| SysError::new("read", MEMINFO, error))?;
-    total_in(&text).ok_or_else(|| SysError::new("find MemTotal in", MEMINFO, nix::errno::Errno::ENODATA))
+/// The machine's memory, from `/proc/meminfo` (proc_meminfo(5)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// `MemTotal`.
+    pub total_bytes: u64,
+    /// What files hold that live in memory and nowhere else, above all an initramfs that is the root: `Shmem` (tmpfs)
+    /// and `Unevictable` without `Mlocked` (ramfs, whose pages are marked so: fs/ramfs/inode.c `ramfs_get_inode`).
+    pub files_bytes: u64,
 }
 
-fn total_in(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    kib.checked_mul(1024)
+impl Machine {
+    /// procfs reads every field of the file, in code that PID 1 would carry for these four.
+    pub fn read() -> Result<Self, SysError> {
+        const MEMINFO: &str = "/proc/meminfo";
+        let text = std::fs::read_to_string(MEMINFO).map_err(|error| SysError::new("read", MEMINFO, error))?;
+        Self::from_text(&text)
+            .ok_or_else(|| SysError::new("find MemTotal in", MEMINFO, nix::errno::Errno::ENODATA))
+    }
+
+    fn from_text(meminfo: &str) -> Option<Self> {
+        let bytes = |name: &str| {
+            let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+            kib.checked_mul(1024)
+        };
+        let or_none = |name| bytes(name).unwrap_or_default();
+        Some(Self {
+            total_bytes: bytes("MemTotal")?,
+            files_bytes: or_none("Shmem") + or_none("Unevictable").saturating_sub(or_none("Mlocked")),
+        })
+    }
 }
 
 /// What children get back; `None` while lifeboat has not raised its own.
@@ -184,21 +203,28 @@ pub fn page_bytes() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{for_each_constant_segment, total_bytes, total_in};
+    use super::{Machine, for_each_constant_segment};
     use procfs::{Current, Meminfo};
 
     #[test]
     fn the_memory_is_what_procfs_reads() {
-        assert_eq!(total_bytes().ok(), Meminfo::current().ok().map(|facts| facts.mem_total));
-        let check = |text: &str, bytes: Option<u64>| assert_eq!(total_in(text), bytes, "{text}");
-        check("MemTotal:        8 kB\nMemFree:         1 kB\n", Some(8192));
-        check("MemFree:         1 kB\nMemTotal:    12345678 kB\n", Some(12_641_974_272));
+        let facts = Meminfo::current().expect("/proc/meminfo");
+        assert_eq!(Machine::read().map(|it| it.total_bytes), Ok(facts.mem_total));
+        let check = |text: &str, expected: Option<(u64, u64)>| {
+            let machine = Machine::from_text(text).map(|it| (it.total_bytes, it.files_bytes));
+            assert_eq!(machine, expected, "{text}");
+        };
+        check("MemTotal:        8 kB\nMemFree:         1 kB\n", Some((8192, 0)));
+        check("MemFree:         1 kB\nMemTotal:    12345678 kB\n", Some((12_641_974_272, 0)));
         check("MemFree:         1 kB\n", None);
         check("MemTotal:\n", None);
         check("MemTotal:        8 MB\n", None);
         check("MemTotal:       -8 kB\n", None);
         check("MemTotal: 18446744073709551615 kB\n", None);
         check("", None);
+        let image = "Unevictable: 6 kB\nMlocked: 1 kB\nMemTotal: 64 kB\nShmem: 2 kB\nShmemHugePages: 32 kB\n";
+        check(image, Some((65_536, 7_168)));
+        check("MemTotal: 64 kB\nUnevictable: 1 kB\nMlocked: 2 kB\n", Some((65_536, 0)));
     }
 
     #[test]

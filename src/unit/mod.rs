@@ -429,9 +429,13 @@ impl System {
         self.reserve.map_or_else(|| budget::default_reserve_bytes(total_bytes), |it| it.bytes(total_bytes))
     }
 
-    /// What is kept for the kernel and for lifeboat on a machine with so much memory.
+    /// What is kept for the kernel and for lifeboat on a machine with so much memory, of which so much is in files that
+    /// live in memory.
     #[must_use]
-    pub fn margin_bytes(&self, total_bytes: u64) -> u64 {
-        self.margin.map_or_else(|| budget::default_margin_bytes(total_bytes), |it| it.bytes(total_bytes))
+    pub fn margin_bytes(&self, total_bytes: u64, files_bytes: u64) -> u64 {
+        self.margin.map_or_else(
+            || budget::default_margin_bytes(total_bytes, files_bytes),
+            |it| it.bytes(total_bytes),
+        )
     }
 }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// `MemTotal` of a guest with 1280 MiB, less than a kernel leaves of it.
 const TOTAL_BYTES: u64 = 1216 << 20;
+/// What the image itself may hold of it.
+const IMAGE_BYTES: u64 = 16 << 20;
 /// What the units of the image may cost beside their limits.
 const OVERHEAD_BYTES: u64 = 50 << 20;
 
@@ -22,8 +24,8 @@ fn loaded(folders: &[&str]) -> (Loaded, Vec<String>) {
     let loaded = load(&folders, None);
     let mut policies: Vec<UnitPolicy> = loaded.units.iter().map(|unit| unit.policy.clone()).collect();
     let reserve = default_reserve_bytes(TOTAL_BYTES);
-    let (_, refusals) =
-        divide(TOTAL_BYTES, reserve, default_margin_bytes(TOTAL_BYTES), OVERHEAD_BYTES, &mut policies);
+    let margin = default_margin_bytes(TOTAL_BYTES, IMAGE_BYTES);
+    let (_, refusals) = divide(TOTAL_BYTES, reserve, margin, OVERHEAD_BYTES, &mut policies);
     (loaded, refusals.into_iter().map(|refusal| refusal.name).collect())
 }
 
