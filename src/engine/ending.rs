@@ -465,7 +465,7 @@ impl Engine {
             (_, None) => (service.policy.restart.when == RestartWhen::Never).then_some(Escalation::Stop),
         };
         if times > 1 || spent {
-            plan.tell(Record::ExhaustedAgain { unit, times, within_ms });
+            plan.tell(Record::ExhaustedAgain { unit, times, within_ms, spent });
         }
         if let Some(escalation) = then {
             self.come_down(unit, rest, Some(trouble), plan);

@@ -38,8 +38,8 @@ pub enum Record {
     Backoff { unit: UnitId, delay_ms: u32 },
     /// A unit is given up.
     Fatal { unit: UnitId, trouble: Trouble },
-    /// Its memory was exhausted so often within its budget's window.
-    ExhaustedAgain { unit: UnitId, times: u32, within_ms: u32 },
+    /// Its memory was exhausted so often within its budget's window; `spent` where the budget counts no more than that.
+    ExhaustedAgain { unit: UnitId, times: u32, within_ms: u32, spent: bool },
     /// A unit is given up, and this comes of it.
     Escalating { unit: UnitId, escalation: Escalation },
     /// That cannot be: there is no such unit, or it is refused.

@@ -73,8 +73,8 @@ pub fn write<S: AsRef<str>>(out: &mut dyn Write, record: &Record, names: &[S]) -
         Record::Done { .. } => write!(out, "DONE"),
         Record::Backoff { delay_ms, .. } => write!(out, "BACKOFF: starts again in {}", millis(delay_ms)),
         Record::Fatal { trouble, .. } => write!(out, "FATAL: {}", TroubleWords { trouble, names }),
-        Record::ExhaustedAgain { times, within_ms, .. } => {
-            write!(out, "memory {}", Exhaustions { times, within_ms })
+        Record::ExhaustedAgain { times, within_ms, spent, .. } => {
+            write!(out, "memory {}", Exhaustions { times, within_ms, spent })
         }
         Record::Escalating { escalation, .. } => escalating(out, escalation, names),
         Record::CannotEscalate { escalation, .. } => cannot_escalate(out, escalation, names),

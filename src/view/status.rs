@@ -109,9 +109,10 @@ fn describe(out: &mut dyn Write, snapshot: &Snapshot, unit: &UnitView, wall: Wal
 fn asides(out: &mut String, snapshot: &Snapshot, unit: &UnitView) -> fmt::Result {
     let lead = if out.is_empty() { "" } else { ", " };
     let (times, within_ms) = (unit.exhaustions, unit.exhaustions_within_ms);
-    let told = matches!(unit.trouble, Some(Trouble::ExhaustedTooOften { .. }));
-    if times > 1 && !(told && unit.pid.is_none()) {
-        write!(out, "{lead}{}", Exhaustions { times, within_ms })?;
+    let spent = matches!(unit.trouble, Some(Trouble::ExhaustedTooOften { .. }));
+    // The state's words tell it of one that is down.
+    if times > 1 && !(spent && unit.pid.is_none()) {
+        write!(out, "{lead}{}", Exhaustions { times, within_ms, spent })?;
     }
     let lead = if out.is_empty() { "" } else { ", " };
     unit.fallback

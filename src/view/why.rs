@@ -7,7 +7,9 @@ use super::words::{
 };
 use crate::engine::event::{LeftBehind, MemoryEvents, MemorySample, Time};
 use crate::engine::setting::Setting;
-use crate::engine::snapshot::{Desired, Incident, Killer, ProcedureResult, StateName, UnitView, Verdict};
+use crate::engine::snapshot::{
+    Desired, Incident, Killer, ProcedureResult, StateName, Trouble, UnitView, Verdict,
+};
 use std::fmt::{self, Display, Write};
 
 /// What is known of one unit.
@@ -69,8 +71,9 @@ pub fn write(out: &mut dyn Write, why: &Story<'_>, wall: WallOffset, all: bool) 
     }
     held(out, unit)?;
     let (times, within_ms) = (unit.exhaustions, unit.exhaustions_within_ms);
+    let spent = matches!(unit.trouble, Some(Trouble::ExhaustedTooOften { .. }));
     if times > 0 {
-        writeln!(out, "  its memory: {}", Exhaustions { times, within_ms })?;
+        writeln!(out, "  its memory: {}", Exhaustions { times, within_ms, spent })?;
     }
     if let Some(to) = unit.fallback {
         writeln!(out, "  in its stead: {}", words::name_of(why.names, to))?;

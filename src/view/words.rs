@@ -367,14 +367,17 @@ pub struct Exhaustions {
     pub times: u32,
     /// Within so many milliseconds.
     pub within_ms: u32,
+    /// That is all that its budget counts; it may have been more often.
+    pub spent: bool,
 }
 
 impl Display for Exhaustions {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.times {
-            1 => write!(f, "exhausted once in ")?,
-            times => write!(f, "exhausted {times} times in ")?,
+            1 => write!(f, "exhausted once")?,
+            times => write!(f, "exhausted {times} times")?,
         }
+        write!(f, "{}", if self.spent { " or more in " } else { " in " })?;
         match self.within_ms / 1_000 {
             s if s > 0 && s % 3_600 == 0 => write!(f, "{} h", s / 3_600),
             s if s > 0 && s % 60 == 0 => write!(f, "{} min", s / 60),
@@ -469,7 +472,8 @@ impl<S: AsRef<str>> Display for TroubleWords<'_, S> {
             Trouble::Failed { failure: why } => write!(f, "{}", failure(why)),
             Trouble::Exhausted { incident } => write!(f, "memory exhausted, incident {incident}"),
             Trouble::ExhaustedTooOften { times, within_ms, incident } => {
-                write!(f, "memory {}, incident {incident}", Exhaustions { times, within_ms })
+                let often = Exhaustions { times, within_ms, spent: true };
+                write!(f, "memory {often}, incident {incident}")
             }
             Trouble::StartLimit { starts } => write!(f, "Exited too quickly: started {starts} times"),
             Trouble::RequirementDown { unit } => {
@@ -622,6 +626,16 @@ mod tests {
         check(Uptime(155_999_999), "0:02:35");
         check(Uptime(93_784_000_000), "1 day, 2:03:04");
         check(Uptime(2 * 86_400_000_000), "2 days, 0:00:00");
+    }
+
+    #[test]
+    fn how_often() {
+        let check_often = |times, within_ms, spent, expected| {
+            check(Exhaustions { times, within_ms, spent }, expected);
+        };
+        check_often(1, 600_000, false, "exhausted once in 10 min");
+        check_often(2, 7_200_000, false, "exhausted 2 times in 2 h");
+        check_often(3, 1_500, true, "exhausted 3 times or more in 1.5 s");
     }
 
     #[test]
