@@ -6,8 +6,9 @@ use super::why::EvidenceWords;
 use super::words::{self, Bytes, ExitWords, Millis, Percent, ProcedureWords, Tenths};
 use crate::engine::action::Action;
 use crate::engine::episode::Next;
-use crate::engine::event::{Event, MemoryEvents, Role, Time};
+use crate::engine::event::{Event, MemoryEvents, MemorySample, Note, Role, Time};
 use crate::engine::replay::{Difference, End, Replay, Turn};
+use crate::engine::setting::Limit;
 use crate::engine::snapshot::Incident;
 use serde::Serialize;
 use serde_json::Value;
@@ -200,54 +201,99 @@ struct EventWords<'a>(&'a Event);
 impl Display for EventWords<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
+            Event::Boot => f.write_str("the machine is ready"),
             Event::Deadline => f.write_str("a deadline is due"),
-            Event::MemoryEvents { role, counters, .. } => {
-                match role {
-                    Role::Service => {}
-                    Role::Procedure => f.write_str("its procedure's ")?,
-                    Role::Command => f.write_str("its command's ")?,
-                    Role::Ballast => f.write_str("its ballast's ")?,
-                }
-                write!(f, "memory.events: {}", Counters(*counters))
+            Event::ConditionsChecked { unmet: None, .. } => f.write_str("its conditions are met"),
+            Event::ConditionsChecked { unmet: Some(at), .. } => {
+                write!(f, "its condition {} is not met", u32::from(*at) + 1)
             }
-            Event::MemorySampled { sample, .. } => write!(
-                f,
-                "memory: {}, of which {} cannot be reclaimed; psi full {}",
-                Bytes(sample.current_bytes),
-                Bytes(sample.unreclaimable_bytes),
-                Percent(sample.psi_full_avg10)
-            ),
-            Event::PressureRang { .. } => f.write_str("memory.pressure rings"),
-            Event::Frozen { .. } => f.write_str("it is frozen"),
-            Event::ProcedureRunning { .. } => f.write_str("its procedure runs"),
-            Event::Exited { role, exit, .. } => {
-                write!(f, "the {}'s process has ended: {}", words::role(*role), ExitWords(*exit))
-            }
-            Event::Emptied { role, .. } => write!(f, "no process is left of the {}", words::role(*role)),
-            Event::LeftBehind { left, .. } => {
-                write!(f, "{} are charged to what is empty", Bytes(left.current_bytes))
+            Event::Parked { .. } => f.write_str("its procedure stands ready"),
+            Event::BallastStands { .. } => f.write_str("its ballast stands"),
+            Event::Spawned { .. } => f.write_str("the service runs"),
+            Event::Ready { .. } => f.write_str("the service is ready"),
+            Event::Probed { healthy: true, .. } => f.write_str("its health check is good"),
+            Event::Probed { healthy: false, .. } => f.write_str("its health check is bad"),
+            Event::Notified { note, .. } => write!(f, "it says: {}", note_words(*note)),
+            Event::Demanded { .. } => f.write_str("a client waits in its socket"),
+            Event::LookedIdle { idle, .. } => {
+                f.write_str(if *idle { "nobody needs it" } else { "somebody needs it" })
             }
             Event::SpawnFailed { role, stage, errno, .. } => {
                 let (role, stage) = (words::role(*role), words::stage(*stage));
                 write!(f, "the {role} cannot be started: {stage}: {}", words::errno(*errno))
             }
+            Event::SettingRefused { setting, errno, .. } => {
+                write!(f, "{} is not taken: {}", setting.name(), words::errno(*errno))
+            }
+            Event::ProcedurePeak { peak_bytes, .. } => {
+                write!(f, "its procedure has used {} at most", Bytes(*peak_bytes))
+            }
+            Event::ProcedureRunning { .. } => f.write_str("its procedure runs"),
+            Event::Exited { role, exit, .. } => {
+                write!(f, "the {}'s process has ended: {}", words::role(*role), ExitWords(*exit))
+            }
+            Event::KilledOutside { by, .. } => write!(f, "who killed it: {}", words::killed_by(*by)),
+            Event::Emptied { role, .. } => write!(f, "no process is left of the {}", words::role(*role)),
+            Event::Strayed { .. } => f.write_str("its first process has left its cgroup"),
+            Event::Frozen { .. } => f.write_str("it is frozen"),
             Event::Failed { effect, errno, .. } => {
                 write!(f, "{}: {}", words::undone(*effect), words::errno(*errno))
             }
+            Event::MemoryEvents { role, counters, .. } => memory_events(f, *role, *counters),
+            Event::MemorySampled { sample, .. } => memory(f, sample),
+            Event::LeftBehind { left, .. } => {
+                write!(f, "{} are charged to what is empty", Bytes(left.current_bytes))
+            }
+            Event::PressureRang { .. } => f.write_str("memory.pressure rings"),
+            Event::LimitAsked { limit, .. } => write!(f, "a person asks for {}", limit_words(*limit)),
+            Event::LimitTried { limit, .. } => write!(f, "{} was tried", limit_words(*limit)),
             Event::Asked { verb, .. } => write!(f, "a person asks: {}", words::verb(*verb)),
+            Event::ClientGone { .. } => f.write_str("who asked is gone"),
             Event::ShutdownAsked { how } => write!(f, "the machine is to go down: {}", words::shutdown(*how)),
-            Event::IncidentsAhead { from, by } => {
-                write!(
-                    f,
-                    "incidents from {from} on get numbers that are higher by {by}: others are on record"
-                )
-            }
-            // Seldom in an incident: by their names.
-            other => {
-                let text = format!("{other:?}");
-                f.write_str(text.split([' ', '{']).next().unwrap_or_default())
-            }
+            Event::IncidentsAhead { from, by } => write!(
+                f,
+                "incidents from {from} on get numbers that are higher by {by}: others are on record"
+            ),
+            Event::Reconfigured { changes } => write!(f, "unit files were read; changes: {changes}"),
         }
+    }
+}
+
+fn memory_events(f: &mut fmt::Formatter<'_>, role: Role, counters: MemoryEvents) -> fmt::Result {
+    match role {
+        Role::Service => {}
+        Role::Procedure => f.write_str("its procedure's ")?,
+        Role::Command => f.write_str("its command's ")?,
+        Role::Ballast => f.write_str("its ballast's ")?,
+    }
+    write!(f, "memory.events: {}", Counters(counters))
+}
+
+fn memory(f: &mut fmt::Formatter<'_>, sample: &MemorySample) -> fmt::Result {
+    write!(
+        f,
+        "memory: {}, of which {} cannot be reclaimed; psi full {}",
+        Bytes(sample.current_bytes),
+        Bytes(sample.unreclaimable_bytes),
+        Percent(sample.psi_full_avg10)
+    )
+}
+
+fn limit_words(limit: Limit) -> String {
+    format!("{} {}", limit.setting.name(), words::LimitWords(limit))
+}
+
+/// As the service writes it (sd_notify(3)).
+fn note_words(note: Note) -> &'static str {
+    match note {
+        Note::Ready => "READY=1",
+        Note::Reloading => "RELOADING=1",
+        Note::Stopping => "STOPPING=1",
+        Note::Alive => "WATCHDOG=1",
+        Note::Failing => "WATCHDOG=trigger",
+        Note::ExtendMs(_) => "EXTEND_TIMEOUT_USEC",
+        Note::MainPid(_) => "MAINPID",
+        Note::Status => "STATUS",
     }
 }
 
@@ -286,14 +332,24 @@ impl Display for Deeds<'_> {
 
 fn deed_words(f: &mut fmt::Formatter<'_>, deed: &Action) -> fmt::Result {
     match deed {
-        Action::Doorbells { on: true, .. } => f.write_str("doorbells on"),
-        Action::Doorbells { on: false, .. } => f.write_str("doorbells off"),
-        Action::Sample { .. } => f.write_str("read its memory"),
-        Action::Freeze { .. } => f.write_str("freeze it"),
-        Action::Thaw { .. } => f.write_str("thaw it"),
+        Action::CheckConditions { .. } => f.write_str("look at its conditions"),
+        Action::Park { .. } => f.write_str("make its procedure"),
+        Action::ParkOtherwise { .. } => f.write_str("make its second procedure"),
+        Action::MakeBallast { bytes, .. } => write!(f, "make a ballast of {}", Bytes(*bytes)),
         Action::Lend { lend_bytes, .. } => write!(f, "lend it {}", Bytes(*lend_bytes)),
         Action::TakeBack { lend_bytes, .. } => write!(f, "take {} back", Bytes(*lend_bytes)),
-        Action::ParkOtherwise { .. } => f.write_str("make its second procedure"),
+        Action::ReadPeak { .. } => f.write_str("read what its procedure has used"),
+        Action::Spawn { .. } => f.write_str("start it"),
+        Action::LookForPath { .. } => f.write_str("look whether it is ready"),
+        Action::Probe { .. } => f.write_str("check its health"),
+        Action::EndProbe { .. } => f.write_str("give its health check up"),
+        Action::Freeze { .. } => f.write_str("freeze it"),
+        Action::Hold { .. } => f.write_str("freeze it for a moment"),
+        Action::Thaw { .. } => f.write_str("thaw it"),
+        Action::TryLimit { limit, .. } => write!(f, "try {}", limit_words(*limit)),
+        Action::EndLimit { .. } => f.write_str("give the new limit up"),
+        Action::Listen { .. } => f.write_str("listen at its sockets"),
+        Action::LookIdle { .. } => f.write_str("look whether it is needed"),
         Action::StartProcedure { order, .. } => {
             let (cause, ms) = (order.cause.word(), Millis(u64::from(order.deadline_ms)));
             write!(f, "release its procedure ({cause}, deadline {ms})")
@@ -307,17 +363,24 @@ fn deed_words(f: &mut fmt::Formatter<'_>, deed: &Action) -> fmt::Result {
         Action::KillCgroup { role, reason, .. } => {
             write!(f, "kill the {} ({})", words::role(*role), words::kill_reason(*reason))
         }
-        Action::KillCommand { reason, .. } => write!(f, "kill its command ({})", words::kill_reason(*reason)),
-        Action::RunCommand { order, .. } => write!(f, "run its {}", words::command(order.kind)),
+        Action::Doorbells { on: true, .. } => f.write_str("doorbells on"),
+        Action::Doorbells { on: false, .. } => f.write_str("doorbells off"),
         Action::Ring { high_bytes: Some(bytes), .. } => write!(f, "memory.high rings at {}", Bytes(*bytes)),
         Action::Ring { high_bytes: None, .. } => f.write_str("memory.high lifted"),
         Action::Reclaim { bytes, .. } => write!(f, "reclaim {}", Bytes(*bytes)),
-        Action::NotifyPressure { .. } => f.write_str("write to its MEMORY_PRESSURE_WATCH"),
-        Action::KeepIncident { .. } => f.write_str("keep the incident"),
-        // Seldom in an incident: by their names.
-        other => {
-            let text = format!("{other:?}");
-            f.write_str(text.split([' ', '{']).next().unwrap_or_default())
+        Action::ReleaseMemory { .. } => {
+            f.write_str("take the memory of what does not die (process_mrelease)")
         }
+        Action::NotifyPressure { .. } => f.write_str("write to its MEMORY_PRESSURE_WATCH"),
+        Action::RunCommand { order, .. } => write!(f, "run its {}", words::command(order.kind)),
+        Action::KillCommand { reason, .. } => write!(f, "kill its command ({})", words::kill_reason(*reason)),
+        Action::CloseDescriptors { .. } => f.write_str("close its sockets and what it has stored"),
+        Action::Sample { .. } => f.write_str("read its memory"),
+        Action::Adopt { .. } => f.write_str("take its new definition"),
+        Action::Dismiss { .. } => f.write_str("let go of the unit"),
+        Action::KeepIncident { .. } => f.write_str("keep the incident"),
+        Action::Finish { how } => write!(f, "end the machine: {}", words::shutdown(*how)),
+        // Told below the deeds, or to somebody who is not there any more.
+        Action::Log(_) | Action::Reply { .. } | Action::ReplyLimit { .. } => f.write_str("tell"),
     }
 }
