@@ -10,6 +10,7 @@ use crate::sys::clock;
 use crate::sys::connect::{connect_datagram, send_datagram};
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::sink::Text;
+use std::fmt::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -72,10 +73,12 @@ impl SystemLog {
         if self.lost > 0 {
             let mut note = Text::default();
             note.push(WARNING);
-            note.push(b"lifeboat[");
-            note.push_number(std::process::id());
-            note.push(b"]: lines of units that were lost before they found room here: ");
-            note.push_number(self.lost);
+            let _ = write!(
+                note,
+                "lifeboat[{}]: lines of units that were lost before they found room here: {}",
+                std::process::id(),
+                self.lost
+            );
             if !self.put(&note) {
                 return false;
             }
@@ -85,9 +88,7 @@ impl SystemLog {
         line.push(INFORMATION);
         line.push(name.as_bytes());
         if pid > 0 {
-            line.push(b"[");
-            line.push_number(pid);
-            line.push(b"]");
+            let _ = write!(line, "[{pid}]");
         }
         line.push(b": ");
         line.push(words);

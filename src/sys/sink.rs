@@ -1,6 +1,7 @@
 //! Where lines go: places that may take less than they are given, and never keep anybody waiting.
 
 use nix::errno::Errno;
+use std::fmt::{self, Write};
 use std::os::fd::OwnedFd;
 
 /// The kernel takes no longer record than 1,024 bytes from `/dev/kmsg`; its own head takes a part of them.
@@ -29,7 +30,7 @@ impl Sink {
         if self.dropped > 0 {
             let mut told = Text::default();
             note.iter().for_each(|part| told.push(part));
-            told.push_number(self.dropped);
+            let _ = write!(told, "{}", self.dropped);
             if !self.put(&mut told) {
                 self.dropped = self.dropped.saturating_add(1);
                 return;
@@ -91,17 +92,6 @@ impl Text {
         self.length += length;
     }
 
-    /// In decimal.
-    pub fn push_number(&mut self, number: u32) {
-        use std::io::Write;
-        let mut digits = [0_u8; 10];
-        let mut rest = &mut digits[..];
-        // Ten digits are room for every number.
-        let _ = write!(rest, "{number}");
-        let left = rest.len();
-        self.push(digits.get(..digits.len() - left).unwrap_or_default());
-    }
-
     /// Begins another.
     pub fn clear(&mut self) {
         self.length = 0;
@@ -114,10 +104,36 @@ impl Text {
     }
 
     /// The line as it is written.
-    fn ended(&mut self) -> &[u8] {
+    pub(super) fn ended(&mut self) -> &[u8] {
         if let Some(place) = self.bytes.get_mut(self.length) {
             *place = b'\n';
         }
         self.bytes.get(..=self.length).unwrap_or_default()
+    }
+}
+
+/// What does not fit is cut, and no error.
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_cut_and_always_ends() {
+        let check = |text: &str, length: usize| {
+            let mut line = Text::default();
+            let _ = line.write_str(text);
+            assert_eq!((line.ended().len(), line.ended().last()), (length, Some(&b'\n')));
+        };
+        check("", 1);
+        check("abc", 4);
+        check(&"x".repeat(LINE_MAX - 1), LINE_MAX);
+        check(&"x".repeat(9_000), LINE_MAX);
     }
 }
