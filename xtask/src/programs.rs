@@ -56,6 +56,7 @@ fn build(what: &[String]) -> Result<()> {
     println!("build: {names} ({}, static)", profile());
     let status = place::cargo()
         .args(["build", "--profile", profile(), "--package", "lifeboat", "--target", TARGET])
+        .args(packed_relocations())
         .args(what)
         .status()
         .map_err(|error| Error::new("cannot run cargo").because(error))?;
@@ -65,4 +66,36 @@ fn build(what: &[String]) -> Result<()> {
     }
     println!("build: done in {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Rust brings a musl that reads packed relative relocations (`DT_RELR`) from 1.93 on; the older one would start a
+/// program without any. What this is added to is in `.cargo/config.toml`.
+fn packed_relocations() -> Vec<String> {
+    let version = place::cargo().arg("--version").output().map(|said| said.stdout).unwrap_or_default();
+    match minor_of(&String::from_utf8_lossy(&version)) {
+        Some(minor) if minor >= 93 => {
+            let flags = r#"["-C", "link-arg=--pack-dyn-relocs=relr"]"#;
+            vec!["--config".to_owned(), format!("target.{TARGET}.rustflags={flags}")]
+        }
+        Some(_) | None => Vec::new(),
+    }
+}
+
+/// 95 of "cargo 1.95.0 (f2d3ce0bd 2026-03-21)".
+fn minor_of(version: &str) -> Option<u32> {
+    version.strip_prefix("cargo 1.")?.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::minor_of;
+
+    #[test]
+    fn a_version_is_read() {
+        let check = |version, minor| assert_eq!(minor_of(version), minor, "{version}");
+        check("cargo 1.95.0 (f2d3ce0bd 2026-03-21)\n", Some(95));
+        check("cargo 1.88.0-nightly", Some(88));
+        check("cargo 2.0.0", None);
+        check("", None);
+    }
 }
