@@ -88,7 +88,7 @@ pub(super) struct Lifeboat {
 impl Lifeboat {
     /// Runs until the engine's last action; gives what it asked for.
     pub(super) fn run(&mut self) -> Result<ShutdownKind, SysError> {
-        let mut buffer = ReadyBuffer::default();
+        let (mut buffer, mut waited) = (ReadyBuffer::default(), false);
         loop {
             if let Some(how) = self.finished {
                 return Ok(how);
@@ -101,7 +101,13 @@ impl Lifeboat {
                 self.outputs.next_look(),
             ];
             let until = until.into_iter().flatten().min();
-            self.poller.wait(clock::now(), until, &mut buffer)?;
+            // A signal that came while the turn ended is heard without another wait; a flood of them holds up nobody.
+            waited = !(waited && self.signals.have_come());
+            if waited {
+                self.poller.wait(clock::now(), until, &mut buffer)?;
+            } else {
+                buffer.clear();
+            }
             self.turn(&buffer);
         }
     }

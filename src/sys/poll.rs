@@ -84,6 +84,11 @@ impl ReadyBuffer {
     /// How many ready descriptors one wait can find.
     pub const CAPACITY: usize = READY_MAX;
 
+    /// Nothing is ready.
+    pub fn clear(&mut self) {
+        self.length = 0;
+    }
+
     /// What the last wait found.
     pub fn iter(&self) -> impl Iterator<Item = Ready> + '_ {
         self.events.iter().take(self.length).map(|event| Ready::from(*event))
@@ -131,7 +136,7 @@ impl Poller {
     /// `now` is the caller's reading of the clock. A signal ends the wait with nothing found. The deadline is rounded
     /// up to the millisecond, so that a wait for it is never over too early. Allocates nothing where it succeeds.
     pub fn wait(&self, now: Time, until: Option<Time>, buffer: &mut ReadyBuffer) -> Result<(), SysError> {
-        buffer.length = 0;
+        buffer.clear();
         match self.epoll.wait(&mut buffer.events, timeout(now, until)) {
             Ok(length) => buffer.length = length,
             Err(Errno::EINTR) => {}

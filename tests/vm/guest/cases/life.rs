@@ -20,6 +20,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "start-stop-restart", deadline_s: 40, run: start_stop_restart },
     Case { name: "exit-codes-of-lifeboatctl", deadline_s: 40, run: exit_codes_of_lifeboatctl },
     Case { name: "restart-after-kill", deadline_s: 30, run: restart_after_kill },
+    Case { name: "an-end-is-heard-in-its-turn", deadline_s: 60, run: an_end_is_heard_in_its_turn },
     Case { name: "start-limit-fatal", deadline_s: 30, run: start_limit_fatal },
     Case { name: "stop-ignoring-term-is-killed", deadline_s: 30, run: stop_ignoring_term_is_killed },
     Case { name: "stop-runs-procedure", deadline_s: 40, run: stop_runs_procedure },
@@ -174,6 +175,60 @@ fn restart_after_kill(guest: &mut Guest) -> Result<(), String> {
         took.join(", ")
     ));
     guest.stop("quiet")
+}
+
+const TRACING: &str = "/sys/kernel/tracing";
+
+/// Whatever wakes the wait first: the child is collected before the next wait begins, as the kernel's own trace of
+/// PID 1 tells. A signal that comes on the last steps into the wait ends it at once; that is seldom.
+fn an_end_is_heard_in_its_turn(guest: &mut Guest) -> Result<(), String> {
+    let set = |name: &str, text: &str| {
+        let path = format!("{TRACING}/{name}");
+        std::fs::write(&path, text).map_err(|error| format!("{path}: {error}"))
+    };
+    let (code, said) = run(&["/bin/busybox", "mount", "-t", "tracefs", "tracefs", TRACING])?;
+    expect(&format!("exit code of mount: {said}"), &code, &0)?;
+    set("trace_clock", "boot")?;
+    set("events/raw_syscalls/sys_enter/filter", "common_pid == 1")?;
+    set("events/raw_syscalls/sys_enter/enable", "1")?;
+    set("events/signal/signal_generate/filter", "pid == 1 && sig == 17")?;
+    set("events/signal/signal_generate/enable", "1")?;
+    guest.start("quiet")?;
+    for _ in 0..24 {
+        let before = guest.wait_state("quiet", StateName::Running, UP)?;
+        let pid = before.pid.and_then(|pid| i32::try_from(pid).ok()).ok_or("quiet has no pid")?;
+        kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|error| format!("kill {pid}: {error}"))?;
+        guest.wait("quiet", UP, |snapshot| {
+            let unit = crate::supervisor::unit(snapshot, "quiet")?;
+            (unit.state == StateName::Running && unit.run > before.run).then_some(())
+        })?;
+    }
+    set("tracing_on", "0")?;
+    let (ends, late) = ends_in(&read(&format!("{TRACING}/trace"))?);
+    let (code, said) = run(&["/bin/busybox", "umount", TRACING])?;
+    expect(&format!("exit code of umount: {said}"), &code, &0)?;
+    guest.figure(&format!("ends: {ends}, of them heard only after another wait: {late}"));
+    ensure(ends >= 24 && late <= 2, || format!("{late} of {ends} ends were heard late"))?;
+    guest.stop("quiet")
+}
+
+/// How many children ended, and for how many of them another epoll_wait(2) came before the wait4(2).
+fn ends_in(trace: &str) -> (u32, u32) {
+    let waits = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait].map(|number| format!("NR {number} "));
+    let collects = format!("NR {} ", libc::SYS_wait4);
+    let (mut ends, mut late, mut open, mut waited) = (0, 0, false, false);
+    for line in trace.lines() {
+        if line.contains("signal_generate: sig=17") {
+            (open, waited) = (true, false);
+        } else if waits.iter().any(|wait| line.contains(wait)) {
+            waited = open;
+        } else if open && line.contains(&collects) {
+            ends += 1;
+            late += u32::from(waited);
+            open = false;
+        }
+    }
+    (ends, late)
 }
 
 fn start_limit_fatal(guest: &mut Guest) -> Result<(), String> {
