@@ -57,7 +57,7 @@ const CASES: Group = Group {
     when: When::EveryKernel,
     image: Image::Test,
     cmdline: "",
-    ram_mib: 1280,
+    ram_mib: 1312,
     threads: Threads::Single,
     deadline_s: 1_800,
     marker: (Source::Console, "lifeboat 0."),

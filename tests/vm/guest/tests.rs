@@ -7,8 +7,8 @@ use lifeboat::engine::snapshot::Trouble;
 use lifeboat::unit::{Diagnostic, Loaded, load};
 use std::path::{Path, PathBuf};
 
-/// `MemTotal` of a guest with 1280 MiB, less than a kernel leaves of it.
-const TOTAL_BYTES: u64 = 1216 << 20;
+/// `MemTotal` of a guest with 1312 MiB, less than a kernel leaves of it.
+const TOTAL_BYTES: u64 = 1248 << 20;
 /// What the image itself may hold of it.
 const IMAGE_BYTES: u64 = 16 << 20;
 /// What the units of the image may cost beside their limits.
