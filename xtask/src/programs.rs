@@ -68,12 +68,12 @@ fn build(what: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Rust brings a musl that reads packed relative relocations (`DT_RELR`) from 1.93 on; the older one would start a
+/// The musl that Rust 1.95 brings (1.2.5) reads packed relative relocations (`DT_RELR`); an older one would start a
 /// program without any. What this is added to is in `.cargo/config.toml`.
 fn packed_relocations() -> Vec<String> {
     let version = place::cargo().arg("--version").output().map(|said| said.stdout).unwrap_or_default();
     match minor_of(&String::from_utf8_lossy(&version)) {
-        Some(minor) if minor >= 93 => {
+        Some(minor) if minor >= 95 => {
             let flags = r#"["-C", "link-arg=--pack-dyn-relocs=relr"]"#;
             vec!["--config".to_owned(), format!("target.{TARGET}.rustflags={flags}")]
         }
