@@ -246,6 +246,7 @@ impl Fixture {
     fn tree(&self) -> Tree {
         let budget = BudgetView {
             reserve_bytes: 16 * MIB,
+            writeback_bytes: 4 * MIB,
             overhead_bytes: MIB,
             guaranteed_bytes: 64 * MIB,
             pool_bytes: 128 * MIB,
@@ -256,8 +257,12 @@ impl Fixture {
     }
 }
 
-const LIMITS: GroupLimits =
-    GroupLimits { memory_max_bytes: Some(8 * MIB), oom_group: true, pids_max: Some(32) };
+const LIMITS: GroupLimits = GroupLimits {
+    memory_max_bytes: Some(8 * MIB),
+    memory_high_bytes: None,
+    oom_group: true,
+    pids_max: Some(32),
+};
 
 #[test]
 fn a_tree_is_prepared() {
@@ -266,7 +271,7 @@ fn a_tree_is_prepared() {
     for (file, expected) in [
         ("cgroup.subtree_control", "+memory +pids"),
         ("pool/cgroup.subtree_control", "+memory +pids"),
-        ("shutdown/memory.max", "17825792"),
+        ("shutdown/memory.max", "22020096"),
         ("guaranteed/memory.max", "max"),
         ("pool/memory.max", "135266304"),
         ("shutdown/memory.swap.max", "0"),
@@ -300,7 +305,9 @@ fn a_tree_is_prepared() {
     assert_eq!((fixture.text("pool/recorder/cgroup.freeze").as_str()), "1");
     assert_eq!((fixture.text("pool/recorder/cgroup.kill").as_str()), "1");
     tree.procedure("recorder", 4 * MIB).expect("a group");
-    assert_eq!(fixture.text("shutdown/recorder/memory.max"), "4194304");
+    // Above what it may use there is room for what its disk has not taken.
+    assert_eq!(fixture.text("shutdown/recorder/memory.high"), "4194304");
+    assert_eq!(fixture.text("shutdown/recorder/memory.max"), "5242880");
 }
 
 /// What is lent is part of the pool's bound until it is given back, also where the bound is set anew meanwhile.

@@ -1,7 +1,7 @@
 //! Golden texts: each `tests/fixtures/cli/CASE.json` is a snapshot, `CASE.status.txt` and `CASE.why.UNIT.txt` are
 //! what `view` makes of it. `UPDATE_GOLDEN=1 cargo test --test view` writes them anew; read the difference then.
 
-use lifeboat::engine::snapshot::{KillReason, ProcedureResult, Snapshot};
+use lifeboat::engine::snapshot::{Incident, KillReason, ProcedureResult, Snapshot};
 use lifeboat::view::status::{self, WallOffset};
 use lifeboat::view::why::{self, Story};
 use lifeboat::view::words::{ProcedureWords, kill_reason};
@@ -84,6 +84,21 @@ fn columns_stay_supervisorctls() {
     assert_eq!(line.find("pid"), Some(43));
 }
 
+/// One that ends well may have met its memory too, where its disk is slow.
+#[test]
+fn a_procedure_that_met_its_memory() {
+    let told = |procedure_high| {
+        let mut text = String::new();
+        let incident = Incident { procedure_high, ..snapshot("saved").incidents[0] };
+        why::account(&mut text, &incident, None).expect("a String takes everything");
+        text
+    };
+    let line =
+        "\n  its procedure met shutdown.memory 41 times: it writes faster than its disk, or needs more\n";
+    assert!(told(41).contains(line), "{}", told(41));
+    assert!(!told(0).contains("shutdown.memory"), "{}", told(0));
+}
+
 /// Of a unit without a procedure as of one whose procedure is for stops alone.
 #[test]
 fn no_procedure_for_an_exhaustion() {
@@ -96,6 +111,5 @@ fn no_procedure_for_an_exhaustion() {
     assert_eq!(ProcedureWords(ProcedureResult::None).to_string(), "none ran");
     let spent = ProcedureWords(ProcedureResult::LoanSpent).to_string();
     assert_eq!(spent, "of its own: it got its stop signal, and used up what it was lent");
-    assert_eq!(lifeboat::view::drill::cure(ProcedureResult::LoanSpent), Some("raise shutdown.lend"));
     assert_eq!(kill_reason(KillReason::NoProcedure), "memory exhausted, no procedure for that");
 }

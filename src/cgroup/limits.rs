@@ -6,6 +6,7 @@
 
 use super::file::{read_value, write_value};
 use super::parse;
+use crate::engine::budget::writeback_bytes;
 use crate::sys::error::SysError;
 use crate::sys::memory::page_bytes;
 use cgroups_rs::fs::MaxValue;
@@ -19,10 +20,21 @@ use std::path::Path;
 pub struct GroupLimits {
     /// `memory.max`; `None` is no limit.
     pub memory_max_bytes: Option<u64>,
+    /// `memory.high`; `None` leaves it as it is.
+    pub memory_high_bytes: Option<u64>,
     /// `memory.oom.group`: the kernel's OOM killer takes the whole group or nothing of it.
     pub oom_group: bool,
     /// `pids.max`; `None` is no limit.
     pub pids_max: Option<u32>,
+}
+
+impl GroupLimits {
+    /// Of processes that may use so much, and may write more than that to a slow disk without being killed for it.
+    #[must_use]
+    pub fn of_a_writer(memory_bytes: u64) -> Self {
+        let max_bytes = memory_bytes.saturating_add(writeback_bytes(memory_bytes));
+        Self { memory_max_bytes: Some(max_bytes), memory_high_bytes: Some(memory_bytes), ..Self::default() }
+    }
 }
 
 /// The controllers that the kernel offers here. Limits of a missing one are left out: lifeboat has said so loudly, and
@@ -68,6 +80,13 @@ fn apply_memory(folder: &Path, limits: &GroupLimits, is_new: bool) -> Result<(),
         let max = SetMemory { max: Some(max), low: None, high: None, min: None };
         refused(memory_of(folder).set_mem(max))
     })?;
+    if limits.memory_high_bytes.is_some() {
+        let limit = Limit { wanted: limits.memory_high_bytes, default: None, unit: page_bytes() };
+        limit.ensure(&folder.join("memory.high"), is_new, || {
+            let high = limits.memory_high_bytes.map(value);
+            refused(memory_of(folder).set_mem(SetMemory { max: None, low: None, high, min: None }))
+        })?;
+    }
     // cgroups-rs does not know this one.
     let path = folder.join("memory.oom.group");
     let (value, text) = if limits.oom_group { (1, "1") } else { (0, "0") };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/supervisor/         lifeboat itself, where the root is not the machine's real root group
-//! ROOT/shutdown/NAME/      shutdown procedures; memory.max = reserve + overhead
+//! ROOT/shutdown/NAME/      shutdown procedures; memory.max = reserve + writeback + overhead
 //! ROOT/guaranteed/NAME/    units whose memory is counted in full; each has its own bound
 //! ROOT/pool/NAME/          the rest; memory.max = what is left + overhead
 //! ROOT/pool/+NAME/         the commands beside a unit's service, also of one in guaranteed/
@@ -122,7 +122,7 @@ impl Tree {
         // No bound on guaranteed/: each of its units has its own. With their sum as a bound the branch would be the
         // first to be exhausted, because the kernel charges the structures of its groups to it.
         let branches = [
-            (SHUTDOWN, Some(budget.reserve_bytes.saturating_add(budget.overhead_bytes))),
+            (SHUTDOWN, Some(budget.shutdown_bytes())),
             (GUARANTEED, None),
             (POOL, Some(budget.pool_bytes.saturating_add(budget.overhead_bytes))),
         ];
@@ -168,10 +168,10 @@ impl Tree {
             return Ok(true);
         }
         let mut all = true;
-        self.pool_bytes.set(budget.pool_bytes.saturating_add(budget.overhead_bytes));
-        let pool_bytes = budget.pool_bytes.saturating_add(self.lent_bytes.get());
-        for (name, bytes) in [(SHUTDOWN, budget.reserve_bytes), (POOL, pool_bytes)] {
-            let wanted = bytes.saturating_add(budget.overhead_bytes);
+        let pool_bytes = budget.pool_bytes.saturating_add(budget.overhead_bytes);
+        self.pool_bytes.set(pool_bytes);
+        let pool_bytes = pool_bytes.saturating_add(self.lent_bytes.get());
+        for (name, wanted) in [(SHUTDOWN, budget.shutdown_bytes()), (POOL, pool_bytes)] {
             let least = self.branch_bytes(name)?.saturating_add(BRANCH_SLACK_BYTES);
             all &= least <= wanted;
             let limits = GroupLimits { memory_max_bytes: Some(wanted.max(least)), ..GroupLimits::default() };
@@ -289,19 +289,14 @@ impl Tree {
         })
     }
 
-    /// The group of a unit's shutdown procedure.
-    pub fn procedure(&self, name: &str, memory_max_bytes: u64) -> Result<Group, GroupError> {
-        let limits = GroupLimits { memory_max_bytes: Some(memory_max_bytes), ..GroupLimits::default() };
-        self.group(SHUTDOWN, name, &limits)
+    /// The group of a unit's shutdown procedure, which may use so much.
+    pub fn procedure(&self, name: &str, memory_bytes: u64) -> Result<Group, GroupError> {
+        self.group(SHUTDOWN, name, &GroupLimits::of_a_writer(memory_bytes))
     }
 
     /// The group of the commands beside a unit's service. Names of units begin with a letter or a digit.
-    pub fn commands(&self, name: &str, memory_max_bytes: u64) -> Result<Group, GroupError> {
-        let limits = GroupLimits {
-            memory_max_bytes: Some(memory_max_bytes),
-            oom_group: true,
-            ..GroupLimits::default()
-        };
+    pub fn commands(&self, name: &str, memory_bytes: u64) -> Result<Group, GroupError> {
+        let limits = GroupLimits { oom_group: true, ..GroupLimits::of_a_writer(memory_bytes) };
         self.group(POOL, &format!("+{name}"), &limits)
     }
 

@@ -1,7 +1,7 @@
 //! The division of the machine's memory, checked before anything starts.
 //!
 //! ```text
-//! total = margin + reserve + overhead + Σ memory.max of the guaranteed units + pool
+//! total = margin + reserve + writeback + overhead + Σ memory.max of the guaranteed units + pool
 //! ```
 //!
 //! The reserve is real only because everything else is capped, so a unit whose bound would break the sum is
@@ -12,7 +12,7 @@
 //!
 //! The overhead is what units cost beside their bounds: the kernel charges a cgroup's own structures to its parent
 //! (mm/memcontrol.c `mem_cgroup_css_alloc`), and parked procedures have pages. Without it the pool, or the shutdown
-//! slice, would meet its limit before its last unit does.
+//! slice, would meet its limit before its last unit does. What is kept for writeback, see [`writeback_bytes`].
 
 use super::policy::{Class, Guard, UnitId, UnitPolicy};
 use super::snapshot::{BudgetView, Trouble};
@@ -37,11 +37,26 @@ pub fn default_margin_bytes(total_bytes: u64, files_bytes: u64) -> u64 {
     total_bytes - left_bytes + MARGIN_BYTES_MIN.max(left_bytes / MARGIN_DIVISOR).min(left_bytes / 2)
 }
 
-/// `memory.max` of the shutdown slice where the user has not said: 8 MiB, which holds two procedures of the default
+/// What procedures may use together where the user has not said: 8 MiB, which holds two procedures of the default
 /// size, but never more than an eighth of the machine.
 #[must_use]
 pub fn default_reserve_bytes(total_bytes: u64) -> u64 {
     RESERVE_BYTES.min(total_bytes / 8)
+}
+
+/// So much of what a procedure may use stands above that, for pages that it has written and that wait for their disk.
+///
+/// The kernel kills a process that dirties its memory cgroup full faster than the disk takes it: reclaim of a cgroup
+/// does not wait for writeback (mm/vmscan.c `shrink_folio_list`), and a writer is held back by counters that are up to
+/// 2 s old (mm/memcontrol.c `mem_cgroup_wb_stats`; since Linux 5.18). So what a procedure may use is its `memory.high`,
+/// above which a task sleeps the longer the further it is above (`calculate_high_delay`): as far as an eighth the disk
+/// may be slow, and with a quarter there may be several writers.
+const WRITEBACK_DIVISOR: u64 = 4;
+
+/// What stands above `memory.high` of processes that may use so much.
+#[must_use]
+pub fn writeback_bytes(memory_bytes: u64) -> u64 {
+    memory_bytes / WRITEBACK_DIVISOR
 }
 
 /// A utility above all that can be asked for: of units that have their memory already, when others are added.
@@ -105,12 +120,13 @@ impl fmt::Display for Refusal {
             total_bytes,
             margin_bytes,
             reserve_bytes,
+            writeback_bytes,
             overhead_bytes,
             guaranteed_bytes,
             pool_bytes,
         } = self.budget;
         let (needs, free, taken) = (Bytes(self.needs_bytes), Bytes(self.free_bytes), Bytes(self.taken_bytes));
-        let margin = Bytes(margin_bytes.saturating_add(overhead_bytes));
+        let margin = Bytes(margin_bytes.saturating_add(overhead_bytes).saturating_add(writeback_bytes));
         let (total, reserve) = (Bytes(total_bytes), Bytes(reserve_bytes));
         write!(f, "{}: ", self.name)?;
         match self.rule {
@@ -171,8 +187,9 @@ pub fn divide(
         refusals.push(refuse(unit, index, Rule::Reserve, (needs_bytes, reserve_bytes, 0)));
     }
 
-    let room_bytes =
-        [margin_bytes, reserve_bytes, overhead_bytes].into_iter().fold(total_bytes, u64::saturating_sub);
+    let writeback_bytes = writeback_bytes(reserve_bytes);
+    let fixed = [margin_bytes, reserve_bytes, writeback_bytes, overhead_bytes];
+    let room_bytes = fixed.into_iter().fold(total_bytes, u64::saturating_sub);
     let guaranteed_bytes = admit(units, &order, (Rule::Guaranteed, room_bytes), &mut refusals, |unit| {
         unit.memory.filter(|memory| memory.class == Class::Guaranteed).map(|memory| memory.max_bytes)
     });
@@ -188,8 +205,15 @@ pub fn divide(
         pooled(unit).filter(|memory| memory.guard == Guard::Shield).map(|memory| memory.max_bytes)
     });
 
-    let budget =
-        BudgetView { total_bytes, margin_bytes, reserve_bytes, overhead_bytes, guaranteed_bytes, pool_bytes };
+    let budget = BudgetView {
+        total_bytes,
+        margin_bytes,
+        reserve_bytes,
+        writeback_bytes,
+        overhead_bytes,
+        guaranteed_bytes,
+        pool_bytes,
+    };
     for refusal in &mut refusals {
         refusal.budget = budget;
     }
@@ -200,7 +224,7 @@ pub fn divide(
 /// Refused units do not run and so do not count.
 #[must_use]
 pub fn is_oom_proof(budget: &BudgetView, units: &[UnitPolicy]) -> bool {
-    let fixed = [budget.margin_bytes, budget.reserve_bytes, budget.overhead_bytes];
+    let fixed = [budget.margin_bytes, budget.reserve_bytes, budget.writeback_bytes, budget.overhead_bytes];
     let Some(fixed_bytes) = fixed.into_iter().try_fold(0_u64, u64::checked_add) else { return false };
     let sum_bytes = units
         .iter()
@@ -328,10 +352,10 @@ mod tests {
         unit(name, 50, None, 0)
     }
 
-    /// Divides 64 MiB with a reserve of 8, a margin of 15 and an overhead of 1, so that 40 are left, and compares the
-    /// pool in MiB, the refused with their rule, and whether the result is OOM-proof.
+    /// Divides 64 MiB with a reserve of 8, which has 2 for writeback beside it, a margin of 13 and an overhead of 1:
+    /// 40 are left. Compares the pool in MiB, the refused with their rule, and whether the result is OOM-proof.
     fn check(mut units: Vec<UnitPolicy>, pool_mib: u64, expected: &[(&str, Rule)], oom_proof: bool) {
-        let (budget, refusals) = divide(64 << 20, 8 << 20, 15 << 20, 1 << 20, &mut units);
+        let (budget, refusals) = divide(64 << 20, 8 << 20, 13 << 20, 1 << 20, &mut units);
         let found: Vec<(&str, Rule)> = refusals.iter().map(|it| (it.name.as_str(), it.rule)).collect();
         assert_eq!(found, expected);
         assert_eq!(budget.pool_bytes, pool_mib << 20);
@@ -395,7 +419,7 @@ mod tests {
         let mut broken = guaranteed("a", 99, 40);
         broken.refused = Some(Trouble::BadUnit);
         let mut units = vec![broken, guaranteed("b", 1, 40)];
-        let (budget, refusals) = divide(64 << 20, 8 << 20, 15 << 20, 1 << 20, &mut units);
+        let (budget, refusals) = divide(64 << 20, 8 << 20, 13 << 20, 1 << 20, &mut units);
         assert_eq!((budget.guaranteed_bytes, refusals), (40 << 20, vec![]));
         assert_eq!(units.iter().map(|unit| unit.refused).collect::<Vec<_>>(), [Some(Trouble::BadUnit), None]);
     }
@@ -419,7 +443,7 @@ mod tests {
             open("e", 50, 21),
             unit("f", 50, Some((1, Class::Pool, Guard::None)), 9),
         ];
-        let (_, refusals) = divide(64 << 20, 8 << 20, 15 << 20, 1 << 20, &mut units);
+        let (_, refusals) = divide(64 << 20, 8 << 20, 13 << 20, 1 << 20, &mut units);
         let mut shown: Vec<String> = refusals.iter().map(ToString::to_string).collect();
         shown.sort();
         assert_eq!(
@@ -513,7 +537,7 @@ mod tests {
             };
             prop_assert_eq!(u128::from(budget.guaranteed_bytes), sum(Class::Guaranteed, false));
             prop_assert!(sum(Class::Pool, true) <= u128::from(budget.pool_bytes));
-            let fixed = u128::from(margin) + u128::from(reserve);
+            let fixed = u128::from(margin) + u128::from(reserve) + u128::from(reserve / 4);
             let parts = fixed + u128::from(budget.guaranteed_bytes) + u128::from(budget.pool_bytes);
             prop_assert!(parts == u128::from(total) || (fixed > u128::from(total) && parts == fixed));
             for (unit, old) in units.iter().zip(&before).filter(|(unit, _)| unit.refused.is_none()) {

@@ -83,6 +83,7 @@ impl Engine {
             broken_off: false,
             procedure: ProcedureResult::None,
             peak_bytes: None,
+            high: 0,
             deadline_ms: policy.deadline_ms,
             memory_bytes: policy.memory_bytes,
         });

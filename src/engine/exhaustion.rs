@@ -62,6 +62,14 @@ impl Engine {
         let Some(service) = self.live(unit, run) else { return };
         if role == Role::Procedure {
             service.procedure_oom_kill.1 = counters.oom_kill;
+            let more =
+                counters.high.saturating_sub(std::mem::replace(&mut service.procedure_high, counters.high));
+            if let Some(incident) = &mut service.incident {
+                incident.procedure_high += more;
+            }
+            if let Some(drill) = self.drill(unit) {
+                drill.high += more;
+            }
             return;
         }
         let mut before = std::mem::replace(&mut service.counters, counters);
@@ -179,6 +187,7 @@ impl Engine {
             killed: None,
             emptied: None,
             procedure: ProcedureResult::None,
+            procedure_high: 0,
             first_procedure: None,
             counters_at_start: service.counters_at_start,
             counters: service.counters,

@@ -132,10 +132,12 @@ pub(super) struct Moment {
     pub(super) trouble: Option<Trouble>,
     pub(super) counters: MemoryEvents,
     pub(super) counters_at_start: MemoryEvents,
-    /// `oom_kill` of the procedure's own cgroup when the run began, and now.
     /// `oom_below` in this run, and when, as the last kill below was told.
     pub(super) told_below: (u64, Time),
+    /// `oom_kill` of the procedure's own cgroup when the run began, and now.
     pub(super) procedure_oom_kill: (u64, u64),
+    /// `high` of the procedure's own cgroup.
+    pub(super) procedure_high: u64,
     pub(super) sample: Option<(Time, MemorySample)>,
     pub(super) trend: Trend,
     pub(super) needs: Needs,
@@ -224,6 +226,7 @@ impl Moment {
             counters_at_start: MemoryEvents::default(),
             told_below: (0, Time::default()),
             procedure_oom_kill: (0, 0),
+            procedure_high: 0,
             sample: None,
             trend: Trend::default(),
             needs: Needs::default(),

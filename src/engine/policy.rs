@@ -150,7 +150,7 @@ pub struct ProcedurePolicy {
     pub on_failure: bool,
     /// From its start to the kill.
     pub deadline_ms: u32,
-    /// `memory.max` of its own cgroup in the shutdown slice; 0 where there is no program.
+    /// `memory.high` of its own cgroup in the shutdown slice; 0 where there is no program.
     pub memory_bytes: u64,
     /// What becomes of the service meanwhile.
     pub service: ServiceMode,

@@ -311,6 +311,9 @@ pub struct Incident {
     pub emptied: Option<Time>,
     /// How the procedure went, the second one where there were two.
     pub procedure: ProcedureResult,
+    /// Times that a procedure met its `memory.high`, `shutdown.memory`: it writes faster than its disk, or needs more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub procedure_high: u64,
     /// How the first of two went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_procedure: Option<ProcedureResult>,
@@ -381,14 +384,25 @@ pub struct BudgetView {
     pub total_bytes: u64,
     /// Kept for the kernel and for lifeboat.
     pub margin_bytes: u64,
-    /// `memory.max` of the shutdown slice.
+    /// What procedures may use together.
     pub reserve_bytes: u64,
+    /// Beside it in the shutdown slice: for pages that procedures have written and that wait for their disk.
+    #[serde(default)]
+    pub writeback_bytes: u64,
     /// What units cost beside their limits: the kernel's structures for their cgroups, and parked procedures.
     pub overhead_bytes: u64,
     /// The sum of the guaranteed units' `memory.max`.
     pub guaranteed_bytes: u64,
-    /// `memory.max` of the pool.
+    /// `memory.max` of the pool, without the overhead.
     pub pool_bytes: u64,
+}
+
+impl BudgetView {
+    /// `memory.max` of the shutdown slice.
+    #[must_use]
+    pub fn shutdown_bytes(&self) -> u64 {
+        self.reserve_bytes.saturating_add(self.writeback_bytes).saturating_add(self.overhead_bytes)
+    }
 }
 
 /// A unit's memory as readers see it.
@@ -515,10 +529,18 @@ pub struct Drill {
     pub procedure: ProcedureResult,
     /// `memory.peak` of the procedure's cgroup, over all of its runs.
     pub peak_bytes: Option<u64>,
+    /// Times that the procedure met its `memory.high`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub high: u64,
     /// What the unit grants the procedure.
     pub deadline_ms: u32,
     /// The same of memory.
     pub memory_bytes: u64,
+}
+
+/// A count that is left out.
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Drill {
@@ -532,6 +554,7 @@ impl Drill {
             deadline_ms: self.deadline_ms,
             peak_bytes: self.peak_bytes.filter(|_| self.memory_bytes > 0),
             memory_bytes: self.memory_bytes,
+            high: self.high,
         }
     }
 }
@@ -549,6 +572,9 @@ pub struct DrillNeeds {
     pub peak_bytes: Option<u64>,
     /// What the unit grants.
     pub memory_bytes: u64,
+    /// Times that it met that.
+    #[serde(default)]
+    pub high: u64,
 }
 
 /// Everything that readers see.

@@ -387,16 +387,18 @@ impl fmt::Display for BudgetLine {
             total_bytes,
             margin_bytes,
             reserve_bytes,
+            writeback_bytes,
             overhead_bytes,
             guaranteed_bytes,
             pool_bytes,
         } = self.0;
         write!(
             f,
-            "{} MiB in all = {} margin + {} reserve + {} overhead + {} guaranteed + {} pool",
+            "{} MiB in all = {} margin + {} reserve + {} writeback + {} overhead + {} guaranteed + {} pool",
             mib(total_bytes),
             mib(margin_bytes),
             mib(reserve_bytes),
+            mib(writeback_bytes),
             mib(overhead_bytes),
             mib(guaranteed_bytes),
             mib(pool_bytes)

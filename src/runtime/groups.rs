@@ -38,6 +38,7 @@ impl Lifeboat {
         });
         let limits = GroupLimits {
             memory_max_bytes: memory.map(|memory| memory.max_bytes),
+            memory_high_bytes: None,
             // Without a shield the kernel kills, and then it shall kill all of it.
             oom_group: seat.unit.cgroup.oom_group.unwrap_or(unshielded),
             pids_max: seat.unit.pids_max,

@@ -55,8 +55,10 @@ impl Lifeboat {
         }
     }
 
-    /// Kernels before 5.19 do not count that.
+    /// What the procedure has used at most, and how often it met that. Kernels before 5.19 do not count the first.
     pub(super) fn read_peak(&mut self, unit: UnitId, run: RunId) {
+        // Where the file cannot be read nothing is counted.
+        let _ = self.read_memory_events(unit, Role::Procedure);
         let group = self.seats.get(usize::from(unit.0)).and_then(|seat| seat.group(Role::Procedure));
         if let Some(Ok(peak_bytes)) = group.map(|group| group.peak_bytes()) {
             self.events.push_back(Event::ProcedurePeak { unit, run, peak_bytes });

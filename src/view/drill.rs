@@ -31,9 +31,12 @@ pub fn outcome(out: &mut dyn Write, needs: &DrillNeeds) -> fmt::Result {
 
 /// What helps a procedure that does not end well; `None` for one that does.
 #[must_use]
-pub fn cure(result: ProcedureResult) -> Option<&'static str> {
-    match result {
+pub fn cure(needs: &DrillNeeds) -> Option<&'static str> {
+    match needs.procedure {
         ProcedureResult::Ended(Exit::Code(0)) | ProcedureResult::SavedItself(Exit::Code(0)) => None,
+        ProcedureResult::TimedOut if needs.high > 0 => {
+            Some("raise shutdown.deadline if its disk is slow, or shutdown.memory")
+        }
         ProcedureResult::TimedOut => {
             Some("raise shutdown.deadline, or find out by its words what it waits for")
         }
@@ -60,7 +63,7 @@ pub fn line(out: &mut dyn Write, drill: &Drill, now: Time) -> fmt::Result {
     if drill.over.is_none() && !drill.broken_off {
         return writeln!(out, "not over yet");
     }
-    let cure = cure(drill.procedure);
+    let cure = cure(&needs);
     if cure.is_some() || drill.broken_off {
         write!(out, "FAILED, ")?;
     }
@@ -102,15 +105,19 @@ pub fn write(out: &mut dyn Write, drill: &Drill) -> fmt::Result {
 }
 
 fn details(out: &mut dyn Write, drill: &Drill) -> fmt::Result {
-    let DrillNeeds { took_us, deadline_ms, peak_bytes, memory_bytes, .. } = drill.needs();
+    let needs = drill.needs();
+    let DrillNeeds { took_us, deadline_ms, peak_bytes, memory_bytes, high, .. } = needs;
     let Some(took_us) = took_us else { return Ok(()) };
     let deadline = Millis(u64::from(deadline_ms));
     write!(out, "  it took {} of the {deadline} that its unit grants", Took(took_us))?;
     if let Some(peak_bytes) = peak_bytes {
         write!(out, ", and at most {} of {}", Bytes(peak_bytes), Bytes(memory_bytes))?;
     }
+    if high > 0 {
+        write!(out, ", which it met {high} times")?;
+    }
     write!(out, "\n  ")?;
-    match cure(drill.procedure) {
+    match cure(&needs) {
         Some(cure) => writeln!(out, "cure: {cure}"),
         None => {
             to_set(out, took_us, peak_bytes)?;
@@ -154,6 +161,7 @@ mod tests {
             broken_off: false,
             procedure,
             peak_bytes: peak_kib.map(|kib| kib << 10),
+            high: 0,
             deadline_ms: 2_000,
             memory_bytes: 4 << 20,
         }
@@ -206,5 +214,13 @@ mod tests {
              it took 2.0 s of the 2 s that its unit grants\n  \
              cure: raise shutdown.deadline, or find out by its words what it waits for\n",
         );
+        let loan = drill(ProcedureResult::LoanSpent, 325_000, None).needs();
+        assert_eq!(cure(&loan), Some("raise shutdown.lend"));
+        let mut text = String::new();
+        let held = Drill { high: 41, ..drill(ProcedureResult::TimedOut, 2_016_000, Some(4_300)) };
+        write(&mut text, &held).expect("it is a string");
+        let expected = "it took 2.0 s of the 2 s that its unit grants, and at most 4.2 MiB of 4 MiB, which it met 41 times\n  \
+             cure: raise shutdown.deadline if its disk is slow, or shutdown.memory\n";
+        assert!(text.ends_with(expected), "{text}");
     }
 }

@@ -126,7 +126,7 @@ fn drilled(out: &mut dyn Write, record: &Record) -> Result<bool, fmt::Error> {
         Record::Drill { to_the_end: true, .. } => write!(out, "a drill begins, to the end")?,
         Record::Drill { .. } => write!(out, "a drill begins, to the procedure and back")?,
         Record::Drilled { needs, after_us, .. } => {
-            let cure = drill::cure(needs.procedure);
+            let cure = drill::cure(&needs);
             write!(out, "RUNNING: {}", if cure.is_some() { "the drill failed: " } else { "drilled, " })?;
             drill::outcome(out, &needs)?;
             match cure {
@@ -428,6 +428,7 @@ mod tests {
             deadline_ms: 2_000,
             peak_bytes: Some(492 << 10),
             memory_bytes: 4 << 20,
+            high: 0,
         };
         check(
             &Record::Drilled { unit, needs, after_us },

@@ -165,6 +165,8 @@ fn fields(out: &mut dyn Write, (then, now): (&Incident, &Incident), first: Time)
     told("procedure", (procedure(then.procedure), procedure(now.procedure)))?;
     let first_one = |of: &Incident| of.first_procedure.map_or("did not fail".into(), procedure);
     told("first procedure", (first_one(then), first_one(now)))?;
+    let high = |of: &Incident| of.procedure_high.to_string();
+    told("times that the procedure met its memory.high", (high(then), high(now)))?;
     let counters = |counters| Counters(counters).to_string();
     let name = "memory.events when the run began";
     told(name, (counters(then.counters_at_start), counters(now.counters_at_start)))?;

@@ -203,6 +203,13 @@ pub fn account(out: &mut dyn Write, incident: &Incident, limit_bytes: Option<u64
         | ProcedureResult::TimedOut
         | ProcedureResult::SpawnFailed { .. }) => writeln!(out, "  procedure: {}", ProcedureWords(result))?,
     }
+    if incident.procedure_high > 0 {
+        let times = incident.procedure_high;
+        writeln!(
+            out,
+            "  its procedure met shutdown.memory {times} times: it writes faster than its disk, or needs more"
+        )?;
+    }
     if over {
         writeln!(out, "  ended by: {}", words::killer(incident.killer))?;
     }

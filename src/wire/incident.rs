@@ -79,11 +79,11 @@ pub fn write_letter<'e>(
 ) -> io::Result<()> {
     let mut piece = Vec::new();
     // The line has no room for it.
-    let Incident { left, first_procedure, .. } = brief.incident;
-    let incident = Incident { left: None, first_procedure: None, ..brief.incident };
+    let Incident { left, first_procedure, procedure_high, .. } = brief.incident;
+    let incident = Incident { left: None, first_procedure: None, procedure_high: 0, ..brief.incident };
     append(&mut piece, &Brief { incident, ..*brief })?;
     piece.push(b'\n');
-    append(&mut piece, &Beyond { left, first_procedure })?;
+    append(&mut piece, &Beyond { left, first_procedure, procedure_high })?;
     piece.push(b',');
     append(&mut piece, rest)?;
     out.write_all(&piece)?;
@@ -228,6 +228,8 @@ struct Beyond {
     left: Option<LeftBehind>,
     #[serde(default)]
     first_procedure: Option<ProcedureResult>,
+    #[serde(default)]
+    procedure_high: u64,
 }
 
 /// Reads a file back.
@@ -246,6 +248,7 @@ pub fn read(text: &[u8]) -> Result<Kept, Unreadable> {
     let mut kept: Kept = serde_json::from_slice(text).map_err(broken)?;
     let beyond: Beyond = serde_json::from_slice(text).map_err(broken)?;
     (kept.incident.left, kept.incident.first_procedure) = (beyond.left, beyond.first_procedure);
+    kept.incident.procedure_high = beyond.procedure_high;
     // The record was written before its number was certain.
     kept.incident.number = kept.number;
     Ok(kept)
@@ -291,6 +294,7 @@ mod tests {
             killed: time,
             emptied: time,
             procedure: ProcedureResult::Ended(Exit::Signal(9)),
+            procedure_high: 41,
             first_procedure: Some(ProcedureResult::OutOfMemory),
             counters_at_start: counters,
             counters,

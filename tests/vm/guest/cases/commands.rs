@@ -94,7 +94,9 @@ fn reload_by_command(guest: &mut Guest) -> Result<(), String> {
     let said = tail(unit)?;
     let expected = "reload: recorder\nreload: 0027\nreload: reload of reload-command within 20000\n";
     expect("what it said", &said.as_str(), &expected)?;
-    expect("memory.max", &read("/sys/fs/cgroup/pool/+reload-command/memory.max")?.trim(), &"8388608")?;
+    for (file, bytes) in [("memory.high", "8388608"), ("memory.max", "10485760")] {
+        expect(file, &read(&format!("/sys/fs/cgroup/pool/+reload-command/{file}"))?.trim(), &bytes)?;
+    }
     let peak = read("/sys/fs/cgroup/pool/+reload-command/memory.peak").unwrap_or_default();
     guest.figure(&format!("a shell as a command: memory.peak {}", peak.trim()));
     guest.stop(unit)

@@ -26,6 +26,8 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "thrashing-is-named", deadline_s: 150, run: thrashing_is_named },
     Case { name: "room-in-swap-warns-nobody", deadline_s: 90, run: room_in_swap },
     Case { name: "io-max-of-a-disk", deadline_s: 60, run: io_max_of_a_disk },
+    Case { name: "procedure-and-a-slow-disk", deadline_s: 150, run: procedure_and_a_slow_disk },
+    Case { name: "stop-command-and-a-slow-disk", deadline_s: 60, run: stop_command_and_a_slow_disk },
     Case { name: "memory-of-what-does-not-die", deadline_s: 90, run: memory_of_what_does_not_die },
     Case { name: "writes-to-a-disk", deadline_s: 60, run: writes_to_a_disk },
 ];
@@ -212,6 +214,79 @@ fn io_max_of_a_disk(guest: &mut Guest) -> Result<(), String> {
     let bytes = read_bytes().unwrap_or(0) - before;
     guest.figure(&format!("io.max of 4 MiB a second: {} KiB read in 3 s", bytes >> 10));
     guest.stop(unit)
+}
+
+/// What is written below a branch of the tree goes to the disk so slowly.
+fn slow_disk(branch: &str, kib_per_s: Option<u32>) -> Result<(), String> {
+    let root = "/sys/fs/cgroup";
+    let set = |path: String, text: String| fs::write(&path, text).map_err(|error| format!("{path}: {error}"));
+    set(format!("{root}/cgroup.subtree_control"), "+io".into())?;
+    let device = read("/sys/block/nvme0n1/dev")?;
+    let wbps = kib_per_s.map_or("max".into(), |kib| (u64::from(kib) << 10).to_string());
+    set(format!("{root}/{branch}/io.max"), format!("{} wbps={wbps}", device.trim()))
+}
+
+/// A procedure that writes three times what it may use, faster than its disk, is held up, and not killed by the kernel:
+/// alone, by copying, and as several writers.
+fn procedure_and_a_slow_disk(guest: &mut Guest) -> Result<(), String> {
+    const UNIT: &str = "saves-to-a-slow-disk";
+    const BYTES: u64 = 6 << 20;
+    let source = "/run/much";
+    let content = vec![1; usize::try_from(BYTES).unwrap_or(0)];
+    fs::write(source, content).map_err(|error| format!("{source}: {error}"))?;
+    let (bystander, kills) = (guest.bystander()?, guest.kernel_kills()?);
+    let write = |file: u32, pieces: u32| {
+        format!("/bin/busybox dd if=/dev/zero of=/mnt/saved/{file} bs=16k count={pieces} || exit 1")
+    };
+    let three = format!("for i in 1 2 3; do (i=$i; {}) & done; wait", write(9, 128).replace("/9 ", "/$i "));
+    for (kib_per_s, procedure) in
+        [(256, write(1, 384)), (1_024, format!("/bin/busybox cp {source} /mnt/saved/1")), (1_024, three)]
+    {
+        let folder = fs::remove_dir_all("/mnt/saved").and_then(|()| fs::create_dir("/mnt/saved"));
+        folder.or_else(|_| fs::create_dir("/mnt/saved")).map_err(|error| format!("/mnt/saved: {error}"))?;
+        let script = "/run/saves-to-a-slow-disk.sh";
+        fs::write(script, &procedure).map_err(|error| format!("{script}: {error}"))?;
+        nix::unistd::sync();
+        slow_disk("shutdown", Some(kib_per_s))?;
+        let before = guest.last_incident()?;
+        guest.start(UNIT)?;
+        let incident = guest.wait_incident(UNIT, before, Duration::from_secs(70))?;
+        guest.wait_state(UNIT, StateName::Stopped, Duration::from_secs(70))?;
+        let took_us =
+            incident.procedure_ended.zip(incident.released).map_or(0, |(ended, began)| ended.since_us(began));
+        guest.figure(&format!(
+            "{procedure}: {:?}, at {kib_per_s} KiB a second, after {} ms; met its memory {} times",
+            incident.procedure,
+            took_us / 1_000,
+            incident.procedure_high
+        ));
+        expect("how it went", &incident.procedure, &ProcedureResult::Ended(Exit::Code(0)))?;
+        let files = fs::read_dir("/mnt/saved").map_err(|error| format!("/mnt/saved: {error}"))?;
+        let saved = files.flatten().filter_map(|file| file.metadata().ok()).map(|it| it.len()).sum::<u64>();
+        expect("bytes saved", &saved, &BYTES)?;
+        ensure(incident.procedure_high > 0, || "it was not held up".into())?;
+        let (_, text) = run(&["/usr/bin/lifeboatctl", "why", UNIT])?;
+        ensure(text.contains("its procedure met shutdown.memory "), || text)?;
+    }
+    slow_disk("shutdown", None)?;
+    fs::remove_dir_all("/mnt/saved").map_err(|error| format!("/mnt/saved: {error}"))?;
+    expect("kernel OOM kills", &guest.kernel_kills()?, &kills)?;
+    bystander.is_unharmed(guest)
+}
+
+/// The same of a command beside a service.
+fn stop_command_and_a_slow_disk(guest: &mut Guest) -> Result<(), String> {
+    let unit = "stops-onto-a-slow-disk";
+    let kills = guest.kernel_kills()?;
+    slow_disk("pool", Some(1_024))?;
+    guest.start(unit)?;
+    guest.stop(unit)?;
+    let failed = guest.unit(unit)?.failed_command;
+    slow_disk("pool", None)?;
+    expect("the command that failed", &failed, &None)?;
+    expect("bytes saved", &fs::metadata("/mnt/saved").map_or(0, |file| file.len()), &(6 << 20))?;
+    expect("kernel OOM kills", &guest.kernel_kills()?, &kills)?;
+    fs::remove_file("/mnt/saved").map_err(|error| format!("/mnt/saved: {error}"))
 }
 
 /// It sleeps uninterruptibly in a file system that stands still: it stays, its memory does not.
