@@ -4,7 +4,7 @@
 #[path = "../../tests/vm/guest/shapes.rs"]
 mod shapes;
 
-use shapes::{PAPERS, SHAPES};
+use shapes::{PAPERS, SHAPES, paper_program};
 
 /// Calm before each leak: the driver reads what was saved before the next life is exhausted.
 const CALM: &str = "250ms";
@@ -28,8 +28,8 @@ const READS: &str = r#"(
 pub(crate) fn all() -> Vec<(String, String)> {
     let papers = PAPERS.iter().map(|program| {
         let name = format!("paper-{program}");
-        let procedure =
-            format!("\"/usr/bin/vm-guest\", \"paper\", \"{program}\", \"/run/paper/{program}.procedure\"");
+        let words = paper_program(program).join("\", \"");
+        let procedure = format!("\"{words}\", \"{program}\", \"/run/paper/{program}.procedure\"");
         let rest = "    restart: (policy: Never, limit: (starts: 1000, within: \"1s\")),\n";
         (
             name.clone(),

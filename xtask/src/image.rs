@@ -100,6 +100,9 @@ pub fn make(kit: &Kit, images: &[Image]) -> Result<()> {
     if images.iter().any(|image| *image != Image::Demo) {
         examples.push(programs::GUEST);
     }
+    if images.contains(&Image::Bench) {
+        examples.push(programs::PAPER);
+    }
     programs::build_examples(&examples)?;
     place::vm_folder()?;
     let base = base(kit)?;
@@ -239,6 +242,7 @@ fn add_restart(archive: &mut Archive) -> Result<()> {
 /// The units of the benchmarks, and no folder for incidents: nothing is to be written beside a measurement.
 fn add_bench(archive: &mut Archive) -> Result<()> {
     add_driver(archive)?;
+    add_program(archive, "usr/bin/paper", &programs::example(programs::PAPER))?;
     add_unit(archive, BYSTANDER_UNIT)?;
     archive.file("etc/lifeboat/system.ron", 0o644, b"(incidents: (keep: 0))\n".to_vec());
     for (name, text) in bench_units::all() {

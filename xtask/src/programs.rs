@@ -12,6 +12,9 @@ pub const EXAMPLES: [&str; 4] = ["recorder", "recorder-flush", "recorder-flush-m
 /// The example that runs the cases inside a test guest.
 pub const GUEST: &str = "vm-guest";
 
+/// The example that the benchmark `paper` runs.
+pub const PAPER: &str = "paper";
+
 /// `quick` builds for the next boot of somebody who tries things: an increment takes seconds, and nothing is measured
 /// with it. Everything else is built as it ships.
 const PROFILE_VARIABLE: &str = "LIFEBOAT_PROFILE";

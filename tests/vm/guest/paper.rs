@@ -26,7 +26,7 @@ pub(crate) fn stamp_path(out: &str) -> String {
 /// Runs one of the programs; `out` is what it writes, where it writes anything.
 pub(crate) fn run(program: &str, out: &str, began_us: u64) -> Result<(), String> {
     let done = stamp(out, began_us).and_then(|()| match program {
-        "return" => Ok(()),
+        "return" | "large" => Ok(()),
         "write" => File::create(out)?.write_all(MESSAGE),
         "copy" => copy(out),
         "ask" => ask(),

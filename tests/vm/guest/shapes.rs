@@ -33,4 +33,9 @@ pub(crate) const SHAPES: [Shape; 12] = [
 ];
 
 /// The programs that run as a shutdown procedure and as an ordinary one.
-pub(crate) const PAPERS: [&str; 5] = ["return", "write", "copy", "ask", "shm"];
+pub(crate) const PAPERS: [&str; 6] = ["return", "write", "copy", "ask", "shm", "large"];
+
+/// The program that runs one of them: small, as theirs are, but for `large`, which returns at once as the driver.
+pub(crate) fn paper_program(paper: &str) -> &'static [&'static str] {
+    if paper == "large" { &["/usr/bin/vm-guest", "paper"] } else { &["/usr/bin/paper"] }
+}

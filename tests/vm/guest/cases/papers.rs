@@ -5,12 +5,13 @@ use crate::group::Group;
 use crate::guest::{Guest, ensure, run};
 use crate::paper::{LINES, SERVER, stamp_path};
 use crate::ring::boottime_us;
-use crate::shapes::PAPERS;
+use crate::shapes::{PAPERS, paper_program};
 use crate::stamp::word;
 use lifeboat::engine::event::{Exit, Time};
 use lifeboat::engine::snapshot::{Incident, ProcedureResult, StateName};
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -113,8 +114,9 @@ fn as_procedure(guest: &Guest, program: &str) -> Result<Took, String> {
 
 fn as_ordinary(program: &str) -> Result<Took, String> {
     let out = format!("/run/paper/{program}.ordinary");
-    let mut command = crate::cast::own("paper")?;
-    command.args([program, &out]);
+    let words = [paper_program(program), &[program, &out]].concat();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null());
     let asked_us = boottime_us();
     let status = command.status().map_err(|error| format!("paper {program}: {error}"))?;
     let ended_us = boottime_us();
