@@ -5,7 +5,7 @@
 //! waits, frozen, until it is. A timer may ask for that drill too, as often as the unit says.
 
 use super::action::{Action, Reply};
-use super::event::{ClientId, Exit, Role};
+use super::event::{ClientId, Exit, MemoryEvents, Role};
 use super::limits::{DRILL_AGAIN_MS, KILL_RETRY_MS, KILL_TRIES_MAX, START_DEADLINE_MS};
 use super::policy::{RunId, ServiceMode, UnitId};
 use super::record::Record;
@@ -145,6 +145,21 @@ impl Engine {
             && let Some(drill) = self.drill(unit)
         {
             drill.peak_bytes = Some(peak_bytes);
+        }
+    }
+
+    /// Of the procedure's own cgroup: nothing is decided by it before the procedure ends.
+    pub(super) fn procedure_memory(&mut self, unit: UnitId, run: RunId, counters: MemoryEvents) {
+        let Some(service) = self.live(unit, run) else { return };
+        service.procedure_oom_kill.1 = counters.oom_kill;
+        let before = std::mem::replace(&mut service.procedure_high, counters.high);
+        // Fewer: the cgroup was made anew.
+        let more = counters.high.checked_sub(before).unwrap_or(counters.high);
+        if let Some(incident) = &mut service.incident {
+            incident.procedure_high = incident.procedure_high.saturating_add(more);
+        }
+        if let Some(drill) = self.drill(unit) {
+            drill.high = drill.high.saturating_add(more);
         }
     }
 

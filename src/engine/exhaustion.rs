@@ -59,19 +59,11 @@ impl Engine {
             self.command_memory(unit, run, counters);
             return;
         }
-        let Some(service) = self.live(unit, run) else { return };
         if role == Role::Procedure {
-            service.procedure_oom_kill.1 = counters.oom_kill;
-            let more =
-                counters.high.saturating_sub(std::mem::replace(&mut service.procedure_high, counters.high));
-            if let Some(incident) = &mut service.incident {
-                incident.procedure_high += more;
-            }
-            if let Some(drill) = self.drill(unit) {
-                drill.high += more;
-            }
+            self.procedure_memory(unit, run, counters);
             return;
         }
+        let Some(service) = self.live(unit, run) else { return };
         let mut before = std::mem::replace(&mut service.counters, counters);
         if counters.max < before.max || counters.oom < before.oom || counters.oom_kill < before.oom_kill {
             // The cgroup was made anew.

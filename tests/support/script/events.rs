@@ -47,6 +47,7 @@ pub(crate) enum What {
     HighMax(String, u64, u64),
     High(String, u64),
     ProcedureOomKill(String, u64),
+    ProcedureHigh(String, u64),
     CommandOomKill(String, u64),
     /// Unreclaimable bytes in KiB.
     Sampled(String, u64),
@@ -106,11 +107,8 @@ impl Stage {
             | What::PressureRang(name)
             | What::KilledOutside(name, _)
             | What::BallastStands(name)
+            | What::Frozen(name)
             | What::ProcedureRunning(name) => Self::word_of_a_run(what, id(name)),
-            What::Frozen(name) => {
-                let (unit, run) = id(name);
-                Event::Frozen { unit, run }
-            }
             What::Failed(name, effect, errno) => {
                 let (unit, run) = id(name);
                 Event::Failed { unit, run, effect: *effect, errno: *errno }
@@ -121,7 +119,8 @@ impl Stage {
             | What::Max(..)
             | What::HighMax(..)
             | What::High(..)
-            | What::ProcedureOomKill(..) => Self::memory_event(what, id),
+            | What::ProcedureOomKill(..)
+            | What::ProcedureHigh(..) => Self::memory_event(what, id),
             What::CommandOomKill(name, oom_kill) => {
                 let unit = self.id(name);
                 let run = self.commands[usize::from(unit.0)];
@@ -208,6 +207,7 @@ impl Stage {
 
     fn word_of_a_run(what: &What, (unit, run): (UnitId, RunId)) -> Event {
         match what {
+            What::Frozen(_) => Event::Frozen { unit, run },
             What::Ready(_) => Event::Ready { unit, run },
             What::Notified(_, note) => Event::Notified { unit, run, note: *note },
             What::Probed(_, healthy) => Event::Probed { unit, run, healthy: *healthy },
@@ -261,6 +261,7 @@ impl Stage {
             What::ProcedureOomKill(name, oom_kill) => {
                 (name, Role::Procedure, MemoryEvents { oom_kill: *oom_kill, ..zero })
             }
+            What::ProcedureHigh(name, high) => (name, Role::Procedure, MemoryEvents { high: *high, ..zero }),
             other => panic!("{other:?} is no memory event"),
         };
         let (unit, run) = id(name);

@@ -100,6 +100,9 @@ pub(super) fn incidents(snapshot: &Snapshot) -> Vec<String> {
             if let Some(first) = incident.first_procedure {
                 line += &format!(" after {first:?}");
             }
+            if incident.procedure_high > 0 {
+                line += &format!(", high {}", incident.procedure_high);
+            }
             if let Some(left) = incident.left {
                 let (kib, shmem_kib) = (left.current_bytes >> 10, left.shmem_bytes >> 10);
                 line += &format!(", left {kib} KiB with {shmem_kib} KiB of shmem");
