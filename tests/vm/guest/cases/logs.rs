@@ -42,7 +42,7 @@ fn start_talking(guest: &Guest, unit: &str) -> Result<(), String> {
     guest.until(&format!("{pipe} is not there"), SOON, there)
 }
 
-/// Has the unit say this; returns once it has read it, so that it cannot be held up by where its words go.
+/// Has the unit say this. It never closes its end of the pipe (`<>`): one that did between two talks would lose words.
 fn talk(unit: &str, words: &str) -> Result<(), String> {
     let pipe = format!("/run/{unit}");
     let mut file = OpenOptions::new().write(true).open(&pipe).map_err(|error| format!("{pipe}: {error}"))?;
