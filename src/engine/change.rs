@@ -286,7 +286,7 @@ impl Engine {
             service.counters = MemoryEvents::default();
             service.counters_at_start = service.counters;
             service.procedure_oom_kill = (0, 0);
-            service.procedure_high = 0;
+            service.procedure_high = Some(0);
             service.commands.forget_counters();
             let closes = service.policy.descriptors.any() && !policy.descriptors.any();
             (service.policy, service.restarts) = (policy, restarts);

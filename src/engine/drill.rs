@@ -93,6 +93,7 @@ impl Engine {
         } else {
             self.freeze(unit, plan);
         }
+        self.procedure_goes_to_work(unit, plan);
     }
 
     /// The next drill that nobody asks for, where the unit has such: a whole interval from now.
@@ -148,11 +149,20 @@ impl Engine {
         }
     }
 
+    /// A resident one may have met its memory while it waited: what belongs to its work counts from here on.
+    pub(super) fn procedure_goes_to_work(&mut self, unit: UnitId, plan: &mut Plan) {
+        let Some(service) = self.unit_mut(unit) else { return };
+        if service.policy.procedure.is_some_and(|procedure| procedure.resident) {
+            service.procedure_high = None;
+            plan.push(Action::ReadPeak { unit, run: service.run });
+        }
+    }
+
     /// Of the procedure's own cgroup: nothing is decided by it before the procedure ends.
     pub(super) fn procedure_memory(&mut self, unit: UnitId, run: RunId, counters: MemoryEvents) {
         let Some(service) = self.live(unit, run) else { return };
         service.procedure_oom_kill.1 = counters.oom_kill;
-        let before = std::mem::replace(&mut service.procedure_high, counters.high);
+        let Some(before) = service.procedure_high.replace(counters.high) else { return };
         // Fewer: the cgroup was made anew.
         let more = counters.high.checked_sub(before).unwrap_or(counters.high);
         if let Some(incident) = &mut service.incident {

@@ -154,6 +154,7 @@ impl Engine {
         self.listen(unit, plan);
         // Read once for the record, after the freeze is on its way: nothing is lost by the time that this takes.
         plan.push(Action::Sample { unit, run });
+        self.procedure_goes_to_work(unit, plan);
     }
 
     fn open_incident(&mut self, unit: UnitId, verdict: Verdict, plan: &mut Plan) {

@@ -136,8 +136,8 @@ pub(super) struct Moment {
     pub(super) told_below: (u64, Time),
     /// `oom_kill` of the procedure's own cgroup when the run began, and now.
     pub(super) procedure_oom_kill: (u64, u64),
-    /// `high` of the procedure's own cgroup.
-    pub(super) procedure_high: u64,
+    /// `high` of the procedure's own cgroup; `None` where the next reading is what its work begins with.
+    pub(super) procedure_high: Option<u64>,
     pub(super) sample: Option<(Time, MemorySample)>,
     pub(super) trend: Trend,
     pub(super) needs: Needs,
@@ -226,7 +226,7 @@ impl Moment {
             counters_at_start: MemoryEvents::default(),
             told_below: (0, Time::default()),
             procedure_oom_kill: (0, 0),
-            procedure_high: 0,
+            procedure_high: Some(0),
             sample: None,
             trend: Trend::default(),
             needs: Needs::default(),
