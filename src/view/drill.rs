@@ -75,7 +75,7 @@ pub fn line(out: &mut dyn Write, drill: &Drill, now: Time) -> fmt::Result {
         (Some(cure), _) => write!(out, "; cure: {cure}")?,
         (None, Some(took_us)) => {
             write!(out, "; ")?;
-            to_set(out, took_us, needs.peak_bytes)?;
+            to_set(out, took_us, &needs)?;
         }
         (None, None) => {}
     }
@@ -120,16 +120,22 @@ fn details(out: &mut dyn Write, drill: &Drill) -> fmt::Result {
     match cure(&needs) {
         Some(cure) => writeln!(out, "cure: {cure}"),
         None => {
-            to_set(out, took_us, peak_bytes)?;
-            writeln!(out, " leaves room for four times the time and half as much memory again")
+            to_set(out, took_us, &needs)?;
+            let room = if high > 0 {
+                "; what memory it would take is not known: more might make it quicker"
+            } else {
+                " and half as much memory again"
+            };
+            writeln!(out, " leaves room for four times the time{room}")
         }
     }
 }
 
-fn to_set(out: &mut dyn Write, took_us: u64, peak_bytes: Option<u64>) -> fmt::Result {
+/// One that was held up at its memory has used what there was, however much that is.
+fn to_set(out: &mut dyn Write, took_us: u64, needs: &DrillNeeds) -> fmt::Result {
     let least_ms = took_us.div_ceil(1_000).saturating_mul(TIMES_THE_TIME).max(DEADLINE_MS_LEAST);
     write!(out, "to set: shutdown: (deadline: \"{}\"", rounded(least_ms))?;
-    if let Some(peak_bytes) = peak_bytes {
+    if let Some(peak_bytes) = needs.peak_bytes.filter(|_| needs.high == 0) {
         let wanted = peak_bytes.saturating_add(peak_bytes / 2);
         write!(out, ", memory: \"{}KiB\"", wanted.next_multiple_of(MEMORY_STEP_BYTES) >> 10)?;
     }
@@ -221,6 +227,12 @@ mod tests {
         write(&mut text, &held).expect("it is a string");
         let expected = "it took 2.0 s of the 2 s that its unit grants, and at most 4.2 MiB of 4 MiB, which it met 41 times\n  \
              cure: raise shutdown.deadline if its disk is slow, or shutdown.memory\n";
+        assert!(text.ends_with(expected), "{text}");
+        text.clear();
+        let slow = Drill { high: 41, ..drill(good, 325_000, Some(4_300)) };
+        write(&mut text, &slow).expect("it is a string");
+        let expected = "to set: shutdown: (deadline: \"1300ms\") leaves room for four times the time; what memory it would \
+             take is not known: more might make it quicker\n";
         assert!(text.ends_with(expected), "{text}");
     }
 }
