@@ -53,6 +53,15 @@ fn refaults_are_those_of_files_and_of_swap() {
 }
 
 #[test]
+fn what_the_disk_has_not_taken_is_dirty_or_being_written() {
+    let check = |text: &str, expected| assert_eq!(parse::dirty_kib(text.as_bytes()), expected, "{text:?}");
+    check("file_dirty 8192\nfile_mapped 7\nfile_writeback 4096\n", Ok(12));
+    check("file 9\n", Ok(0));
+    check("file_dirty 99999999999999\n", Ok(u32::MAX));
+    check("file_dirty x\n", Err(ParseError::NotANumber("file_dirty")));
+}
+
+#[test]
 fn what_is_available_is_never_nothing() {
     let check = |text: &str, kib| {
         assert_eq!(parse::available_kib(text.as_bytes()), std::num::NonZeroU32::new(kib), "{text:?}");

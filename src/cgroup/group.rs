@@ -386,9 +386,11 @@ impl Group {
         self.with_equipment(|equipment| {
             let current_bytes = equipment.current_bytes()?;
             let room_bytes = self.swap_room_bytes().unwrap_or(0);
-            let stat =
-                |text: &[u8]| Ok((parse::unreclaimable_bytes(text, room_bytes)?, parse::refaults(text)?));
-            let (unreclaimable_bytes, refaults) = equipment.stat(stat)?;
+            let stat = |text: &[u8]| {
+                let unreclaimable_bytes = parse::unreclaimable_bytes(text, room_bytes)?;
+                Ok((unreclaimable_bytes, parse::refaults(text)?, parse::dirty_kib(text)?))
+            };
+            let (unreclaimable_bytes, refaults, dirty_kib) = equipment.stat(stat)?;
             let pressure = equipment.pressure().unwrap_or_default();
             Ok(MemorySample {
                 current_bytes,
@@ -396,6 +398,7 @@ impl Group {
                 psi_some_avg10: pressure.some_avg10,
                 psi_full_avg10: pressure.full_avg10,
                 refaults,
+                dirty_kib,
                 ..MemorySample::default()
             })
         })

@@ -106,7 +106,7 @@ pub fn group_state(text: &[u8]) -> Result<GroupState, ParseError> {
 /// Pages freed by `MADV_FREE` still count as `anon`: U errs to the side of caution there.
 ///
 /// The kernel's part is `kernel + sock − slab_reclaimable`; where `kernel` is missing (before Linux 5.18) it is summed
-/// up from its parts. Dirty and written-back file pages are slow to free, but they are not counted.
+/// up from its parts. Dirty and written-back file pages are slow to free, but they are not counted: see [`dirty_kib`].
 ///
 /// What is on the anonymous lists is reclaimable as far as there is room in swap, or a place there is taken for it
 /// already: a page that is being written out, or was read back, holds both (`swapcached`, Linux 5.13). zram is no
@@ -136,6 +136,12 @@ pub fn unreclaimable_bytes(text: &[u8], swap_room_bytes: u64) -> Result<u64, Par
 pub fn refaults(text: &[u8]) -> Result<u32, ParseError> {
     let keys = ["workingset_refault_anon", "workingset_refault_file", "workingset_refault"];
     Ok((sum(flat_keyed(text, keys)?) & u64::from(u32::MAX)).try_into().unwrap_or(u32::MAX))
+}
+
+/// Pages of files that the disk has not taken yet, by `memory.stat`, in KiB. A page that is being written is not dirty.
+pub fn dirty_kib(text: &[u8]) -> Result<u32, ParseError> {
+    let bytes = sum(flat_keyed(text, ["file_dirty", "file_writeback"])?);
+    Ok(u32::try_from(bytes >> 10).unwrap_or(u32::MAX))
 }
 
 /// `shmem` and `file` of `memory.stat`.

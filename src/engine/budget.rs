@@ -48,7 +48,7 @@ pub fn default_reserve_bytes(total_bytes: u64) -> u64 {
 ///
 /// The kernel kills a process that dirties its memory cgroup full faster than the disk takes it: reclaim of a cgroup
 /// does not wait for writeback (mm/vmscan.c `shrink_folio_list`), and a writer is held back by counters that are up to
-/// 2 s old (mm/memcontrol.c `mem_cgroup_wb_stats`; since Linux 5.18). So what a procedure may use is its `memory.high`,
+/// 2 s old (mm/memcontrol.c `mem_cgroup_wb_stats`; since Linux 6.9). So what a procedure may use is its `memory.high`,
 /// above which a task sleeps the longer the further it is above (`calculate_high_delay`): as far as an eighth the disk
 /// may be slow, and with a quarter there may be several writers.
 const WRITEBACK_DIVISOR: u64 = 4;

@@ -6,9 +6,9 @@
 //! for tasks that do little but wait for memory: page cache does not ring it, a service held at its limit does.
 
 use super::action::Action;
-use super::event::MemorySample;
+use super::event::{MemorySample, Time};
 use super::exhaustion::may_be_rescued;
-use super::limits::HUSH_MS;
+use super::limits::{DIRTY_AFTER_MS, DIRTY_READ_MS, HUSH_MS};
 use super::policy::{Guard, RunId, UnitId};
 use super::prediction::{Bounds, Judgement};
 use super::service::{Loan, Service, State};
@@ -63,9 +63,20 @@ impl Engine {
     }
 
     fn hush(&mut self, unit: UnitId) {
+        self.timers.clear(unit, TimerKind::Sample);
         if let Some(service) = self.unit_mut(unit) {
             service.trend = service.trend.anew(Hearing::Hushed);
             self.timers.set(unit, TimerKind::Doorbell, self.now.plus_ms(HUSH_MS));
+            self.read_while_it_writes(unit);
+        }
+    }
+
+    /// What writes faster than its disk is read all the time, whatever rings: each reading helps the kernel to hold it
+    /// back (`DIRTY_READ_MS`).
+    fn read_while_it_writes(&mut self, unit: UnitId) {
+        let now = self.now;
+        if self.unit(unit).is_some_and(|service| service.waits_for_its_disk(now)) {
+            self.timers.set(unit, TimerKind::Sample, self.now.plus_ms(DIRTY_READ_MS));
         }
     }
 
@@ -85,6 +96,7 @@ impl Engine {
         if self.unit(unit).is_some_and(|service| service.trend.hearing == Hearing::Hushed) {
             self.listen(unit, plan);
             self.read_for_stages(unit, plan);
+            self.read_while_it_writes(unit);
         }
     }
 
@@ -97,6 +109,9 @@ impl Engine {
         }
         service.learn_ballast(sample);
         let Some(memory) = service.policy.memory else { return };
+        if sample.waits_for_its_disk(memory.max_bytes) {
+            service.waited_for_its_disk = Some(now);
+        }
         if service.loan == Loan::Doubted && service.state == State::Saving {
             self.judge_loan(unit, sample, plan);
             return;
@@ -115,27 +130,37 @@ impl Engine {
             if hearing == Hearing::Listening {
                 self.watch_stages(unit, plan);
             }
+            self.read_while_it_writes(unit);
             return;
         }
         let bounds = Bounds::of(service, sample);
         let judgement = service.trend.judge(now, sample, bounds);
         let growth_matters = growth_matters(service);
+        let ms_max = if service.waits_for_its_disk(now) { DIRTY_READ_MS } else { u64::MAX };
         self.warn(unit, sample, plan);
         match judgement {
             Judgement::Calm => self.hush(unit),
             // It is read to see whether it stands still, for which its next doorbell is soon enough.
             Judgement::ReadAgain(_) | Judgement::Exhausted(_) if !growth_matters => self.hush(unit),
-            Judgement::ReadAgain(ms) => self.timers.set(unit, TimerKind::Sample, now.plus_ms(ms)),
+            Judgement::ReadAgain(ms) => {
+                self.timers.set(unit, TimerKind::Sample, now.plus_ms(ms.min(ms_max)));
+            }
             Judgement::Exhausted(verdict) => self.rescue(unit, verdict, plan),
         }
     }
 
     pub(super) fn sample_due(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
-        // While they listen, it stands above a warn stage.
-        if service.trend.hearing != Hearing::Hushed && may_be_rescued(service.state) {
+        // While they listen, it stands above a warn stage, or writes faster than its disk.
+        if may_be_rescued(service.state) {
             plan.push(Action::Sample { unit, run: service.run });
         }
+    }
+}
+
+impl Service {
+    fn waits_for_its_disk(&self, now: Time) -> bool {
+        self.waited_for_its_disk.is_some_and(|at| now.since_us(at) < DIRTY_AFTER_MS * 1_000)
     }
 }
 

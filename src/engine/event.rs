@@ -8,6 +8,7 @@
     reason = "the fields of the events are named by their types and by the line above each event"
 )]
 
+use super::limits::DIRTY_DIVISOR;
 use super::policy::{RunId, UnitId};
 use super::setting::{Limit, Setting};
 use super::snapshot::KilledBy;
@@ -225,9 +226,25 @@ pub struct MemorySample {
     /// `MemAvailable` of the machine, in KiB as in proc_meminfo(5); none where it cannot be read.
     #[serde(default)]
     pub available_kib: Option<NonZeroU32>,
+    /// Pages of files that the disk has not taken yet (`file_dirty` and `file_writeback` of `memory.stat`), in KiB.
+    #[serde(default)]
+    pub dirty_kib: u32,
 }
 
 impl MemorySample {
+    /// Pages of files that the disk has not taken yet.
+    #[must_use]
+    pub fn dirty_bytes(&self) -> u64 {
+        u64::from(self.dirty_kib) << 10
+    }
+
+    /// It writes faster than its disk: the kernel aims at less than that (`vm.dirty_ratio` is 20 by default, and it
+    /// begins to write at half of that).
+    #[must_use]
+    pub fn waits_for_its_disk(&self, limit_bytes: u64) -> bool {
+        self.dirty_bytes() >= (limit_bytes / DIRTY_DIVISOR).max(1)
+    }
+
     /// `MemAvailable` of the machine.
     #[must_use]
     pub fn available_bytes(&self) -> Option<u64> {

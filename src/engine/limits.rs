@@ -61,6 +61,17 @@ pub const SAMPLE_MS_MAX: u64 = 1_000;
 /// wake-up a second instead of a hundred. What happens meanwhile is told by the alarm, or held by the shield.
 pub const HUSH_MS: u64 = 1_000;
 
+/// A unit of whose limit at least one part of `DIRTY_DIVISOR` waits for the disk is read so often. From Linux 6.9 on
+/// the kernel holds a writer back by counters of its cgroup that are up to 2 s old (mm/memcontrol.c,
+/// `mem_cgroup_wb_stats`), and kills when its limit is full of what the disk has not taken. Each reading of
+/// `memory.stat` brings the counters up to date.
+pub const DIRTY_READ_MS: u64 = 200;
+/// See `DIRTY_READ_MS`.
+pub const DIRTY_DIVISOR: u64 = 8;
+/// For so long behind the last such reading: where the disk has taken all of it the writer fills its limit again in
+/// some hundred milliseconds.
+pub const DIRTY_AFTER_MS: u64 = 10_000;
+
 /// So many readings without growth, each after twice the time of the one before, and the reading stops.
 pub const CALM_SAMPLES_MAX: u8 = 4;
 

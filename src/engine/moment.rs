@@ -139,6 +139,8 @@ pub(super) struct Moment {
     /// `high` of the procedure's own cgroup; `None` where the next reading is what its work begins with.
     pub(super) procedure_high: Option<u64>,
     pub(super) sample: Option<(Time, MemorySample)>,
+    /// The last reading that found it so.
+    pub(super) waited_for_its_disk: Option<Time>,
     pub(super) trend: Trend,
     pub(super) needs: Needs,
     pub(super) warnings: Warnings,
@@ -228,6 +230,7 @@ impl Moment {
             procedure_oom_kill: (0, 0),
             procedure_high: Some(0),
             sample: None,
+            waited_for_its_disk: None,
             trend: Trend::default(),
             needs: Needs::default(),
             warnings: Warnings::default(),

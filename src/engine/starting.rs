@@ -125,6 +125,7 @@ impl Engine {
         service.otherwise = Otherwise::No;
         service.procedure_oom_kill = (service.procedure_oom_kill.1, service.procedure_oom_kill.1);
         service.sample = None;
+        service.waited_for_its_disk = None;
         service.warnings = Warnings::default();
         service.trend.begin();
         let counters = service.counters;

@@ -274,11 +274,14 @@ fn memory_events(f: &mut fmt::Formatter<'_>, role: Role, counters: MemoryEvents)
 fn memory(f: &mut fmt::Formatter<'_>, sample: &MemorySample) -> fmt::Result {
     write!(
         f,
-        "memory: {}, of which {} cannot be reclaimed; psi full {}",
+        "memory: {}, of which {} cannot be reclaimed",
         Bytes(sample.current_bytes),
         Bytes(sample.unreclaimable_bytes),
-        Percent(sample.psi_full_avg10)
-    )
+    )?;
+    if sample.waits_for_its_disk(sample.current_bytes) {
+        write!(f, ", and {} are not on the disk yet", Bytes(sample.dirty_bytes()))?;
+    }
+    write!(f, "; psi full {}", Percent(sample.psi_full_avg10))
 }
 
 fn limit_words(limit: Limit) -> String {

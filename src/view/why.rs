@@ -256,6 +256,9 @@ impl Display for EvidenceWords {
 fn memory(out: &mut dyn Write, sample: MemorySample, limit: Option<u64>) -> fmt::Result {
     let (used, hard) = (Bytes(sample.current_bytes), Bytes(sample.unreclaimable_bytes));
     write!(out, "  memory: {used}, of which {hard} unreclaimable")?;
+    if sample.waits_for_its_disk(sample.current_bytes) {
+        write!(out, ", and {} not on the disk yet", Bytes(sample.dirty_bytes()))?;
+    }
     if let Some(limit) = limit {
         write!(out, ", limit {}", Bytes(limit))?;
     }

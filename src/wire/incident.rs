@@ -306,6 +306,7 @@ mod tests {
                 cpu_some_avg10: 9_999,
                 refaults: u32::MAX,
                 available_kib: std::num::NonZeroU32::new(u32::MAX),
+                dirty_kib: u32::MAX,
             }),
             left: Some(LeftBehind { current_bytes: bytes, shmem_bytes: bytes, file_bytes: bytes }),
         }

@@ -200,7 +200,7 @@ fn a_changed_incident_is_a_loud_difference() {
         changed("\"sample\":{\"current_bytes\":33554432", "\"sample\":{\"current_bytes\":33554431");
     differs(
         &of_memory,
-        &["  memory\n    then: cpu_some_avg10 0, current_bytes 33554431, psi_full_avg10 0, "],
+        &["  memory\n    then: cpu_some_avg10 0, current_bytes 33554431, dirty_kib 0, psi_full_avg10 0, "],
     );
     let of_next = changed("\"next\":[1,1,100]", "\"next\":[1,3]");
     let words =
@@ -265,7 +265,7 @@ fn a_file_that_has_nothing_to_replay_says_why() {
         &changed("\"replay\":{\"Episode\":{", "\"replay\":{\"Missing\":\"Busy\"},\"x\":{\"E\":{"),
         "too many units",
     );
-    check(&changed("\"layout\":5", "\"layout\":1"), "does not understand how (its layout is not 5)");
+    check(&changed("\"layout\":6", "\"layout\":1"), "does not understand how (its layout is not 6)");
     check(&changed("\"checkpoints\":[[", "\"checkpoints\":[[7,"), "does not understand how (");
     check(&changed("\"entries\":[", "\"entries\":[],\"more\":["), "no turn that could be decided again");
     check(&changed("\"entries\":[", "\"entries\":[\"Elsewhere\","), "do not belong together");

@@ -132,7 +132,7 @@ pub const GROUPS: [Group; 36] = [
     asked("limit-poweroff", &LIMIT_POWERS_OFF, End::PoweredOff),
     asked("then-reboot", &THEN_REBOOTS, End::Rebooted),
     asked("rescue", &RESCUES, End::PoweredOff),
-    Group { name: "disk", deadline_s: 300, disk_mib: DISK_MIB, ..CASES },
+    Group { name: "disk", deadline_s: 400, disk_mib: Some(192), ..CASES },
     Group { name: "incidents", deadline_s: 240, disk_mib: DISK_MIB, then: Some("incidents-again"), ..CASES },
     Group { name: "incidents-again", when: When::Named, deadline_s: 180, disk_mib: DISK_MIB, ..CASES },
     // What other people's programs do is no matter of the kernel's version.

@@ -57,6 +57,8 @@ pub(crate) enum What {
     Thrashed(String, u64, u16, u32),
     /// Unreclaimable bytes, and what is available of the machine's memory, in KiB.
     MachineShort(String, u64, u32),
+    /// U, and what the disk has not taken yet, both in KiB.
+    Unwritten(String, u64, u32),
     /// What is still charged in KiB, and how much of it is on tmpfs.
     LeftBehind(String, u64, u64),
     PressureRang(String),
@@ -131,6 +133,7 @@ impl Stage {
             | What::Stalled(..)
             | What::Thrashed(..)
             | What::MachineShort(..)
+            | What::Unwritten(..)
             | What::LeftBehind(..) => Self::reading(what, id),
             What::Asked(client, name, verb) => {
                 Event::Asked { client: ClientId(*client), unit: self.id(name), verb: *verb }
@@ -177,6 +180,14 @@ impl Stage {
                 let (current_bytes, unreclaimable_bytes) = (bytes, bytes);
                 let sample =
                     MemorySample { current_bytes, unreclaimable_bytes, available_kib, ..Default::default() };
+                Event::MemorySampled { unit, run, sample }
+            }
+            What::Unwritten(name, kib, dirty_kib) => {
+                let (unit, run) = id(name);
+                let (unreclaimable_bytes, dirty_kib) = (kib << 10, *dirty_kib);
+                let current_bytes = unreclaimable_bytes + (u64::from(dirty_kib) << 10);
+                let sample =
+                    MemorySample { current_bytes, unreclaimable_bytes, dirty_kib, ..Default::default() };
                 Event::MemorySampled { unit, run, sample }
             }
             What::LeftBehind(name, kib, shmem_kib) => {

@@ -28,6 +28,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "io-max-of-a-disk", deadline_s: 60, run: io_max_of_a_disk },
     Case { name: "procedure-and-a-slow-disk", deadline_s: 150, run: procedure_and_a_slow_disk },
     Case { name: "stop-command-and-a-slow-disk", deadline_s: 60, run: stop_command_and_a_slow_disk },
+    Case { name: "service-and-a-slow-disk", deadline_s: 150, run: service_and_a_slow_disk },
     Case { name: "memory-of-what-does-not-die", deadline_s: 90, run: memory_of_what_does_not_die },
     Case { name: "writes-to-a-disk", deadline_s: 60, run: writes_to_a_disk },
 ];
@@ -287,6 +288,32 @@ fn stop_command_and_a_slow_disk(guest: &mut Guest) -> Result<(), String> {
     expect("bytes saved", &fs::metadata("/mnt/saved").map_or(0, |file| file.len()), &(6 << 20))?;
     expect("kernel OOM kills", &guest.kernel_kills()?, &kills)?;
     fs::remove_file("/mnt/saved").map_err(|error| format!("/mnt/saved: {error}"))
+}
+
+/// Services that write faster than their disk, each with another guard, are held up by it, not killed or rescued.
+fn service_and_a_slow_disk(guest: &mut Guest) -> Result<(), String> {
+    const UNITS: [&str; 3] = ["writes-faster-alone", "writes-faster-shielded", "writes-faster-with-a-canary"];
+    const WRITTEN_BYTES: u64 = 44 << 20;
+    let (kills, incident) = (guest.kernel_kills()?, guest.last_incident()?);
+    for unit in UNITS {
+        guest.start(unit)?;
+    }
+    let written = |unit: &str| {
+        let text = fs::read_to_string(format!("/sys/fs/cgroup/pool/{unit}/io.stat")).ok()?;
+        text.split_whitespace().find_map(|word| word.strip_prefix("wbytes=")?.parse::<u64>().ok())
+    };
+    let all =
+        || UNITS.iter().all(|unit| written(unit).is_some_and(|bytes| bytes >= WRITTEN_BYTES)).then_some(());
+    guest.until("a disk took too little", Duration::from_secs(100), all)?;
+    for unit in UNITS {
+        let (view, events) = (guest.unit(unit)?, read(&format!("/sys/fs/cgroup/pool/{unit}/memory.events"))?);
+        let (mib, met) = (written(unit).unwrap_or(0) >> 20, field(&events, "max").unwrap_or(0));
+        guest.figure(&format!("{unit}: {mib} MiB, met its limit {met} times"));
+        expect(&format!("run of {unit}"), &(view.run.0, view.state), &(1, StateName::Running))?;
+        guest.stop(unit)?;
+    }
+    expect("the last incident", &guest.last_incident()?, &incident)?;
+    expect("kernel OOM kills", &guest.kernel_kills()?, &kills)
 }
 
 /// It sleeps uninterruptibly in a file system that stands still: it stays, its memory does not.
