@@ -9,10 +9,20 @@ use super::event::SpawnStage;
 use super::limits::FREEZE_DEADLINE_MS;
 use super::policy::{RunId, UnitId};
 use super::record::Record;
-use super::service::{End, Rest, State};
+use super::service::{End, Rest, Service, State};
 use super::snapshot::{Desired, KillReason};
 use super::timer::TimerKind;
 use super::{Engine, Plan};
+
+impl Service {
+    /// Nothing else is done about it. What is to go down anyway waits for its turn: others may need it until then.
+    fn may_idle(&self) -> bool {
+        self.limiting.is_none()
+            && self.commands.is_idle()
+            && self.said_stopping.is_none()
+            && self.desired == Desired::Up
+    }
+}
 
 impl Engine {
     /// Opens its sockets and watches them: the unit is at rest until something comes in.
@@ -55,9 +65,7 @@ impl Engine {
     pub(super) fn idle_due(&mut self, unit: UnitId, plan: &mut Plan) {
         let Some(service) = self.unit(unit) else { return };
         // While something else is done about it, it is looked at later.
-        let busy =
-            service.limiting.is_some() || !service.commands.is_idle() || service.said_stopping.is_some();
-        if service.state == State::Running && busy {
+        if service.state == State::Running && !service.may_idle() {
             self.plan_idle_look(unit);
         } else if service.state == State::Running {
             plan.push(Action::LookIdle { unit, run: service.run });
@@ -69,11 +77,7 @@ impl Engine {
     pub(super) fn looked_idle(&mut self, unit: UnitId, run: RunId, idle: bool, plan: &mut Plan) {
         let Some(service) = self.live(unit, run) else { return };
         match (service.state, idle) {
-            (State::Running, true)
-                if service.limiting.is_none()
-                    && service.commands.is_idle()
-                    && service.said_stopping.is_none() =>
-            {
+            (State::Running, true) if service.may_idle() => {
                 self.enter(unit, State::Idling);
                 self.step_deadline(unit, FREEZE_DEADLINE_MS);
                 self.stand_still(unit, plan);
