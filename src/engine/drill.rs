@@ -121,16 +121,25 @@ impl Engine {
         }
     }
 
+    /// A drill that nobody asked for is due, and others on their way have a say in it.
+    pub(super) fn drill_waits_for_others(&self, unit: UnitId) -> bool {
+        self.timers.is_due(unit, TimerKind::NextDrill, self.now)
+            && (self.is_rescuing() || self.is_one_on_its_way())
+    }
+
+    fn is_one_on_its_way(&self) -> bool {
+        self.units.iter().any(|service| matches!(service.state, State::Freezing | State::Queued))
+    }
+
     /// No unit stands still, or is saved late, for a drill that nobody asked for.
     fn has_room_to_drill(&self, unit: UnitId) -> bool {
         let free_bytes = self.reserve_bytes.saturating_sub(self.reserve_used_bytes);
         let procedure = self.unit(unit).and_then(|service| service.policy.procedure);
         let needs_bytes = procedure.map_or(0, |procedure| procedure.reserve_bytes());
-        let on_its_way = |service: &Service| matches!(service.state, State::Freezing | State::Queued);
         // What never fits fails, and is told.
         (needs_bytes <= free_bytes || needs_bytes > self.reserve_bytes)
             && !self.is_rescuing()
-            && !self.units.iter().any(on_its_way)
+            && !self.is_one_on_its_way()
     }
 
     /// The present run's drill, while it is under way.

@@ -264,7 +264,8 @@ impl Engine {
         let (now, mut at) = (self.now, 0);
         while let Some(&Slot { unit, phase, .. }) = self.episodes.slots.get(at) {
             let others = self.others_hold(unit);
-            let is_due = self.timers.of(unit).iter().flatten().any(|due| *due <= now);
+            let is_due = self.timers.of(unit).iter().flatten().any(|due| *due <= now)
+                && !self.drill_waits_for_others(unit);
             if let Some(slot) = self.episodes.slot(at).filter(|_| phase == Phase::Open) {
                 (slot.others.1, slot.is_due) = (others, is_due);
             }

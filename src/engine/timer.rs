@@ -133,6 +133,12 @@ impl Timers {
         }
     }
 
+    pub(super) fn is_due(&self, unit: UnitId, kind: TimerKind, now: Time) -> bool {
+        let slot = Self::slot(unit, kind) as usize;
+        self.position.get(slot).is_some_and(|at| *at != ABSENT)
+            && self.due.get(slot).is_some_and(|due| *due <= now)
+    }
+
     /// All of a unit.
     pub(super) fn of(&self, unit: UnitId) -> TimersOfUnit {
         KINDS.map(|kind| {

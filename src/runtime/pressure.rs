@@ -66,21 +66,25 @@ impl Lifeboat {
     }
 
     /// The pool's bound comes first: it is the unit's too.
-    pub(super) fn lend(&self, unit: UnitId, max_bytes: u64, lend_bytes: u64) -> Result<(), i32> {
-        let seat = self.seats.get(usize::from(unit.0)).ok_or(libc::ESRCH)?;
-        let group = seat.group(Role::Service).ok_or(libc::ENOENT)?;
+    pub(super) fn lend(&mut self, unit: UnitId, max_bytes: u64, lend_bytes: u64) -> Result<(), i32> {
+        let seat = self.seats.get_mut(usize::from(unit.0)).ok_or(libc::ESRCH)?;
         let tree = self.tree.as_ref().filter(|_| is_of_pool(&seat.unit));
+        let group = seat.group(Role::Service).ok_or(libc::ENOENT)?;
         if let Some(tree) = tree {
             tree.lend_to_pool(lend_bytes, false)?;
         }
         group.raise_max(max_bytes).inspect_err(|_| {
             // Half a loan is none; where that fails too, the next update of the units sets the bound.
             let _ = tree.map(|tree| tree.lend_to_pool(lend_bytes, true));
-        })
+        })?;
+        seat.is_lent = true;
+        Ok(())
     }
 
-    pub(super) fn take_back(&self, unit: UnitId, max_bytes: u64, lend_bytes: u64) {
-        let Some(seat) = self.seats.get(usize::from(unit.0)) else { return };
+    /// A loan that failed may not be known to have, when it is taken back.
+    pub(super) fn take_back(&mut self, unit: UnitId, max_bytes: u64, lend_bytes: u64) {
+        let Some(seat) = self.seats.get_mut(usize::from(unit.0)).filter(|seat| seat.is_lent) else { return };
+        seat.is_lent = false;
         let of_group = seat.group(Role::Service).map_or(Ok(()), |group| group.set_max(max_bytes));
         let tree = self.tree.as_ref().filter(|_| is_of_pool(&seat.unit));
         let of_pool = tree.map_or(Ok(()), |tree| tree.lend_to_pool(lend_bytes, true));

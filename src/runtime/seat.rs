@@ -75,6 +75,8 @@ pub(super) struct Seat {
     pub(super) saver: Option<Process>,
     /// That one is a resident one.
     pub(super) saver_resides: bool,
+    /// Its bound and the pool's are raised by what it is lent.
+    pub(super) is_lent: bool,
     /// What was last to be made in its place is the second procedure.
     pub(super) saver_is_second: bool,
     /// The run in which it was told what its parked procedure has not locked in memory.
@@ -131,6 +133,7 @@ impl Seat {
             main: None,
             saver: None,
             saver_resides: false,
+            is_lent: false,
             saver_is_second: false,
             told_unlocked: None,
             ballast: None,

@@ -20,7 +20,8 @@ impl FakeKernel {
         self.truth(unit, run).lent_bytes = lend_bytes;
         if !self.goes_wrong() {
         } else if self.rng.per_mille(500) {
-            self.truth(unit, run).lent_bytes = 0;
+            let truth = self.truth(unit, run);
+            (truth.lent_bytes, truth.loan_failed) = (0, true);
             self.tell(0, Event::Failed { unit, run, effect: Effect::Lend, errno: 16 });
         } else {
             let after_us = self.rng.between(10, 200_000);

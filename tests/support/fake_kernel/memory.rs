@@ -14,11 +14,14 @@ impl FakeKernel {
             1 => *bytes,
             _ => (*bytes + step).min(memory.max_bytes),
         };
+        // Of what is left all or little may wait for the disk.
+        let dirty_bytes = memory.max_bytes.saturating_sub(*bytes) / self.rng.pick(&[1, 4, 64, 1 << 20]);
         let sample = MemorySample {
             current_bytes: memory.max_bytes,
             unreclaimable_bytes: *bytes,
             // Above a `memory.high` of its own little else is done than to wait.
             psi_full_avg10: if memory.high_bytes.is_some_and(|high| *bytes > high) { 9_700 } else { 0 },
+            dirty_kib: u32::try_from(dirty_bytes >> 10).unwrap_or(u32::MAX),
             ..MemorySample::default()
         };
         let delay_us = self.rng.pick(&[0, 100, 2_000]);

@@ -63,6 +63,8 @@ pub(crate) struct Truth {
     pub(crate) freezing: bool,
     /// So much was added to its bound.
     pub(crate) lent_bytes: u64,
+    /// A loan has failed; whoever takes it back may not know.
+    pub(crate) loan_failed: bool,
     /// So many writes to `cgroup.kill` failed.
     pub(crate) failed_kills: u8,
 }

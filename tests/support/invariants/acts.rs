@@ -225,7 +225,8 @@ impl Watch {
             Action::TakeBack { unit, run, .. } => {
                 let truth = kernel.truth(unit, run);
                 let (gone, lent_bytes) = (!truth.service.populated(), truth.lent_bytes);
-                hold(Invariant::ReserveHolds, gone && lent_bytes > 0, || {
+                let failed = truth.loan_failed;
+                hold(Invariant::ReserveHolds, gone && (lent_bytes > 0 || failed), || {
                     format!("{action:?}: gone {gone}, lent {lent_bytes}")
                 })
             }
