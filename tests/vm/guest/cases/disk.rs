@@ -290,9 +290,9 @@ fn stop_command_and_a_slow_disk(guest: &mut Guest) -> Result<(), String> {
     fs::remove_file("/mnt/saved").map_err(|error| format!("/mnt/saved: {error}"))
 }
 
-/// Services that write faster than their disk, each with another guard, are held up by it, not killed or rescued.
+/// Services that write faster than their disk are held up by it, and not killed or rescued.
 fn service_and_a_slow_disk(guest: &mut Guest) -> Result<(), String> {
-    const UNITS: [&str; 3] = ["writes-faster-alone", "writes-faster-shielded", "writes-faster-with-a-canary"];
+    const UNITS: [&str; 3] = ["writes-faster-alone", "writes-faster-as-three", "writes-faster-with-a-canary"];
     const WRITTEN_BYTES: u64 = 44 << 20;
     let (kills, incident) = (guest.kernel_kills()?, guest.last_incident()?);
     for unit in UNITS {
