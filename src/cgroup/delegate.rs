@@ -18,7 +18,7 @@ use std::path::Path;
 const FILES: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
 
 /// `cgroup.max.descendants`: each group costs the kernel memory, and PID 1 the time to remove it.
-const DESCENDANTS_MAX: &str = "128";
+const DESCENDANTS_MAX: u32 = 128;
 
 /// `cgroup.max.depth`.
 const DEPTH_MAX: u32 = 8;
@@ -29,7 +29,7 @@ pub(super) fn hand_over(
     path: &Path,
     (uid, gid): (Option<u32>, Option<u32>),
 ) -> Result<(), SysError> {
-    write_value(&path.join("cgroup.max.descendants"), DESCENDANTS_MAX)?;
+    write_value(&path.join("cgroup.max.descendants"), &DESCENDANTS_MAX.to_string())?;
     write_value(&path.join("cgroup.max.depth"), &DEPTH_MAX.to_string())?;
     let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
     if uid.is_none() {
@@ -50,8 +50,7 @@ pub(super) fn hand_over(
 /// Removes every group below `path`, and takes back what was handed down to them, so that processes can be started in
 /// the group itself again. To be called when no process is left in any of them.
 pub(super) fn sweep(folder: BorrowedFd<'_>, path: &Path) -> Result<(), SysError> {
-    // A folder has a link more for each folder in it.
-    if rustix::fs::fstat(folder).map_or(true, |stat| stat.st_nlink > 2) {
+    if has_groups(folder) {
         remove_below(path, DEPTH_MAX)?;
     }
     let control = path.join("cgroup.subtree_control");
@@ -60,6 +59,31 @@ pub(super) fn sweep(folder: BorrowedFd<'_>, path: &Path) -> Result<(), SysError>
         write_value(&control, &format!("-{}", String::from_utf8_lossy(word)))?;
     }
     Ok(())
+}
+
+/// A folder has a link more for each folder in it.
+fn has_groups(folder: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(folder).map_or(true, |stat| stat.st_nlink > 2)
+}
+
+/// Gives the path of each group below `path`, no more and no deeper than a unit with `delegate` can make them.
+pub(super) fn each_below(folder: BorrowedFd<'_>, path: &Path, each: &mut impl FnMut(&Path)) {
+    if has_groups(folder) {
+        let mut left = DESCENDANTS_MAX;
+        walk(path, (DEPTH_MAX, &mut left), each);
+    }
+}
+
+fn walk(path: &Path, (depth, left): (u32, &mut u32), each: &mut impl FnMut(&Path)) {
+    // One that cannot be read has gone.
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        if *left == 0 || depth == 0 || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        *left -= 1;
+        each(&entry.path());
+        walk(&entry.path(), (depth - 1, left), each);
+    }
 }
 
 fn remove_below(path: &Path, depth: u32) -> Result<(), SysError> {

@@ -15,6 +15,7 @@ use crate::sys::spawn::{Place, Way};
 use nix::fcntl::OFlag;
 use rustix::system::sysinfo;
 use std::cell::Cell;
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -143,8 +144,12 @@ impl Group {
         delegate::sweep(self.folder.as_fd(), &self.path)
     }
 
-    /// Prepares the group for a further run: thaws it, empties it of groups and sees to its limits.
-    pub fn renew(&mut self, limits: &GroupLimits) -> Result<(), SysError> {
+    /// What was frozen to be killed goes on, so that the next process in it runs (before Linux 5.14; see
+    /// [`Group::kill`]).
+    ///
+    /// # Errors
+    /// Where the kernel does not take it.
+    pub fn wake(&self) -> Result<(), SysError> {
         if self.frozen.get() {
             match self.thaw() {
                 // No freezer: never frozen.
@@ -152,6 +157,12 @@ impl Group {
                 Err(errno) => return Err(SysError::new("thaw", self.path.display().to_string(), errno)),
             }
         }
+        Ok(())
+    }
+
+    /// Prepares the group for a further run: thaws it, empties it of groups and sees to its limits.
+    pub fn renew(&mut self, limits: &GroupLimits) -> Result<(), SysError> {
+        self.wake()?;
         self.sweep()?;
         self.set_limits(limits, false)
     }
@@ -311,12 +322,18 @@ impl Group {
         self.signal(libc::SIGKILL)
     }
 
-    /// Sends a signal to each process of the group itself. One that is made meanwhile may miss it.
+    /// Sends a signal to each process of the group and of those below. One that is made meanwhile may miss it.
     pub fn signal(&self, signal: i32) -> Result<(), i32> {
         // Gone already is as good.
-        self.each_process(|pid| {
+        let mut each = |pid| {
             let _ = children::signal(pid, signal);
-        })
+        };
+        self.each_process(&mut each)?;
+        delegate::each_below(self.folder.as_fd(), &self.path, &mut |path| {
+            // A group that has gone meanwhile has no process.
+            let _ = File::open(path.join("cgroup.procs")).map(|procs| each_pid(&procs, &mut each));
+        });
+        Ok(())
     }
 
     /// Gives each process of the group itself. One that is made meanwhile may be missed.
@@ -328,19 +345,7 @@ impl Group {
             nix::sys::stat::Mode::empty(),
         )
         .map_err(|errno| errno as i32)?;
-        let mut buffer = [0_u8; SMALL];
-        let mut pid: u32 = 0;
-        loop {
-            let length = nix::unistd::read(&procs, &mut buffer).map_err(|errno| errno as i32)?;
-            let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
-            for byte in bytes {
-                if byte.is_ascii_digit() {
-                    pid = pid.saturating_mul(10).saturating_add(u32::from(byte - b'0'));
-                    continue;
-                }
-                each(std::mem::take(&mut pid));
-            }
-        }
+        each_pid(&procs, &mut each)
     }
 
     /// Populated and frozen, from `cgroup.events`.
@@ -465,4 +470,20 @@ impl Equipment {
 
 fn strange(_: ParseError) -> i32 {
     libc::EBADMSG
+}
+/// Each number of a file of `cgroup.procs`.
+fn each_pid(procs: &impl AsFd, each: &mut impl FnMut(u32)) -> Result<(), i32> {
+    let mut buffer = [0_u8; SMALL];
+    let mut pid: u32 = 0;
+    loop {
+        let length = nix::unistd::read(procs, &mut buffer).map_err(|errno| errno as i32)?;
+        let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
+        for byte in bytes {
+            if byte.is_ascii_digit() {
+                pid = pid.saturating_mul(10).saturating_add(u32::from(byte - b'0'));
+                continue;
+            }
+            each(std::mem::take(&mut pid));
+        }
+    }
 }

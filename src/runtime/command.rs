@@ -96,8 +96,8 @@ impl Lifeboat {
     fn make_command_group(&mut self, unit: UnitId) -> Result<(), SpawnError> {
         let Some(tree) = &self.tree else { return Ok(()) };
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
-        if seat.commands.group.is_some() {
-            return Ok(());
+        if let Some(group) = &seat.commands.group {
+            return group.wake().map_err(|error| told(SpawnStage::Cgroup, &error));
         }
         let bytes = seat.unit.command_bytes;
         let group = tree.commands(&seat.unit.policy.name, bytes).map_err(|error| refused(&error))?;

@@ -101,8 +101,8 @@ impl Lifeboat {
     pub(super) fn make_procedure_group(&mut self, unit: UnitId) -> Result<(), SpawnError> {
         let Some(tree) = &self.tree else { return Ok(()) };
         let Some(seat) = self.seats.get_mut(usize::from(unit.0)) else { return Err(no_seat()) };
-        if seat.procedure_group.is_some() {
-            return Ok(());
+        if let Some(group) = &seat.procedure_group {
+            return group.wake().map_err(|error| told(SpawnStage::Cgroup, &error));
         }
         let bytes = seat.unit.policy.procedure.map_or(0, |procedure| procedure.memory_bytes);
         let group = tree.procedure(&seat.unit.policy.name, bytes).map_err(|error| refused(&error))?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "delegate-belongs-to-the-user", deadline_s: 40, run: belongs_to_the_user },
+    Case { name: "delegate-stops-below", deadline_s: 60, run: stops_below },
     Case { name: "delegate-leaks-at-the-top", deadline_s: 60, run: leaks_at_the_top },
     Case { name: "delegate-leaks-below", deadline_s: 60, run: leaks_below },
     Case { name: "delegate-killed-below", deadline_s: 60, run: killed_below },
@@ -49,6 +50,16 @@ fn belongs_to_the_user(guest: &mut Guest) -> Result<(), String> {
         expect("handed down", &read(&format!("{folder}/cgroup.subtree_control"))?.trim(), &"")?;
     }
     Ok(())
+}
+
+/// What is below gets the stop signal too, when the first process has obeyed it.
+fn stops_below(guest: &mut Guest) -> Result<(), String> {
+    let unit = "delegate-stops";
+    guest.start(unit)?;
+    let is_up = || Path::new("/run/delegate-stops.up").exists().then_some(());
+    guest.until("its worker is not up", SOON, is_up)?;
+    guest.stop(unit)?;
+    expect("what the worker has written", &read("/run/delegate-stops.saved")?.trim(), &"saved")
 }
 
 /// The event is raised at the group whose limit is met, also when its own processes are all below.
