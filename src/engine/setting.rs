@@ -168,7 +168,7 @@ impl Limit {
     #[must_use]
     pub fn is_sane(self) -> bool {
         match (self.setting, self.value) {
-            (Setting::MemoryMax, Some(bytes)) => bytes >= 64 << 10,
+            (Setting::MemoryMax | Setting::MemoryHigh, Some(bytes)) => bytes >= 64 << 10,
             (Setting::CpuWeight | Setting::IoWeight, value) => {
                 value.is_some_and(|weight| (1..=10_000).contains(&weight))
             }

@@ -14,6 +14,9 @@ use std::ops::{Range, RangeInclusive};
 /// Below this no program gets as far as its first instruction.
 const MEMORY_BYTES_MIN: u64 = 64 << 10;
 
+/// The smallest page of the machines that Linux runs on.
+const PAGE_BYTES_MIN: u64 = 4 << 10;
+
 /// `PID_MAX_LIMIT` of include/linux/threads.h on 64-bit kernels.
 const PIDS_MAX: u64 = 4_194_304;
 
@@ -53,18 +56,40 @@ pub(super) fn read_into(reader: &mut Reader<'_>, raw: &mut RawUnit, unit: &mut U
 /// Memory that something can run in.
 pub(super) fn bytes(reader: &mut Reader<'_>, field: &str, slot: Slot<Size>) -> Option<u64> {
     let Item { value: Size(value), at } = slot.given()?;
+    runs_in(reader, field, value, &at).then_some(value)
+}
+
+/// Whether a program can run in so much; else that is told.
+fn runs_in(reader: &mut Reader<'_>, field: &str, value: u64, at: &Range<usize>) -> bool {
     if value >= MEMORY_BYTES_MIN {
-        return Some(value);
+        return true;
     }
     let wrong = Wrong::new(format!("in {} no program can run", Bytes(value)));
-    let is_bare = reader.source(&at).trim_matches('"').trim().bytes().all(|byte| byte.is_ascii_digit());
+    too_little(reader, field, (value, at), (wrong, MEMORY_BYTES_MIN));
+    false
+}
+
+/// The kernel counts in pages, so that less than one is nothing; 0 is meant as it is.
+fn see_to_pages(reader: &mut Reader<'_>, field: &str, value: u64, at: &Range<usize>) {
+    if (1..PAGE_BYTES_MIN).contains(&value) {
+        let wrong = Wrong::new(format!("{} is less than a page of memory", Bytes(value)));
+        too_little(reader, field, (value, at), (wrong, PAGE_BYTES_MIN));
+    }
+}
+
+fn too_little(
+    reader: &mut Reader<'_>,
+    field: &str,
+    (value, at): (u64, &Range<usize>),
+    (wrong, least): (Wrong, u64),
+) {
+    let is_bare = reader.source(at).trim_matches('"').trim().bytes().all(|byte| byte.is_ascii_digit());
     let hint = if value > 0 && is_bare {
         format!("a number alone counts bytes; did you mean \"{value}MiB\"?")
     } else {
-        format!("the least is {}", Bytes(MEMORY_BYTES_MIN))
+        format!("the least is {}", Bytes(least))
     };
-    reader.fault_in(field, &at, wrong.hint(hint));
-    None
+    reader.fault_in(field, at, wrong.hint(hint));
 }
 
 fn memory(
@@ -97,7 +122,9 @@ fn memory(
             reader.fault_in(field, &at, wrong.hint("take it out, or use guard: None"));
         }
         if setting == Setting::MemoryHigh {
-            high_bytes = Some(value);
+            high_bytes = runs_in(reader, field, value, &at).then_some(value);
+        } else {
+            see_to_pages(reader, field, value, &at);
         }
         cgroup.limits.push(Limit { setting, value: Some(value) });
     }
@@ -149,6 +176,7 @@ fn swap(
             let wrong = Wrong::new("with swap the exhaustion of a guarded unit comes late and slowly");
             reader.fault_in("memory.swap_max", &at, wrong.hint("take it out, or use guard: None"));
         }
+        see_to_pages(reader, "memory.swap_max", value, &at);
         swap_bytes = value;
         limits.push(Limit { setting: Setting::MemorySwapMax, value: Some(value) });
     }
@@ -157,6 +185,7 @@ fn swap(
             let wrong = Wrong::new("without swap there is nothing to keep compressed");
             reader.fault_in("memory.zswap_max", &at, wrong.hint("add swap_max: \"32MiB\", or take it out"));
         }
+        see_to_pages(reader, "memory.zswap_max", value, &at);
         limits.push(Limit { setting: Setting::MemoryZswapMax, value: Some(value) });
     }
 }
@@ -198,11 +227,18 @@ pub(crate) fn share_of_cpu(text: &str, period_us: u32) -> Result<u64, Wrong> {
     let hundredths = format!("{decimals:0<2}").parse::<u64>().map_err(|_| wrong())?;
     let whole = whole.parse::<u64>().ok().filter(|whole| *whole <= 100 * u64::from(CPU_MAX));
     let share = whole.ok_or_else(wrong)? * 100 + hundredths;
-    if share * u64::from(period_us) / 10_000 < QUOTA_US_MIN {
+    if !has_quota(share, period_us) {
         let wrong = Wrong::new(format!("`{}` is less than 1 ms in each period", short(text)));
         return Err(wrong.hint("the kernel takes no less; raise it, or the period (at most 1 s)"));
     }
     Ok(share)
+}
+
+/// Whether the kernel takes such a share of a processor, in hundredths of a percent, in each period
+/// (kernel/sched/core.c, `min_cfs_quota_period`).
+#[must_use]
+pub fn has_quota(share: u64, period_us: u32) -> bool {
+    share.saturating_mul(u64::from(period_us)) / 10_000 >= QUOTA_US_MIN
 }
 
 /// A limit as `lifeboatctl limit` takes it: `memory.max=16MiB`.
@@ -231,7 +267,7 @@ pub fn parse_limit(text: &str) -> Result<Limit, String> {
         return Ok(limit);
     }
     let cure = match setting {
-        Setting::MemoryMax => format!("the least is {}", Bytes(MEMORY_BYTES_MIN)),
+        Setting::MemoryMax | Setting::MemoryHigh => format!("the least is {}", Bytes(MEMORY_BYTES_MIN)),
         Setting::PidsMax => format!("it goes from 1 to {PIDS_MAX}"),
         _ => format!("it goes from {} to {}", WEIGHT.start(), WEIGHT.end()),
     };

@@ -44,7 +44,7 @@ const INCIDENTS_KEPT: RangeInclusive<u64> = 0..=1_000;
 const NAME_BYTES_MAX: usize = 64;
 
 /// A description goes into every snapshot and onto one line of a console.
-const DESCRIPTION_CHARS_MAX: usize = 200;
+pub const DESCRIPTION_CHARS_MAX: usize = 200;
 
 /// The beginnings of the kernel's own files in a cgroup: a unit of such a name could stand in their place.
 const CGROUP_FILES: [&str; 9] =

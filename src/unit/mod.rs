@@ -32,8 +32,8 @@ mod value;
 mod warn;
 
 pub use boot::{BOOT_WORD, BootWish};
-pub use cgroup::parse_limit;
-pub use check::fault_of_new_name;
+pub use cgroup::{has_quota, parse_limit};
+pub use check::{DESCRIPTION_CHARS_MAX, fault_of_new_name};
 pub use condition::{Condition, Test};
 pub use diagnostic::Diagnostic;
 pub use load::{FILE_BYTES_MAX, Loaded, UNITS_MAX, Wishes, load, load_with, state_folder};

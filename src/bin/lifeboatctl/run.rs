@@ -8,10 +8,11 @@ use crate::exit::{Exit, Failure};
 use crate::{change, control, status, tail};
 use lifeboat::engine::event::Exit as End;
 use lifeboat::engine::snapshot::{StateName, UnitView};
-use lifeboat::unit::fault_of_new_name;
+use lifeboat::unit::{DESCRIPTION_CHARS_MAX, fault_of_new_name, is_instance};
 use lifeboat::wire::reply::StatusReply;
 use lifeboat::wire::request::{ChangeVerb, Request};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
@@ -45,8 +46,10 @@ pub(crate) fn introduce(context: &Context, name: &str, text: &str) -> Result<Exi
     }
     refuse_known(context, name)?;
     let file = file_of(context, name);
+    // What was typed is meant as it is, also where the name is an instance's.
+    let text = if is_instance(name) { Cow::Owned(text.replace('%', "%%")) } else { Cow::Borrowed(text) };
     // Held until lifeboat has answered: so another lifeboatctl knows that this one is at work.
-    let _held = write(context, name, text)?;
+    let _held = write(context, name, &text)?;
     let added = change::take_in(context, name);
     if !matches!(added, Ok(Exit::Ok)) && !take_away(context, name) {
         // Nobody has started it: nothing runs that needs it.
@@ -91,7 +94,9 @@ fn text_of(wish: &Run) -> Result<String, Failure> {
     };
     let mut command = vec![found(program)?];
     command.extend(arguments.iter().cloned());
-    let mut text = format!("(\n    description: {:?},\n    command: {command:?},\n", wish.command.join(" "));
+    let mut text = String::from("(\n");
+    let _ = writeln!(text, "    description: {:?},", described(&wish.command));
+    let _ = writeln!(text, "    command: {command:?},");
     // It is started once, by this verb.
     text.push_str("    autostart: false,\n");
     let folder = std::env::current_dir().ok().and_then(|folder| folder.to_str().map(str::to_owned));
@@ -118,13 +123,25 @@ fn text_of(wish: &Run) -> Result<String, Failure> {
     Ok(text)
 }
 
+/// A command as a description may be: one line, and not too long.
+fn described(command: &[String]) -> String {
+    let line = command.join(" ").replace(char::is_control, " ");
+    match line.char_indices().nth(DESCRIPTION_CHARS_MAX) {
+        Some(_) => line.chars().take(DESCRIPTION_CHARS_MAX - 3).collect::<String>() + "...",
+        None => line,
+    }
+}
+
 /// The program as a shell would find it.
 pub(crate) fn found(program: &str) -> Result<String, Failure> {
     let folders = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+    let can_run = |path: &PathBuf| path.is_file() && access(path, Access::EXEC_OK).is_ok();
     let path = if program.contains('/') {
         std::path::absolute(program).ok()
     } else {
-        folders.split(':').map(|folder| Path::new(folder).join(program)).find(|path| path.is_file())
+        // An empty word is the working folder.
+        let paths = folders.split(':').map(|folder| Path::new(folder).join(program));
+        paths.filter_map(|path| std::path::absolute(path).ok()).find(can_run)
     };
     let path = path.and_then(|path: PathBuf| path.to_str().map(str::to_owned));
     path.ok_or_else(|| failed(format!("{program} is in no folder of PATH; write its whole path")))
