@@ -90,7 +90,7 @@ fn a_procedure_that_met_its_memory() {
     let told = |procedure_high| {
         let mut text = String::new();
         let incident = Incident { procedure_high, ..snapshot("saved").incidents[0] };
-        why::account(&mut text, &incident, None).expect("a String takes everything");
+        why::account(&mut text, &incident).expect("a String takes everything");
         text
     };
     let line =
@@ -105,7 +105,7 @@ fn no_procedure_for_an_exhaustion() {
     let mut incident = snapshot("saved").incidents[0];
     (incident.procedure, incident.first_procedure) = (ProcedureResult::None, None);
     let mut text = String::new();
-    why::account(&mut text, &incident, None).expect("a String takes everything");
+    why::account(&mut text, &incident).expect("a String takes everything");
     let line = "\n  procedure: none ran; one for an exhaustion needs Exhaustion in shutdown.on\n";
     assert!(text.contains(line), "{text}");
     assert_eq!(ProcedureWords(ProcedureResult::None).to_string(), "none ran");

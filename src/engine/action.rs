@@ -103,12 +103,14 @@ pub enum LimitOutcome {
     NoBound,
     /// Above `memory.high` no shield holds.
     Shielded,
-    /// The unit is on its way up or down, refused, or another limit is being changed.
+    /// The unit is on its way up or down, or another limit is being changed.
     NotNow,
     /// The run came to its end meanwhile.
     Overruled,
     /// It took too long.
     TimedOut,
+    /// The unit itself is refused.
+    Refused,
 }
 
 /// The answer to a change of a limit.

@@ -77,9 +77,11 @@ impl Service {
         self.open.ballast && self.has_canary().is_some()
     }
 
-    /// Processes of the service that the kernel has killed for memory in this run: the ballast is none.
+    /// Processes of the service that the kernel has killed for memory in this run: the ballast is none, and what was
+    /// killed in a cgroup below is its own affair.
     pub(super) fn kernel_kills(&self) -> u64 {
-        let kills = self.counters_of_run().oom_kill.saturating_sub(self.canary.kills);
+        let kills = self.counters_of_run().oom_kill.saturating_sub(self.told_below.oom_kill);
+        let kills = kills.saturating_sub(self.canary.kills);
         kills.saturating_sub(u64::from(self.has_ballast() && !self.canary.spared))
     }
 

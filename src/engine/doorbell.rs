@@ -8,7 +8,7 @@
 use super::action::Action;
 use super::event::{MemorySample, Time};
 use super::exhaustion::may_be_rescued;
-use super::limits::{DIRTY_AFTER_MS, DIRTY_READ_MS, HUSH_MS};
+use super::limits::{DIRTY_AFTER_MS, DIRTY_READ_MS, HUSH_MS, SAMPLE_MS_MIN};
 use super::policy::{Guard, RunId, UnitId};
 use super::prediction::{Bounds, Judgement};
 use super::service::{Loan, Service, State};
@@ -135,17 +135,21 @@ impl Engine {
         }
         let bounds = Bounds::of(service, sample);
         let judgement = service.trend.judge(now, sample, bounds);
-        let growth_matters = growth_matters(service);
+        let (saves, warns) = (saves_before_the_limit(service), service.warnings_are_wished());
         let ms_max = if service.waits_for_its_disk(now) { DIRTY_READ_MS } else { u64::MAX };
         self.warn(unit, sample, plan);
         match judgement {
             Judgement::Calm => self.hush(unit),
             // It is read to see whether it stands still, for which its next doorbell is soon enough.
-            Judgement::ReadAgain(_) | Judgement::Exhausted(_) if !growth_matters => self.hush(unit),
+            Judgement::ReadAgain(_) | Judgement::Exhausted(_) if !saves && !warns => self.hush(unit),
             Judgement::ReadAgain(ms) => {
                 self.timers.set(unit, TimerKind::Sample, now.plus_ms(ms.min(ms_max)));
             }
-            Judgement::Exhausted(verdict) => self.rescue(unit, verdict, plan),
+            Judgement::Exhausted(verdict) if saves => self.rescue(unit, verdict, plan),
+            // Only to be warned: the kernel decides.
+            Judgement::Exhausted(_) => {
+                self.timers.set(unit, TimerKind::Sample, now.plus_ms(SAMPLE_MS_MIN));
+            }
         }
     }
 
@@ -159,15 +163,16 @@ impl Engine {
 }
 
 impl Service {
+    fn warnings_are_wished(&self) -> bool {
+        self.policy.warn.stages.iter().any(Option::is_some)
+    }
+
     fn waits_for_its_disk(&self, now: Time) -> bool {
         self.waited_for_its_disk.is_some_and(|at| now.since_us(at) < DIRTY_AFTER_MS * 1_000)
     }
 }
 
-/// To come before the limit is of use only where something can be saved then, or somebody is to be warned.
-fn growth_matters(service: &Service) -> bool {
-    let warns = service.policy.warn.stages.iter().any(Option::is_some);
-    warns
-        || service.saves_on_exhaustion()
-            && service.policy.memory.is_some_and(|memory| memory.guard != Guard::None)
+/// To come before the limit is of use only where something can be saved then; without a guard the kernel kills at it.
+fn saves_before_the_limit(service: &Service) -> bool {
+    service.saves_on_exhaustion() && service.policy.memory.is_some_and(|memory| memory.guard != Guard::None)
 }

@@ -149,8 +149,10 @@ impl Engine {
         }
         let run = service.run;
         let has_procedure = service.open.procedure_cgroup;
-        service.rearm = Rearm::No;
-        self.timers.clear(unit, TimerKind::Drill);
+        if !service.saves_after_kill {
+            service.rearm = Rearm::No;
+            self.timers.clear(unit, TimerKind::Drill);
+        }
         self.timers.clear(unit, TimerKind::NextDrill);
         self.enter(unit, State::Killing);
         self.step_deadline(unit, KILL_RETRY_MS);
@@ -259,7 +261,7 @@ impl Engine {
             return;
         }
         let Some(service) = self.live(unit, run) else { return };
-        if role == Role::Procedure && service.rearm == Rearm::Emptying && service.state != State::Killing {
+        if role == Role::Procedure && service.is_rearming(Rearm::Emptying) {
             service.open.procedure_cgroup = false;
             self.rearm_if_clear(unit, plan);
             return;

@@ -9,6 +9,7 @@ use super::drill::Rearm;
 use super::ending::cause_of;
 use super::event::{Exit, LeftBehind, MemoryEvents, Role};
 use super::limits::{FREEZE_DEADLINE_MS, INCIDENTS_MAX};
+use super::moment::ToldBelow;
 use super::otherwise::Otherwise;
 use super::policy::{Guard, RunId, ServiceMode, UnitId};
 use super::record::Record;
@@ -26,12 +27,20 @@ impl Service {
     /// What its procedure is told.
     pub(super) fn order(&self, deadline_ms: u32) -> ProcedureOrder {
         let cause = cause_of(self.end, self.kernel_kills() > 0);
-        // Without a guard the kernel kills the whole cgroup, and that is told before the end is: the number may be
-        // another's.
-        let is_killed =
-            self.kernel_kills() > 0 && self.policy.memory.is_some_and(|memory| memory.guard == Guard::None);
-        let main_pid = self.pid.filter(|_| !is_killed).unwrap_or(0);
+        // Of one that is being killed the number may be another's by then.
+        let main_pid = self.pid.filter(|_| !self.is_killed_whole()).unwrap_or(0);
         ProcedureOrder { cause, main_pid, deadline_ms }
+    }
+
+    /// Without a guard the kernel kills the whole cgroup, and that is told before the end of its first process is. With
+    /// one it takes another process, or none.
+    fn is_killed_whole(&self) -> bool {
+        self.kernel_kills() > 0 && self.policy.memory.is_some_and(|memory| memory.guard == Guard::None)
+    }
+
+    /// Its first process has ended, or is about to: it can save nothing itself.
+    pub(super) fn is_gone(&self) -> bool {
+        !self.open.main || self.is_killed_whole()
     }
 
     /// Nothing is left of its procedure: another one may be made.
@@ -83,8 +92,8 @@ impl Engine {
         // An `oom` is counted a moment before its kill: what is of the same run belongs together.
         let of_run = service.counters_of_run();
         // A kill above the unit raises no `oom`, and those of one `oom` come together.
-        let (told_below, told_at) = service.told_below;
-        let is_of_below = of_run.oom_below > told_below || now.since_us(told_at) < ONE_KILL_US;
+        let told = service.told_below;
+        let is_of_below = of_run.oom_below > told.oom || now.since_us(told.at) < ONE_KILL_US;
         let only_below = of_run.oom_below > 0 && of_run.oom_below == of_run.oom && is_of_below;
         let guard = service.policy.memory.map(|memory| memory.guard);
         let may_be_rescued = may_be_rescued(service.state);
@@ -106,7 +115,8 @@ impl Engine {
         if oom_kill > 0 && only_below && guard != Some(Guard::Shield) {
             // In a cgroup of its own, at a limit that it has set itself: its own affair.
             if let Some(service) = self.unit_mut(unit) {
-                service.told_below = (of_run.oom_below, now);
+                let kills = service.told_below.oom_kill.saturating_add(oom_kill);
+                service.told_below = ToldBelow { oom: of_run.oom_below, oom_kill: kills, at: now };
             }
             self.generation += 1;
             plan.tell(Record::KilledBelow { unit, oom_kill });
@@ -171,6 +181,7 @@ impl Engine {
             run: service.shown_run(),
             cause,
             verdict,
+            limit_bytes: service.policy.memory.map(|memory| memory.max_bytes),
             killer: Killer::Lifeboat,
             began: now,
             frozen: None,
@@ -200,7 +211,7 @@ impl Engine {
         let Some(service) = self.unit_mut(unit) else { return };
         let Some(policy) = service.policy.procedure else { return };
         let waits_for_nothing = service.rearm == Rearm::No;
-        let gone = !service.open.main || service.kernel_kills() > 0;
+        let gone = service.is_gone();
         match policy.service {
             // Nothing is left that could save itself.
             ServiceMode::Running if gone && !policy.has_program => {
@@ -518,13 +529,13 @@ impl Engine {
         let Some(service) = self.unit_mut(unit) else { return };
         let Some(mut incident) = service.incident.take() else { return };
         let kernel_kills = service.kernel_kills();
-        let counters = service.counters_of_run();
+        let oom = service.counters_of_run().oom.saturating_sub(service.told_below.oom);
         incident.verdict = service.canary.judge(incident.verdict, kernel_kills);
         service.incidents += 1;
         incident.emptied = service.open.nothing().then_some(now);
         incident.counters = service.counters;
         let ended_itself = !service.open.main && service.last_exit != Some(Exit::Signal(SIGKILL));
-        incident.killer = match (kernel_kills, counters.oom) {
+        incident.killer = match (kernel_kills, oom) {
             (0, _) if ended_itself => Killer::Itself,
             (0, _) => Killer::Lifeboat,
             (_, 0) => Killer::KernelOutside,

@@ -107,7 +107,7 @@ impl Engine {
     /// Why a limit is not even tried.
     fn refusal(&self, unit: UnitId, limit: Limit) -> Option<LimitAnswer> {
         let Some(service) = self.unit(unit).filter(|service| service.policy.refused.is_none()) else {
-            return Some(LimitOutcome::NotNow.into());
+            return Some(LimitOutcome::Refused.into());
         };
         if service.policy.kind == Kind::Target {
             // It has no process to bound.

@@ -29,7 +29,7 @@ impl Engine {
         let Some(service) = self.unit_mut(unit) else { return };
         let (run, signal) = (service.run, service.policy.stop_signal);
         let exhausted = matches!(service.end, Some(End::Exhausted | End::Drilled { .. }));
-        if !service.open.main || service.kernel_kills() > 0 {
+        if service.is_gone() {
             // The kernel, or itself, was quicker.
             if service.policy.procedure.is_some_and(|procedure| !procedure.has_program) {
                 self.kill(unit, KillReason::NoProcedure, plan);

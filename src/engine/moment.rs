@@ -19,6 +19,17 @@ use super::standstill::Standstill;
 use super::warning::Warnings;
 use serde::{Deserialize, Serialize};
 
+/// What the kernel has killed for memory in cgroups below a unit's, in one run, and was told as their own affair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ToldBelow {
+    /// The run's `oom_below` as the last one was told.
+    pub(super) oom: u64,
+    /// Processes.
+    pub(super) oom_kill: u64,
+    /// When the last one was told.
+    pub(super) at: Time,
+}
+
 /// One unit between two turns. `Service` tells what always holds of it.
 ///
 /// What is skipped says how it stands to other units, or is for readers: nothing between the end of a unit's calm and
@@ -132,8 +143,8 @@ pub(super) struct Moment {
     pub(super) trouble: Option<Trouble>,
     pub(super) counters: MemoryEvents,
     pub(super) counters_at_start: MemoryEvents,
-    /// `oom_below` in this run, and when, as the last kill below was told.
-    pub(super) told_below: (u64, Time),
+    /// What the kernel has killed in cgroups below, at limits of their own.
+    pub(super) told_below: ToldBelow,
     /// `oom_kill` of the procedure's own cgroup when the run began, and now.
     pub(super) procedure_oom_kill: (u64, u64),
     /// `high` of the procedure's own cgroup; `None` where the next reading is what its work begins with.
@@ -226,7 +237,7 @@ impl Moment {
             trouble,
             counters: MemoryEvents::default(),
             counters_at_start: MemoryEvents::default(),
-            told_below: (0, Time::default()),
+            told_below: ToldBelow::default(),
             procedure_oom_kill: (0, 0),
             procedure_high: Some(0),
             sample: None,

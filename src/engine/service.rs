@@ -254,6 +254,11 @@ impl Service {
             || self.policy.procedure.is_some_and(|procedure| !procedure.has_program)
     }
 
+    /// Its procedure is being made anew, and that far. In a kill it matters only where the procedure comes behind it.
+    pub(super) fn is_rearming(&self, how_far: Rearm) -> bool {
+        self.rearm == how_far && (self.state != State::Killing || self.saves_after_kill)
+    }
+
     /// Its procedure ended before it was needed, or the way back from its drill has failed.
     pub(super) fn lost_its_procedure(&self) -> bool {
         matches!(self.procedure, Procedure::Lost(_)) && self.rearm == Rearm::No

@@ -293,6 +293,9 @@ pub struct Incident {
     pub cause: Cause,
     /// By which evidence.
     pub verdict: Verdict,
+    /// `memory.max` of then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<u64>,
     /// Who ended the service.
     pub killer: Killer,
     /// The event was read.

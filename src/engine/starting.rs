@@ -6,6 +6,7 @@ use super::action::Action;
 use super::drill::Rearm;
 use super::event::{Exit, Role, SpawnStage};
 use super::limits::START_DEADLINE_MS;
+use super::moment::ToldBelow;
 use super::otherwise::Otherwise;
 use super::policy::{Kind, RunId, UnitId};
 use super::record::Record;
@@ -112,7 +113,7 @@ impl Engine {
         service.said_stopping = None;
         service.killed_by = None;
         (service.stuck, service.still) = (false, false);
-        service.told_below = (0, now);
+        service.told_below = ToldBelow { at: now, ..ToldBelow::default() };
         service.open = Open::default();
         service.pid = None;
         if service.wants_its_requirement() {
@@ -174,7 +175,7 @@ impl Engine {
     pub(super) fn parked(&mut self, unit: UnitId, run: RunId, plan: &mut Plan) {
         let now = self.now;
         let Some(service) = self.live(unit, run) else { return };
-        if service.rearm == Rearm::Parking && service.state != State::Killing {
+        if service.is_rearming(Rearm::Parking) {
             self.rearmed(unit, plan);
             return;
         }
@@ -261,9 +262,7 @@ impl Engine {
             }
         };
         plan.tell(Record::SpawnFailed { unit, role, stage, errno });
-        if procedure
-            && self.unit(unit).is_some_and(|it| it.rearm == Rearm::Parking && it.state != State::Killing)
-        {
+        if procedure && self.unit(unit).is_some_and(|it| it.is_rearming(Rearm::Parking)) {
             self.rearm_failed(unit, result, plan);
             return;
         }

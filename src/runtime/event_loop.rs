@@ -281,10 +281,7 @@ impl Lifeboat {
             Request::Update { names } => self.send_for(client, Job::Update { names }),
             Request::Change { how, name } => self.change_unit(client, how, name),
             Request::Limit { name, limit, below } => match self.id_of(&name) {
-                Some(unit) => {
-                    self.control.expect_outcome(client);
-                    self.events.push_back(Event::LimitAsked { client, unit, limit, below });
-                }
+                Some(unit) => self.limit_asked(client, unit, (limit, below)),
                 None => self.control.refuse(client, &ErrorReply::NoSuchUnit { name }),
             },
             Request::Shutdown { how } => {
@@ -303,7 +300,7 @@ impl Lifeboat {
                 }
             }
             Request::Limit { name, limit, below } => {
-                if let Some(unit) = self.id_of(&name) {
+                if let Some(unit) = self.id_of(&name).filter(|unit| self.has_quota(*unit, limit)) {
                     self.events.push_back(Event::LimitAsked { client: NOBODY, unit, limit, below });
                 }
             }

@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Memory that outlives a reboot, where the machine has some (Documentation/admin-guide/ramoops.rst).
@@ -21,6 +21,9 @@ const PSTORE: &str = "/dev/pmsg0";
 
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` of include/uapi/linux/magic.h.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// `OVERLAYFS_SUPER_MAGIC` of the same: where such a folder is written to is told by its mount.
+const OVERLAY: u64 = 0x794c_7630;
 
 /// How the name of a file begins that is being written.
 const PARTIAL: &str = ".partial-";
@@ -195,9 +198,30 @@ impl Store {
     }
 
     fn is_in_memory(&self) -> bool {
-        let found = rustix::fs::statfs(&self.folder).ok().and_then(|found| u64::try_from(found.f_type).ok());
-        found.is_some_and(|magic| IN_MEMORY.contains(&magic)) && !cfg!(test)
+        let magic = match magic_of(&self.folder) {
+            Some(OVERLAY) => {
+                let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+                let dev = fs::metadata(&self.folder).map_or(0, |found| found.dev());
+                let device = format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev));
+                upper_folder(&mounts, &device).and_then(|upper| magic_of(Path::new(upper)))
+            }
+            magic => magic,
+        };
+        magic.is_some_and(|magic| IN_MEMORY.contains(&magic)) && !cfg!(test)
     }
+}
+
+/// Of the file system; `None` also where the folder cannot be reached.
+fn magic_of(folder: &Path) -> Option<u64> {
+    rustix::fs::statfs(folder).ok().and_then(|found| u64::try_from(found.f_type).ok())
+}
+
+/// The writable layer of the overlay that is this device (proc_pid_mountinfo(5);
+/// Documentation/filesystems/overlayfs.rst, `upperdir`).
+fn upper_folder<'a>(mounts: &'a str, device: &str) -> Option<&'a str> {
+    let of_device = |line: &&str| line.split(' ').nth(2) == Some(device);
+    let options = mounts.lines().find(of_device)?.rsplit(' ').next()?;
+    options.split(',').find_map(|option| option.strip_prefix("upperdir="))
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -243,6 +267,18 @@ mod tests {
         let store = Store { keep: 1, ..store };
         assert_eq!(store.add(11, 10, b"a\nb").expect("room"), 11);
         assert_eq!(names(&store.folder), ["07.json", "11.json", "12345678901.json", "9.json", "notes.txt"]);
+    }
+
+    #[test]
+    fn an_overlay_is_where_its_upper_layer_is() {
+        let mounts = "22 1 0:21 / /proc rw - proc proc rw\n\
+                      30 1 0:27 / /data ro,relatime shared:1 - overlay overlay ro,lowerdir=/a:/b\n\
+                      31 1 0:28 / /var/lib rw - overlay overlay rw,lowerdir=/a,upperdir=/run/upper,workdir=/w\n";
+        for (device, upper) in
+            [("0:28", Some("/run/upper")), ("0:27", None), ("0:21", None), ("0:2", None), ("0:99", None)]
+        {
+            assert_eq!(upper_folder(mounts, device), upper, "{device}");
+        }
     }
 
     #[test]

@@ -33,6 +33,9 @@ const KEEP_MS: u64 = 20_000;
 /// What all that waits gets when the machine ends.
 const LAST_MS: u64 = 3_000;
 
+/// What the log that outlives the machine gets behind that.
+const LAST_WORDS_MS: u64 = 1_000;
+
 /// So many wait at most, each with up to 64 KiB of memory; the oldest goes first.
 const PENDING_MAX: usize = 8;
 
@@ -158,7 +161,6 @@ impl Lifeboat {
             place.1 = value;
         }
         let rest = Rest {
-            limit_bytes: seat.unit.policy.memory.map(|memory| memory.max_bytes),
             peak_bytes: group.and_then(|group| group.peak_bytes().ok()),
             memory_stat: MemoryStat(&memory_stat),
             words: &String::from_utf8_lossy(&words),
@@ -275,15 +277,34 @@ impl Lifeboat {
         }
     }
 
-    /// The end of lifeboat: what waits is written, for a few seconds at most.
+    /// The end of lifeboat: what waits is written, for a few seconds at most. What the disk has not taken by then goes
+    /// where it can.
     pub(super) fn close_incidents(&mut self) {
-        let deadline = clock::now().plus_ms(LAST_MS);
+        self.send_what_waits(clock::now().plus_ms(LAST_MS));
+        self.incidents.pending.retain(|letter| letter.number > 0);
+        self.incidents.pending.iter_mut().for_each(|letter| letter.gives_up = true);
+        self.send_what_waits(clock::now().plus_ms(LAST_WORDS_MS));
+    }
+
+    fn send_what_waits(&mut self, deadline: Time) {
         while deadline > clock::now() {
+            // No more than wait: each is told.
+            self.incidents.complained = None;
             if self.incidents.keeper.is_none() {
                 self.next_keeper();
             }
-            let Some(keeper) = self.incidents.keeper.take() else { return };
-            wait_for_child(keeper.pid, deadline);
+            let Some(keeper) = self.incidents.keeper.take() else {
+                if self.incidents.pending.is_empty() {
+                    return;
+                }
+                continue;
+            };
+            let Some(exit) = wait_for_child(keeper.pid, deadline) else {
+                let _ = children::signal(keeper.pid, libc::SIGKILL);
+                self.incidents.pending.push_front(keeper.letter);
+                return;
+            };
+            self.keeper_answered(keeper.letter, exit);
         }
     }
 }

@@ -8,12 +8,13 @@ use crate::cgroup::lowering::{Outcome, lower, with_room};
 use crate::cgroup::release::release_memory;
 use crate::cgroup::settings::{GroupSettings, has_memory_limit};
 use crate::cgroup::tree::Share;
-use crate::engine::action::LimitStep;
-use crate::engine::event::{Event, Exit, Role, Tried};
+use crate::engine::action::{LimitAnswer, LimitOutcome, LimitStep};
+use crate::engine::event::{Below, ClientId, Event, Exit, Role, Tried};
 use crate::engine::policy::{Class, RunId, UnitId};
 use crate::engine::setting::{Limit, Setting};
 use crate::sys::children;
 use crate::sys::spawn::{Program, SpawnError, Start, start};
+use crate::unit::has_quota;
 use std::ffi::{CString, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -59,6 +60,25 @@ impl Lifeboat {
             self.keep_limit(unit, limit);
         }
         self.events.push_back(Event::LimitTried { unit, run, limit, tried });
+    }
+
+    pub(super) fn limit_asked(&mut self, client: ClientId, unit: UnitId, (limit, below): (Limit, Below)) {
+        self.control.expect_outcome(client);
+        if self.has_quota(unit, limit) {
+            self.events.push_back(Event::LimitAsked { client, unit, limit, below });
+        } else {
+            let answer = LimitAnswer { errno: Some(libc::ERANGE), ..LimitOutcome::NotTaken.into() };
+            self.control.limit_outcome(client, &answer);
+        }
+    }
+
+    /// Else the unit's next start would fail for it.
+    pub(super) fn has_quota(&self, unit: UnitId, limit: Limit) -> bool {
+        let period_us = self.seats.get(usize::from(unit.0)).map(|seat| seat.unit.cgroup.cpu_period_us);
+        match (limit.setting, limit.value, period_us) {
+            (Setting::CpuMax, Some(share), Some(period_us)) => has_quota(share, period_us),
+            _ => true,
+        }
     }
 
     /// What the unit's next runs begin with.

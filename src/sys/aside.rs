@@ -2,9 +2,10 @@
 
 //! Work that may hang, done aside: in a child, with a deadline. PID 1 itself must never wait for a disk.
 
+use super::children::exit_of;
 use super::clock::now;
 use super::error::SysError;
-use crate::engine::event::Time;
+use crate::engine::event::{Exit, Time};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 use std::os::fd::AsFd;
@@ -35,31 +36,40 @@ pub(super) fn aside(deadline: Time, work: impl FnOnce() -> bool) -> Result<Aside
     let Some(pid) = Pid::from_raw(child).filter(|_| child > 0) else {
         return Err(SysError::new("make", "a child process", nix::errno::Errno::last()));
     };
-    Ok(wait_until(pid, deadline))
+    Ok(match wait_until(pid, deadline) {
+        Wait::Over(Some(Exit::Code(0))) => Aside::Done,
+        Wait::Over(_) => Aside::Broken,
+        Wait::Overdue => Aside::Overdue,
+    })
 }
 
-/// Waits for the end of a child, and reaps it.
-pub fn wait_for_child(pid: u32, deadline: Time) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // Overdue or no child any more: there is nothing to do about it.
-        let _ = wait_until(pid, deadline);
+/// Waits for the end of a child, and reaps it. `None` where that lasts too long, or where it is no child any more.
+pub fn wait_for_child(pid: u32, deadline: Time) -> Option<Exit> {
+    match wait_until(i32::try_from(pid).ok().and_then(Pid::from_raw)?, deadline) {
+        Wait::Over(exit) => exit,
+        Wait::Overdue => None,
     }
 }
 
-fn wait_until(pid: Pid, deadline: Time) -> Aside {
+/// What came of a wait.
+enum Wait {
+    /// `None` where it is no child any more.
+    Over(Option<Exit>),
+    Overdue,
+}
+
+fn wait_until(pid: Pid, deadline: Time) -> Wait {
     // Without a pidfd (before Linux 5.3) it is looked after ten times a second.
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();
     loop {
         match waitpid(Some(pid), WaitOptions::NOHANG) {
-            Ok(Some((_, status))) => {
-                return if status.exit_status() == Some(0) { Aside::Done } else { Aside::Broken };
-            }
+            Ok(Some((_, status))) => return Wait::Over(exit_of(status)),
             Ok(None) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return Aside::Broken,
+            Err(_) => return Wait::Over(None),
         }
         let left_ms = deadline.since_us(now()).div_ceil(1_000);
         if left_ms == 0 {
-            return Aside::Overdue;
+            return Wait::Overdue;
         }
         let left_ms = i32::try_from(left_ms).unwrap_or(i32::MAX);
         // An interrupted or failed poll only means another look.

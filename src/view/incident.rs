@@ -20,8 +20,6 @@ pub struct Story<'a> {
     pub kept: bool,
     /// Its record.
     pub incident: &'a Incident,
-    /// `memory.max`.
-    pub limit_bytes: Option<u64>,
     /// `memory.peak`.
     pub peak_bytes: Option<u64>,
     /// Parts of `memory.stat` when memory was exhausted.
@@ -126,7 +124,7 @@ pub fn show(out: &mut dyn Write, story: &Story<'_>) -> fmt::Result {
     let boot = if story.this_boot { "this boot" } else { "an earlier boot" };
     let (number, run) = (incident.number, incident.run.0);
     writeln!(out, "incident {number}: {}, run {run}, {} UTC, {boot}", OneLine(unit), story.dated())?;
-    account(out, incident, story.limit_bytes)?;
+    account(out, incident)?;
     if let Some(peak) = story.peak_bytes {
         writeln!(out, "  memory.peak: {}, over all runs since its cgroup was made", Bytes(peak))?;
     }

@@ -172,18 +172,18 @@ fn story(out: &mut dyn Write, incident: &Incident, why: &Story<'_>, wall: WallOf
     let ago = Uptime(why.time.since_us(incident.began));
     let calendar = wall.calendar(incident.began);
     writeln!(out, "incident {}, run {}, {ago} ago ({calendar})", incident.number, incident.run.0)?;
-    account(out, incident, why.unit.memory.map(|memory| memory.max_bytes))?;
+    account(out, incident)?;
     writeln!(out, "  all of it: lifeboatctl incidents show {}", incident.number)
 }
 
-/// What an incident's record says, but for its heading; with the limit of the unit's memory.
+/// What an incident's record says, but for its heading.
 ///
 /// # Errors
 /// Only what `out` fails with.
-pub fn account(out: &mut dyn Write, incident: &Incident, limit_bytes: Option<u64>) -> fmt::Result {
+pub fn account(out: &mut dyn Write, incident: &Incident) -> fmt::Result {
     writeln!(out, "  evidence: {}", EvidenceWords(incident.verdict))?;
     if let Some(sample) = incident.sample {
-        memory(out, sample, limit_bytes)?;
+        memory(out, sample, incident.limit_bytes)?;
     }
     timeline(out, incident)?;
     let over = incident.emptied.is_some();

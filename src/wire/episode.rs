@@ -17,7 +17,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Of the rows of numbers. Another one wherever what is declared of a checkpoint, a policy, a deed or what comes next
 /// is: a row of another layout is not understood.
-pub const LAYOUT: u32 = 6;
+pub const LAYOUT: u32 = 7;
 
 /// What stands behind an episode: the print of its text.
 const SEAL: &str = ",\"replay_seal\"";

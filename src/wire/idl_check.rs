@@ -312,6 +312,7 @@ fn answers_about_changes_are_as_described() {
         L::NotNow,
         L::Overruled,
         L::TimedOut,
+        L::Refused,
     ];
     described.same_words("LimitOutcome", &outcomes);
     for outcome in outcomes {

@@ -45,8 +45,6 @@ pub struct Brief<'a> {
 /// What else a file has.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Rest<'a> {
-    /// `memory.max`.
-    pub limit_bytes: Option<u64>,
     /// `memory.peak`, over all runs of the unit since its cgroup was made.
     pub peak_bytes: Option<u64>,
     /// Parts of `memory.stat` when memory was exhausted.
@@ -79,11 +77,18 @@ pub fn write_letter<'e>(
 ) -> io::Result<()> {
     let mut piece = Vec::new();
     // The line has no room for it.
-    let Incident { left, first_procedure, procedure_high, .. } = brief.incident;
-    let incident = Incident { left: None, first_procedure: None, procedure_high: 0, ..brief.incident };
+    let Incident { left, first_procedure, procedure_high, limit_bytes, .. } = brief.incident;
+    let beyond = Beyond { left, first_procedure, procedure_high, limit_bytes };
+    let incident = Incident {
+        left: None,
+        first_procedure: None,
+        procedure_high: 0,
+        limit_bytes: None,
+        ..brief.incident
+    };
     append(&mut piece, &Brief { incident, ..*brief })?;
     piece.push(b'\n');
-    append(&mut piece, &Beyond { left, first_procedure, procedure_high })?;
+    append(&mut piece, &beyond)?;
     piece.push(b',');
     append(&mut piece, rest)?;
     out.write_all(&piece)?;
@@ -181,9 +186,6 @@ pub struct Kept {
     pub incident: Incident,
     /// As in [`Rest`].
     #[serde(default)]
-    pub limit_bytes: Option<u64>,
-    /// As in [`Rest`].
-    #[serde(default)]
     pub peak_bytes: Option<u64>,
     /// As in [`Rest`].
     #[serde(default)]
@@ -230,6 +232,8 @@ struct Beyond {
     first_procedure: Option<ProcedureResult>,
     #[serde(default)]
     procedure_high: u64,
+    #[serde(default)]
+    limit_bytes: Option<u64>,
 }
 
 /// Reads a file back.
@@ -248,7 +252,7 @@ pub fn read(text: &[u8]) -> Result<Kept, Unreadable> {
     let mut kept: Kept = serde_json::from_slice(text).map_err(broken)?;
     let beyond: Beyond = serde_json::from_slice(text).map_err(broken)?;
     (kept.incident.left, kept.incident.first_procedure) = (beyond.left, beyond.first_procedure);
-    kept.incident.procedure_high = beyond.procedure_high;
+    (kept.incident.procedure_high, kept.incident.limit_bytes) = (beyond.procedure_high, beyond.limit_bytes);
     // The record was written before its number was certain.
     kept.incident.number = kept.number;
     Ok(kept)
@@ -285,6 +289,7 @@ mod tests {
                 needs_ms: 2_000,
                 bound: Bound::MemAvailable,
             },
+            limit_bytes: Some(1),
             killer: Killer::KernelOutside,
             began: Time(4_611_686_018_427),
             frozen: time,
@@ -320,7 +325,7 @@ mod tests {
             began_unix_ms: 1_790_000_000_000,
             incident: incident(),
         };
-        let rest = Rest { limit_bytes: Some(1), words, ..Rest::default() };
+        let rest = Rest { words, ..Rest::default() };
         let recorded = Recorded(Err(Missing::Busy));
         let mut letter = Vec::new();
         write_letter(&mut letter, &brief, &rest, &recorded, events.iter()).expect("JSON");
@@ -341,7 +346,7 @@ mod tests {
     fn a_file_comes_back() {
         let file = file_of(17, &written("the \"end\"\nof it\u{1b}", &exits(3)));
         let kept = read(&file).expect("a whole file");
-        assert_eq!((kept.number, kept.incident.number, kept.limit_bytes), (17, 17, Some(1)));
+        assert_eq!((kept.number, kept.incident.number, kept.incident.limit_bytes), (17, 17, Some(1)));
         assert_eq!(
             (kept.unit.as_str(), kept.words.as_str()),
             ("a-name-of-some-length", "the \"end\"\nof it\u{1b}")

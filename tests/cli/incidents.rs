@@ -22,12 +22,7 @@ fn file(number: u32, unit: &str, boot_id: &str, incident: Incident) -> Vec<u8> {
     let brief = Brief { unit, boot_id, began_unix_ms: 1_724_928_420_000, incident };
     let words = "going down\nprocedure: saved 3 records\n";
     let memory_stat = [("anon", Some(31 << 20)), ("file", Some(0)), ("kernel", None), ("pgscan", Some(7))];
-    let rest = Rest {
-        limit_bytes: Some(32 << 20),
-        peak_bytes: Some(32 << 20),
-        memory_stat: MemoryStat(&memory_stat),
-        words,
-    };
+    let rest = Rest { peak_bytes: Some(32 << 20), memory_stat: MemoryStat(&memory_stat), words };
     let mut letter = Vec::new();
     write_letter(&mut letter, &brief, &rest, &Recorded(Err(Missing::Busy)), [(Time(0), Event::Boot)].iter())
         .expect("JSON");

@@ -265,7 +265,7 @@ fn a_file_that_has_nothing_to_replay_says_why() {
         &changed("\"replay\":{\"Episode\":{", "\"replay\":{\"Missing\":\"Busy\"},\"x\":{\"E\":{"),
         "too many units",
     );
-    check(&changed("\"layout\":6", "\"layout\":1"), "does not understand how (its layout is not 6)");
+    check(&changed("\"layout\":7", "\"layout\":1"), "does not understand how (its layout is not 7)");
     check(&changed("\"checkpoints\":[[", "\"checkpoints\":[[7,"), "does not understand how (");
     check(&changed("\"entries\":[", "\"entries\":[],\"more\":["), "no turn that could be decided again");
     check(&changed("\"entries\":[", "\"entries\":[\"Elsewhere\","), "do not belong together");

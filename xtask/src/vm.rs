@@ -94,13 +94,15 @@ impl Options {
     pub fn named(kernels: &[Kernel], names: &[String]) -> Result<Self> {
         let mut boots: Vec<(Kernel, &'static Group)> = Vec::new();
         for name in names {
-            let group = Group::find(name).ok_or_else(|| {
+            let mut group = Group::find(name).ok_or_else(|| {
                 let all: Vec<_> = GROUPS.iter().map(|group| group.name).collect();
                 Error::new(format!("--group {name}: there is no such group"))
                     .cure(format!("use one of {}", all.join(", ")))
             })?;
             // One that needs the disk of another comes with that one.
-            let group = GROUPS.iter().find(|first| first.then == Some(group.name)).unwrap_or(group);
+            while let Some(first) = GROUPS.iter().find(|first| first.then == Some(group.name)) {
+                group = first;
+            }
             if boots.iter().any(|(_, known)| known.name == group.name) {
                 continue;
             }
@@ -189,17 +191,19 @@ fn conclude(judged: &[Judged]) -> Count {
     count
 }
 
-/// Boots one group, again if the rig failed, then the one that follows it with the same disk, and judges them. Every
+/// Boots one group, again if the rig failed, then those that follow it with the same disk, and judges them. Every
 /// case is printed as it ends.
 ///
 /// # Errors
 /// When QEMU cannot be started, or a log cannot be written.
 pub fn boot_group(kit: &Kit, kernel: Kernel, group: &Group, options: &Options) -> Result<Judged> {
-    let (mut judged, disk) = boot_with(kit, (kernel, group), options, None)?;
-    if let Some(next) = group.then.and_then(Group::find).filter(|_| judged.count().failed == 0) {
-        let (more, _) = boot_with(kit, (kernel, next), options, disk)?;
+    let (mut judged, mut disk) = boot_with(kit, (kernel, group), options, None)?;
+    let mut next = group.then.and_then(Group::find);
+    while let Some(group) = next.filter(|_| judged.count().failed == 0) {
+        let (more, used) = boot_with(kit, (kernel, group), options, disk)?;
         judged.cases.extend(more.cases);
         judged.rig_faults += more.rig_faults;
+        (disk, next) = (used, group.then.and_then(Group::find));
     }
     Ok(judged)
 }

@@ -12,7 +12,7 @@ use lifeboat::wire::reply::{StatusReply, WhyReply};
 use lifeboat::wire::request::Request;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 /// One incident, from a file or from lifeboat's own memory.
 struct Found {
     kept: Kept,
-    /// The file's text.
-    text: Option<Vec<u8>>,
+    /// It is read again where all of it is asked for: many are not to be held in a small machine's memory.
+    file: Option<PathBuf>,
 }
 
 /// All that are known, by number. Of two with one number, where a disk came late, the earlier boot's is first.
@@ -44,7 +44,7 @@ fn list(context: &Context, all: &All) -> Result<Exit, Failure> {
     if context.json {
         for found in &all.found {
             let Kept { number, unit, boot_id, began_unix_ms, incident, .. } = &found.kept;
-            let (this_boot, kept) = (*boot_id == all.boot_id, found.text.is_some());
+            let (this_boot, kept) = (*boot_id == all.boot_id, found.file.is_some());
             text += &output::json(&json!({
                 "number": number, "unit": unit, "boot_id": boot_id, "this_boot": this_boot, "kept": kept,
                 "began_unix_ms": began_unix_ms, "incident": incident,
@@ -62,7 +62,7 @@ fn list(context: &Context, all: &All) -> Result<Exit, Failure> {
 
 fn show_one(context: &Context, all: &mut All, number: u32) -> Result<Exit, Failure> {
     let mut text = String::new();
-    let only_here = |found: &&mut Found| found.kept.number == number && found.text.is_none();
+    let only_here = |found: &&mut Found| found.kept.number == number && found.file.is_none();
     for found in all.found.iter_mut().filter(only_here) {
         found.kept.words = words_of(context, &found.kept).unwrap_or_default();
     }
@@ -87,8 +87,14 @@ fn show_one(context: &Context, all: &mut All, number: u32) -> Result<Exit, Failu
 
 impl All {
     fn in_full(&self, context: &Context, found: &Found) -> Result<String, Failure> {
-        match &found.text {
-            Some(file) if context.json => Ok(String::from_utf8_lossy(file).trim_end().to_owned() + "\n"),
+        match &found.file {
+            Some(file) if context.json => match text_of(file) {
+                Ok(text) => Ok(String::from_utf8_lossy(&text).trim_end().to_owned() + "\n"),
+                Err(error) => {
+                    let message = format!("cannot read {}: {error}", OneLine(&file.display().to_string()));
+                    Err(Failure { message, exit: Exit::Failed })
+                }
+            },
             None if context.json => {
                 let Kept { number, unit, boot_id, began_unix_ms, incident, words, .. } = &found.kept;
                 output::json(&json!({
@@ -110,9 +116,8 @@ impl All {
             unit: &kept.unit,
             began_unix_ms: kept.began_unix_ms,
             this_boot: kept.boot_id == self.boot_id,
-            kept: found.text.is_some(),
+            kept: found.file.is_some(),
             incident: &kept.incident,
-            limit_bytes: kept.limit_bytes,
             peak_bytes: kept.peak_bytes,
             memory_stat: &kept.memory_stat,
             words: &kept.words,
@@ -132,10 +137,8 @@ impl All {
             }
             let began_us = status::wall_offset().0.saturating_add_unsigned(incident.began.0);
             let unit = snapshot.names.get(usize::from(incident.unit.0)).cloned().unwrap_or_default();
-            let view = snapshot.units.iter().find(|view| view.name == unit);
             let kept = Kept {
                 number: incident.number,
-                limit_bytes: view.and_then(|view| view.memory.as_ref()).map(|memory| memory.max_bytes),
                 unit,
                 boot_id: self.boot_id.clone(),
                 began_unix_ms: u64::try_from(began_us / 1_000).unwrap_or(0),
@@ -144,7 +147,7 @@ impl All {
                 memory_stat: BTreeMap::new(),
                 words: String::new(),
             };
-            self.found.push(Found { kept, text: None });
+            self.found.push(Found { kept, file: None });
         }
     }
 
@@ -156,7 +159,7 @@ impl All {
             let told = match text_of(&path) {
                 Ok(text) => match read(&text) {
                     Ok(kept) if kept.number == number => {
-                        self.found.push(Found { kept, text: Some(text) });
+                        self.found.push(Found { kept, file: Some(path) });
                         continue;
                     }
                     Ok(kept) => format!("it holds incident {}", kept.number),
@@ -183,12 +186,15 @@ fn words_of(context: &Context, kept: &Kept) -> Option<String> {
     is_last_to_end.then_some(why.last_words)
 }
 
+/// A file of the store. A fifo, where there should be a file, must not hold us up.
+fn text_of(path: &Path) -> io::Result<Vec<u8>> {
+    read_all(OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?)
+}
+
 /// A file's bytes, and one more than it may have.
-pub(crate) fn text_of(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_all(file: File) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let most = u64::try_from(FILE_BYTES_MAX + 1).unwrap_or(u64::MAX);
-    // A fifo, where there should be a file, must not hold us up.
-    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
     file.take(most).read_to_end(&mut text)?;
     Ok(text)
 }
@@ -235,7 +241,7 @@ fn gather(context: &Context, folder: Option<&Path>) -> Result<All, Failure> {
         all.add_present(snapshot);
     }
     all.found
-        .sort_by_key(|found| (found.kept.number, found.kept.boot_id == all.boot_id, found.text.is_none()));
+        .sort_by_key(|found| (found.kept.number, found.kept.boot_id == all.boot_id, found.file.is_none()));
     Ok(all)
 }
 

@@ -5,7 +5,7 @@ use crate::client::{CallError, Client};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use lifeboat::engine::action::{LimitAnswer, LimitOutcome};
-use lifeboat::engine::setting::Limit;
+use lifeboat::engine::setting::{Limit, Setting};
 use lifeboat::view::cure::untaken;
 use lifeboat::view::status::OneLine;
 use lifeboat::view::words::{Bytes, LimitWords};
@@ -67,6 +67,9 @@ fn told(limit: Limit, answer: &LimitAnswer) -> Result<&'static str, String> {
         LimitOutcome::NotTaken => {
             format!("the kernel did not take it: {}", untaken(answer.errno.unwrap_or(0)))
         }
+        LimitOutcome::NoBound if limit.setting != Setting::MemoryMax => {
+            "a target has no process that it could bound".into()
+        }
         LimitOutcome::NoBound if limit.value.is_some() => {
             "its file bounds no memory, so there is nothing to change; \
              give it `memory: (max: \"SIZE\")` there, and `lifeboatctl update`"
@@ -76,6 +79,9 @@ fn told(limit: Limit, answer: &LimitAnswer) -> Result<&'static str, String> {
         LimitOutcome::Shielded => "above memory.high no shield could hold it".into(),
         LimitOutcome::NotNow => {
             "not now: it is on its way up or down, or another limit is being changed".into()
+        }
+        LimitOutcome::Refused => {
+            "its file is refused, and `lifeboatctl status` says why; correct it there, and `lifeboatctl update`".into()
         }
         LimitOutcome::Overruled => "its run came to its end meanwhile".into(),
         LimitOutcome::TimedOut => "it took too long; the old limit holds".into(),

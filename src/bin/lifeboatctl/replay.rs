@@ -2,7 +2,7 @@
 
 use crate::cli::Context;
 use crate::exit::{Exit, Failure};
-use crate::incidents::text_of;
+use crate::incidents::read_all;
 use crate::output;
 use lifeboat::engine::replay::replay as decide_again;
 use lifeboat::view::replay::{Story, write};
@@ -10,6 +10,7 @@ use lifeboat::view::status::OneLine;
 use lifeboat::wire::episode::{Found, NoEpisode, VERSION, read_episode};
 use lifeboat::wire::incident::{Unreadable, read};
 use serde_json::json;
+use std::fs::File;
 use std::path::Path;
 
 /// What `incidents show` prints of an incident that only lifeboat's memory has.
@@ -27,7 +28,8 @@ pub(crate) fn replay(context: &Context, file: &Path) -> Result<Exit, Failure> {
         message: format!("{}: nothing to replay: {}", OneLine(&name), OneLine(&why.to_string())),
         exit: Exit::Usage,
     };
-    let text = text_of(file).map_err(|error| nothing(&error))?;
+    // A pipe is as good as a file.
+    let text = File::open(file).and_then(read_all).map_err(|error| nothing(&error))?;
     let kept = read(&text).map_err(|error| match error {
         Unreadable::Broken(_) if is_bare_record(&text) => nothing(&UNKEPT),
         error => nothing(&NoEpisode::Unreadable(error)),

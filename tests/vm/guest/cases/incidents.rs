@@ -12,6 +12,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// With an empty disk.
@@ -30,7 +31,12 @@ pub(crate) const AGAIN: &[Case] = &[
     Case { name: "incident-numbers-go-on", deadline_s: 60, run: incident_numbers_go_on },
     Case { name: "incident-files-that-are-broken", deadline_s: 30, run: incident_files_that_are_broken },
     Case { name: "incident-on-a-dead-disk", deadline_s: 150, run: incident_on_a_dead_disk },
+    Case { name: "incidents-as-the-machine-ends", deadline_s: 60, run: incidents_as_the_machine_ends },
 ];
+
+/// With the same disk once more.
+pub(crate) const LAST: &[Case] =
+    &[Case { name: "incidents-of-the-machines-end", deadline_s: 60, run: incidents_of_the_machines_end }];
 
 /// Where there is no disk.
 pub(crate) const NO_DISK: &[Case] =
@@ -45,6 +51,8 @@ const LEAKS: &str = "leak-flat-out";
 const LEAVES: &str = "leaves-a-file";
 /// The host looks for these on the disk.
 const LAST_WORDS: &str = "the last words before the end of this guest\n";
+/// The numbers that the machine's last moments had.
+const NUMBERS: &str = "/mnt/numbers";
 const SOON: Duration = Duration::from_secs(30);
 
 fn mount_disk(guest: &Guest) -> Result<(), String> {
@@ -114,11 +122,13 @@ fn incident_is_on_the_disk(guest: &mut Guest) -> Result<(), String> {
     expect("record", &kept.incident, &incident)?;
     expect("boot", &kept.boot_id.as_str(), &read("/proc/sys/kernel/random/boot_id")?.trim())?;
     let held: u64 = ["anon", "shmem"].iter().filter_map(|name| kept.memory_stat.get(*name)).sum();
-    ensure(Some(held) > kept.limit_bytes.map(|limit| limit / 2), || format!("{:?}", kept.memory_stat))?;
+    ensure(Some(held) > kept.incident.limit_bytes.map(|limit| limit / 2), || {
+        format!("{:?}", kept.memory_stat)
+    })?;
     ensure(kept.incident.sample.and_then(|sample| sample.available_bytes()) > Some(0), || {
         "no MemAvailable".into()
     })?;
-    expect("limit", &kept.limit_bytes, &Some(16 << 20))?;
+    expect("limit", &kept.incident.limit_bytes, &Some(16 << 20))?;
     let before = incident.sample.map_or(0, |sample| sample.current_bytes);
     let after = kept.incident.left.map_or(u64::MAX, |left| left.current_bytes);
     ensure(after < before / 2, || format!("{after} of {before} bytes are still charged"))?;
@@ -303,6 +313,29 @@ fn while_the_disk_is_dead(guest: &Guest) -> Result<u32, String> {
     ensure(!file(number).exists(), || "there is a file".into())?;
     told_all_the_same(second.number)?;
     Ok(number)
+}
+
+/// The machine goes down while three wait for a disk that takes its time.
+fn incidents_as_the_machine_ends(guest: &mut Guest) -> Result<(), String> {
+    // Out of this driver's cgroup, so that it lives on when that is stopped.
+    const LATER: &str =
+        "echo $$ >/sys/fs/cgroup/cgroup.procs; >/run/is-out; sleep 2; exec fsfreeze --unfreeze /mnt";
+    fs::write(NUMBERS, guest.last_incident()?.to_string()).map_err(|error| format!("{NUMBERS}: {error}"))?;
+    let (code, said) = run(&["/bin/busybox", "fsfreeze", "--freeze", MOUNTED])?;
+    expect(&format!("exit code of fsfreeze: {said}"), &code, &0)?;
+    for _ in 0..3 {
+        exhaust(guest, LEAKS)?;
+    }
+    let later = Command::new("/bin/busybox").args(["sh", "-c", LATER]).spawn();
+    later.map_err(|error| format!("nobody wakes the disk: {error}"))?;
+    guest.until("who wakes the disk is not out", SOON, || Path::new("/run/is-out").exists().then_some(()))
+}
+
+fn incidents_of_the_machines_end(guest: &mut Guest) -> Result<(), String> {
+    mount_disk(guest)?;
+    let before: u32 = read(NUMBERS)?.trim().parse().map_err(|error| format!("{NUMBERS}: {error}"))?;
+    let last: Vec<u32> = numbers().into_iter().filter(|number| *number > before).collect();
+    expect("files", &last, &(before + 1..=before + 3).collect())
 }
 
 fn incident_without_a_disk(guest: &mut Guest) -> Result<(), String> {

@@ -96,6 +96,7 @@ fn groups() -> Vec<(&'static str, End, Vec<Case>)> {
         ("disk", End::PowerOff, disk::CASES.to_vec()),
         ("incidents", End::PowerOff, incidents::FIRST.to_vec()),
         ("incidents-again", End::PowerOff, incidents::AGAIN.to_vec()),
+        ("incidents-last", End::PowerOff, incidents::LAST.to_vec()),
         ("real", End::PowerOff, real_cases()),
         ("paper", End::PowerOff, papers::CASES.to_vec()),
         ("exhaustions", End::PowerOff, exhaustions::CASES.to_vec()),
