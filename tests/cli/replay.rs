@@ -12,7 +12,11 @@ use lifeboat::wire::episode::{Found, Recorded, read_episode};
 use lifeboat::wire::incident::{Brief, Rest, file_of, read, write_letter};
 use serde_json::Value;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
@@ -127,6 +131,22 @@ fn a_kept_incident_is_decided_again() {
 }
 
 /// With something else in its episode; other members are in another order after that.
+/// Also where the writer takes its time.
+#[test]
+fn a_pipe_is_replayed_like_a_file() {
+    let mut command = program(Path::new("/nonexistent/control.sock"));
+    command.args(["--json", "replay", "/dev/stdin"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("lifeboatctl");
+    let mut pipe = child.stdin.take().expect("a pipe");
+    let (first, rest) = (&file()[..100], &file()[100..]);
+    pipe.write_all(first).expect("it reads");
+    thread::sleep(Duration::from_millis(300));
+    pipe.write_all(rest).expect("it reads");
+    drop(pipe);
+    let output = child.wait_with_output().expect("its end");
+    assert!(output.status.success() && output.stdout.starts_with(b"{"), "{output:?}");
+}
+
 fn with(change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut whole: Value = serde_json::from_slice(&file()).expect("JSON");
     change(&mut whole["replay"]["Episode"]);

@@ -131,6 +131,25 @@ fn a_file_that_was_left_behind_is_taken_over() {
     assert!(said.code == 1 && said.err.contains("there is a unit job already"), "{said:?}");
 }
 
+/// Of any length, with breaks and tabs, and with percent signs where the name has an argument; a file that cannot be
+/// executed is not what a shell would run.
+#[test]
+fn any_command_becomes_a_unit() {
+    let idle = server(|_| outcome(Reply::Started));
+    let script = format!("date +%F\n\techo {}", "x".repeat(300));
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("sh"), "").expect("a file");
+    let path = format!("{}:/bin", folder.path().display());
+    let mut command = program(&idle.folder.path().join("control.sock"));
+    command.env("PATH", path).args(["run", "--name", "job@1", "--", "sh", "-c", &script]);
+    let said = command.output().expect("lifeboatctl");
+    assert!(said.status.success(), "{said:?}");
+    let loaded = lifeboat::unit::load(&[idle.folder.path().join("control.units")], None);
+    assert_eq!(loaded.faults.iter().map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
+    let words: Vec<_> = loaded.units[0].command.iter().map(|word| word.to_string_lossy()).collect();
+    assert_eq!(words, ["/bin/sh", "-c", &script]);
+}
+
 /// Nothing is written and nobody is asked.
 #[test]
 fn a_command_line_that_cannot_be_meant_is_refused() {
