@@ -471,6 +471,7 @@ impl Equipment {
 fn strange(_: ParseError) -> i32 {
     libc::EBADMSG
 }
+
 /// Each number of a file of `cgroup.procs`.
 fn each_pid(procs: &impl AsFd, each: &mut impl FnMut(u32)) -> Result<(), i32> {
     let mut buffer = [0_u8; SMALL];
